@@ -1,0 +1,5 @@
+"""`python -m appswitch`."""
+
+from appswitch.cli.main import main
+
+main()

@@ -1,0 +1,54 @@
+"""`appswitch serve`."""
+
+from __future__ import annotations
+
+import socket as sockets
+from pathlib import Path
+
+import click
+
+from appswitch import server
+from appswitch.cli.options import socket_option, trap_path
+from appswitch.errors import AppSwitchError
+
+
+@click.command()
+@click.option("--node", metavar="NAME", help="This host's name among the nodes; by default its host name.")
+@click.option("--bind", metavar="ADDR", help="Not yet: the address for other hosts.")
+@click.option("--join", metavar="HOST[:PORT]", multiple=True, help="Not yet: a host to join.")
+@click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns.")
+@click.option("--policy", metavar="FILE", help="Not yet: who may reach whom.")
+@click.option("--key-file", metavar="FILE", help="Not yet: the cluster's key.")
+@socket_option
+@click.option("--state-dir", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
+              help="Where to keep what is ours; by default beside the trap socket.")  # fmt: skip
+@click.option("--http", metavar="ADDR:PORT", help="Not yet: the map and the metrics.")
+@click.option("--dns-upstream", metavar="ADDR", multiple=True,
+              help="A name server for names that no app has; by default those of /etc/resolv.conf.")  # fmt: skip
+@click.option("--exit-when-idle", is_flag=True, hidden=True)
+@click.option("--ready-fd", type=int, hidden=True)
+def serve(
+    node: str | None,
+    gateway: bool,
+    socket: str | None,
+    state_dir: Path | None,
+    dns_upstream: tuple[str, ...],
+    exit_when_idle: bool,
+    ready_fd: int | None,
+    **planned: object,
+) -> None:
+    """Run the trap handler of this host, in the foreground."""
+    for name, value in planned.items():
+        if value:
+            raise AppSwitchError("not-yet", f"--{name.replace('_', '-')} isn't there yet in this version")
+    server.run(
+        server.Settings(
+            trap=trap_path(socket),
+            node=node or sockets.gethostname(),
+            gateway=gateway,
+            state_dir=state_dir,
+            dns_upstream=dns_upstream,
+            exit_when_idle=exit_when_idle,
+            ready_fd=ready_fd,
+        )
+    )

@@ -1,0 +1,106 @@
+"""What there is: `ps`, `services`, `nodes`, `resolve`. As a table for people, as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from appswitch.cli.options import socket_option, trap_path
+from appswitch.errors import AppSwitchError
+from appswitch.host.control_client import ControlClient
+
+Row = dict[str, Any]
+
+NARROW = {
+    "ps": ("id", "name", "ip", "tags", "pid", "command"),
+    "services": ("name", "ip", "port", "proto", "app", "tags", "medium", "scope"),
+    "nodes": ("name", "state", "gateway"),
+    "resolve": ("name", "ip", "instances"),
+}
+
+
+def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every list has."""
+    for option in (
+        click.option("--no-headers", is_flag=True, help="Rows only."),
+        click.option("--json", "output", flag_value="json", help="Short for -o json."),
+        click.option("-o", "output", type=click.Choice(["table", "wide", "json"]), default="table", help="The format."),
+        socket_option,
+    ):
+        function = option(function)
+    return function
+
+
+@click.command()
+@_listing
+def ps(socket: str | None, output: str, no_headers: bool) -> None:
+    """List the apps."""
+    _show("ps", _ask(socket, "ps"), output, no_headers)
+
+
+@click.command()
+@_listing
+def services(socket: str | None, output: str, no_headers: bool) -> None:
+    """List what is served, an instance a line."""
+    _show("services", _ask(socket, "services"), output, no_headers)
+
+
+@click.command()
+@_listing
+def nodes(socket: str | None, output: str, no_headers: bool) -> None:
+    """List the hosts."""
+    _show("nodes", _ask(socket, "nodes"), output, no_headers)
+
+
+@click.command()
+@click.argument("name")
+@_listing
+def resolve(name: str, socket: str | None, output: str, no_headers: bool) -> None:
+    """Show the virtual IP that NAME stands for."""
+    _show("resolve", _ask(socket, "resolve", name=name), output, no_headers)
+
+
+def _ask(socket: str | None, call: str, **arguments: object) -> list[Row]:
+    trap = trap_path(socket)
+    try:
+        client = ControlClient(trap)
+    except PermissionError:
+        raise AppSwitchError("not-yours", f"the trap handler at {trap} is another user's") from None
+    except OSError:
+        raise AppSwitchError(
+            "no-server",
+            f"no trap handler is running at {trap}",
+            "start one with `appswitch serve`, or an app with `appswitch spawn`; --socket names another",
+        ) from None
+    try:
+        rows: list[Row] = client.call(call, **arguments)
+    finally:
+        client.close()
+    return rows
+
+
+def _show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
+    if output == "json":
+        click.echo(json.dumps(rows, indent=2))
+        return
+    columns = NARROW[kind] if output == "table" or not rows else tuple(rows[0])
+    table = [] if no_headers else [[column.upper() for column in columns]]
+    table += [[_cell(row[column]) for column in columns] for row in rows]
+    for line in _align(table):
+        click.echo(line)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return " ".join(map(str, value)) or "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def _align(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]

@@ -1,0 +1,61 @@
+"""`appswitch spawn`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from appswitch import spawn as spawning
+from appswitch.cli.main import fail
+from appswitch.errors import AppSwitchError
+
+
+@click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
+@click.option("--ip", metavar="ADDR", help="The virtual IP, v4 or v6.")
+@click.option("--name", metavar="NAME", help="The name; without --ip, an address is derived from it.")
+@click.option("--tag", "tags", metavar="K=V", multiple=True, help="A tag; a key may repeat.")
+@click.option("--expose", metavar="PORT[:GATEWAY_PORT]", multiple=True, help="Not yet: reach it through a gateway.")
+@click.option("--user", metavar="U", help="Run the program as this user (root only).")
+@click.option("--no-netns", is_flag=True, help="Stay in the host's network namespace.")
+@click.option("--tcp", is_flag=True, help="Not yet: TCP between programs of one host, too.")
+@click.option("--exclusive", is_flag=True, help="No other app may bind the same IP and port.")
+@click.option("--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served.")
+@click.option("--socket", metavar="PATH", help="The trap socket (also: APPSWITCH_SOCKET).")
+@click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)
+def spawn(
+    ip: str | None,
+    name: str | None,
+    tags: tuple[str, ...],
+    expose: tuple[str, ...],
+    user: str | None,
+    no_netns: bool,
+    tcp: bool,
+    exclusive: bool,
+    wait_for: tuple[str, ...],
+    socket: str | None,
+    command: tuple[str, ...],
+) -> None:
+    """Run a program with an identity of its own.
+
+    Ends as the program ends: its exit status, or 128+n on signal n; 125: our failure, 126: not executable, 127: not
+    found.
+    """
+    try:
+        for flag, used in (("--expose", expose), ("--tcp", tcp)):
+            if used:
+                raise AppSwitchError("not-yet", f"{flag} isn't there yet in this version")
+        options = spawning.Options(
+            list(command),
+            ip=ip,
+            name=name,
+            tags=list(tags),
+            user=user,
+            netns=not no_netns,
+            exclusive=exclusive,
+            wait_for=list(wait_for),
+            socket=socket,
+        )
+        sys.exit(spawning.run(options))
+    except AppSwitchError as error:
+        fail(error, spawning.FAILED)

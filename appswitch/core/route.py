@@ -1,0 +1,200 @@
+"""The two decisions of the trap handler: may this app bind here, and where does this connect go.
+
+Both return a value that says what to do; the edge does it. What the kernel would answer, we answer: bind(2), connect(2),
+ip(7), ipv6(7), tcp(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import random
+from ipaddress import IPv4Address, IPv6Address
+
+from attrs import frozen
+
+from appswitch.core.policy import may_reach
+from appswitch.core.service_table import ServiceTable
+from appswitch.model import Address, App, Listener
+
+EPHEMERAL = range(32768, 61000)
+"""Ports for bind to port 0 and for clients (ip(7), ip_local_port_range)."""
+
+DNS_PORT = 53
+
+
+@frozen
+class Refuse:
+    """The call fails. error: an errno; reason: for the operator; denied: by policy, not for want of a server."""
+
+    error: int
+    reason: str
+    denied: bool = False
+
+
+@frozen
+class Local:
+    """Connect to one of `candidates`, the first that takes it; the client's address is `source`.
+
+    port: the client's port when it has bound one, else 0: any that is free.
+    """
+
+    source: Address
+    port: int
+    candidates: tuple[Listener, ...]
+
+
+@frozen
+class Egress:
+    """Leave by a socket of this host."""
+
+    ip: Address
+    port: int
+
+
+@frozen
+class Kernel:
+    """Let the plain system call go on inside the app's namespace."""
+
+
+@frozen
+class BindRequest:
+    """What an app asks to bind. family: 4 or 6; ip: as asked, v4-mapped addresses as IPv4."""
+
+    family: int
+    ip: Address
+    port: int
+    v6only: bool = False
+    reuse_addr: bool = False
+    reuse_port: bool = False
+
+
+def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.Random) -> Listener | Refuse:
+    """A new listener for `app` (not yet in the table), or why not.
+
+    The port space is the app's (a second bind is EADDRINUSE); a port that another app with this virtual IP has bound
+    makes them instances of one service, unless one of them is exclusive. Port 0 gets a port that no sibling uses.
+    """
+    if not _is_own(app, request.ip):
+        return Refuse(errno.EADDRNOTAVAIL, f"{request.ip} is not an address of this app")
+    port = request.port or _free_port(table, app, rng)
+    if not port:
+        return Refuse(errno.EADDRINUSE, "no ephemeral port is free")
+    wanted = Listener(
+        id=table.next_listener_id(),
+        app=app,
+        family=request.family,
+        ip=request.ip,
+        port=port,
+        v6only=request.v6only,
+        reuse_addr=request.reuse_addr,
+        reuse_port=request.reuse_port,
+    )
+    for other in table.at_port(app.ip, port):
+        if _conflict(wanted, other):
+            return Refuse(errno.EADDRINUSE, f"port {port} is taken by app {other.app.id}")
+    return wanted
+
+
+def plan_listen(table: ServiceTable, listener: Listener) -> Refuse | None:
+    """Two sockets may share a port by SO_REUSEADDR until one of them listens (socket(7))."""
+    for other in table.at_port(listener.app.ip, listener.port):
+        shared = listener.reuse_port and other.reuse_port
+        if other.id != listener.id and other.app.id == listener.app.id and other.listening and not shared:
+            if _overlap(listener, other):
+                return Refuse(errno.EADDRINUSE, f"another socket of the app listens on port {listener.port}")
+    return None
+
+
+def plan_connect(
+    table: ServiceTable,
+    app: App,
+    dest: Address,
+    port: int,
+    *,
+    turn: int,
+    gateway: bool,
+    bound: tuple[Address, int] | None = None,
+) -> Local | Egress | Kernel | Refuse:
+    """Where a connect of `app` to (dest, port) goes.
+
+    turn: a number that grows by one each connect, for round robin; gateway: this host lets apps out;
+    bound: the client's own (address, port) when it has called bind.
+    """
+    if dest.is_unspecified:  # ip(7): the any-address means this host
+        dest = IPv4Address("127.0.0.1") if dest.version == 4 else IPv6Address("::1")
+    inside = dest.is_loopback or dest == app.ip or dest == app.alias
+    if inside or table.owns(dest):
+        candidates = _candidates(table, app, dest, port, inside)
+        allowed = [each for each in candidates if may_reach(app, each.app)]
+        if allowed:
+            start = turn % len(allowed)
+            source, source_port = _source(app, dest, inside, bound)
+            return Local(source, source_port, tuple(allowed[start:] + allowed[:start]))
+        if candidates:
+            return Refuse(errno.ECONNREFUSED, f"no group in common with {candidates[0].app.name or dest}", denied=True)
+        if not (dest.is_loopback and port == DNS_PORT and app.netns):
+            return Refuse(errno.ECONNREFUSED, f"nothing listens on {dest} port {port}")
+    if port == DNS_PORT and app.netns:
+        return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
+    if dest.is_multicast or dest.is_link_local:
+        return Refuse(errno.ENETUNREACH, f"{dest} can't be connected to")
+    if table.was_owned(dest):
+        return Refuse(errno.ECONNREFUSED, f"the app with {dest} has gone")
+    if gateway:
+        return Egress(dest, port)
+    return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+
+
+def _is_own(app: App, ip: Address) -> bool:
+    return ip.is_unspecified or ip.is_loopback or ip in (app.ip, app.alias)
+
+
+def _free_port(table: ServiceTable, app: App, rng: random.Random) -> int:
+    start = rng.randrange(len(EPHEMERAL))
+    for step in range(len(EPHEMERAL)):
+        port = EPHEMERAL[(start + step) % len(EPHEMERAL)]
+        if not table.at_port(app.ip, port):
+            return port
+    return 0
+
+
+def _overlap(one: Listener, other: Listener) -> bool:
+    """Whether some connection could belong to both."""
+    if not one.versions & other.versions:
+        return False
+    return one.ip.is_unspecified or other.ip.is_unspecified or one.ip == other.ip
+
+
+def _conflict(wanted: Listener, other: Listener) -> bool:
+    if not _overlap(wanted, other):
+        return False
+    if wanted.app.id != other.app.id:
+        return wanted.app.exclusive or other.app.exclusive
+    if wanted.reuse_port and other.reuse_port:
+        return False
+    return not (wanted.reuse_addr and other.reuse_addr and not other.listening)
+
+
+def _candidates(table: ServiceTable, app: App, dest: Address, port: int, inside: bool) -> list[Listener]:
+    """The instances that serve (dest, port) for `app`: its own alone if it has one, else its siblings'."""
+    at_port = table.at_port(app.ip if inside else dest, port)
+    serving = [each for each in at_port if each.listening and _serves(each, dest, inside)]
+    own = [each for each in serving if each.app.id == app.id]
+    return own or serving
+
+
+def _serves(listener: Listener, dest: Address, inside: bool) -> bool:
+    if dest.version not in listener.versions:
+        return False
+    if listener.ip.is_unspecified or listener.ip == dest:
+        return True
+    # Loopback reaches what a sibling has bound to the virtual IP, too: "whichever of them serves p".
+    return inside and dest.is_loopback and not listener.ip.is_loopback
+
+
+def _source(app: App, dest: Address, inside: bool, bound: tuple[Address, int] | None) -> tuple[Address, int]:
+    """As the kernel picks it: what was bound, else the address of the destination's kind."""
+    if bound and not bound[0].is_unspecified:
+        return bound
+    port = bound[1] if bound else 0
+    return (dest if inside else app.source(dest.version)), port

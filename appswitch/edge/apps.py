@@ -1,0 +1,170 @@
+"""Which app a caller is, and how long an app lives.
+
+The kernel tells who calls. A connection to a Unix listener belongs to the network namespace of the program that made
+it, on our end, too: SO_NETNS_COOKIE of the accepted socket names the namespace, whatever the program says (Linux 5.14;
+unix_stream_connect in net/unix/af_unix.c). `spawn` connects from the namespace that it has just made, and that is the
+app's. An app without a namespace of its own shows a bearer token and must have the user id that it was given to.
+
+An app lives while some process of it holds a connection to us, or some listener of it is open. The sweep looks after
+listeners at short intervals, and at once when a connection ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
+
+import structlog
+import trio
+
+from appswitch.core.service_table import ServiceTable
+from appswitch.edge.listeners import ListenerSockets
+from appswitch.model import App, Listener
+
+Key = TypeVar("Key")
+
+SO_NETNS_COOKIE = 71
+DORMANT = 4096  # apps remembered by their namespace after their end
+SWEEP_EVERY = 0.5  # seconds
+
+log = structlog.get_logger()
+
+
+class Credentials(NamedTuple):
+    """What the kernel says of a caller."""
+
+    pid: int
+    uid: int
+    netns: int
+
+
+def credentials_of(connection: socket.socket) -> Credentials:
+    """SO_PEERCRED and SO_NETNS_COOKIE of an accepted Unix connection."""
+    cred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+    return Credentials(
+        pid=int.from_bytes(cred[:4], "little"),
+        uid=int.from_bytes(cred[4:8], "little"),
+        netns=netns_of(connection),
+    )
+
+
+def netns_of(any_socket: socket.socket) -> int:
+    """The cookie of the network namespace that a socket belongs to."""
+    return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+
+
+class Apps:
+    """The apps of this host."""
+
+    def __init__(self, table: ServiceTable, sockets: ListenerSockets, ended: Callable[[], None]) -> None:
+        """ended: called after an app has gone."""
+        self.table = table
+        self._sockets = sockets
+        self._ended = ended
+        self._held: dict[int, int] = {}
+        self._by_netns: OrderedDict[int, App] = OrderedDict()
+        self._by_token: OrderedDict[bytes, App] = OrderedDict()
+        self._wake = trio.Event()
+        self._changed = trio.Event()
+
+    # --- who calls
+
+    def bind_netns(self, app: App, netns: int) -> None:
+        """`app` is whoever calls from this network namespace."""
+        self._by_netns[netns] = app
+        self._trim(self._by_netns)
+
+    def new_token(self, app: App) -> bytes:
+        """A bearer token for an app without a namespace of its own."""
+        token = secrets.token_bytes(16)
+        self._by_token[token] = app
+        self._trim(self._by_token)
+        return token
+
+    def identify(self, caller: Credentials, token: bytes) -> App | None:
+        """The app that calls, or None: unidentified."""
+        app = self._by_netns.get(caller.netns)
+        if app is None:
+            app = self._by_token.get(token)
+            if app is not None and caller.uid != app.uid and app.uid != 0:
+                return None
+        if app is not None and app.id not in self.table.apps:
+            self.table.revive(app)  # its main program has ended, another one of it calls
+            log.info("app is back", app=app.id, name=app.name)
+        return app
+
+    def _trim(self, index: OrderedDict[Key, App]) -> None:
+        dead = [key for key, app in index.items() if app.id not in self.table.apps]
+        for key in dead[: max(0, len(dead) - DORMANT)]:
+            del index[key]
+
+    # --- how long
+
+    @contextmanager
+    def hold(self, app: App) -> Iterator[None]:
+        """While inside, `app` lives."""
+        self._held[app.id] = self._held.get(app.id, 0) + 1
+        try:
+            yield
+        finally:
+            self._held[app.id] -= 1
+            if not self._held[app.id]:
+                del self._held[app.id]
+            self._wake.set()
+            self.note_change()
+
+    def listener_gone(self, listener: Listener) -> None:
+        """Its socket is closed."""
+        if listener.id in self.table.listeners:
+            self._sockets.forget(listener.id)
+            self.table.remove_listener(listener.id)
+            self.note_change()
+            log.info("listener closed", app=listener.app.id, ip=str(listener.app.ip), port=listener.port)
+
+    def forget_closed(self, app: App, port: int) -> None:
+        """Drops what has been closed at a port, so that it can be bound again at once."""
+        for listener in list(self.table.at_port(app.ip, port)):
+            if not self._sockets.alive(listener.id):
+                self.listener_gone(listener)
+
+    def sweep(self) -> None:
+        """Drops closed listeners, then apps that nothing is left of."""
+        for listener in list(self.table.listeners.values()):
+            if not self._sockets.alive(listener.id):
+                self.listener_gone(listener)
+        serving = {listener.app.id for listener in self.table.listeners.values()}
+        for app in list(self.table.apps.values()):
+            if app.id not in self._held and app.id not in serving:
+                self.table.remove_app(app.id)
+                self.note_change()
+                log.info("app ended", app=app.id, name=app.name, ip=str(app.ip))
+                self._ended()
+
+    def note_change(self) -> None:
+        """The table has changed: those who wait look again."""
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def changed(self) -> None:
+        """Waits for the next change of the table."""
+        await self._changed.wait()
+
+    async def until_ended(self, app: App) -> None:
+        """Waits until nothing of `app` is left. The caller's own hold doesn't count."""
+        while self._held.get(app.id, 0) > 1 or self._serves(app):
+            await self.changed()
+
+    def _serves(self, app: App) -> bool:
+        return any(each.app.id == app.id for each in self.table.listeners.values())
+
+    async def keep_swept(self) -> None:
+        """Sweeps for ever."""
+        while True:
+            self._wake = trio.Event()
+            with trio.move_on_after(SWEEP_EVERY):
+                await self._wake.wait()
+            self.sweep()

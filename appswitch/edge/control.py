@@ -1,0 +1,195 @@
+"""The control socket: `spawn` and the command line's questions (wire/control.py has the protocol).
+
+The file system says who may use it: its mode is 0600.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+import structlog
+import trio
+from attrs import define
+
+from appswitch.core import names
+from appswitch.core.service_table import ServiceTable
+from appswitch.edge.apps import Apps, credentials_of
+from appswitch.edge.dns import DnsServer
+from appswitch.errors import AppSwitchError
+from appswitch.model import App, Node
+from appswitch.wire import control
+
+MAX_FDS = 2  # a UDP and a TCP socket for DNS
+
+log = structlog.get_logger()
+
+
+@define
+class ControlServer:
+    """Serves the control socket of one host."""
+
+    apps: Apps
+    dns: Callable[[], DnsServer]
+    """Makes the DNS server of a new app."""
+    node: Node
+    netns: int
+    """The cookie of our own network namespace."""
+
+    @property
+    def table(self) -> ServiceTable:
+        return self.apps.table
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Accepts connections for ever. listening: a Unix stream socket."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        await trio.serve_listeners(self._serve_connection, [listener])
+
+    async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        connection = stream.socket
+        try:
+            while True:
+                line, fds = await _read_line(connection)
+                if not line:
+                    _close_all(fds)
+                    return
+                try:
+                    call = control.decode(line)
+                except AppSwitchError as error:
+                    _close_all(fds)
+                    await stream.send_all(control.encode_error(error))
+                    return
+                if isinstance(call, control.Spawn):
+                    await self._spawn(stream, call, [socket.socket(fileno=fd) for fd in fds])
+                    return
+                _close_all(fds)
+                try:
+                    await stream.send_all(control.encode_ok(await self._answer(call)))
+                except AppSwitchError as error:
+                    await stream.send_all(control.encode_error(error))
+        except (trio.BrokenResourceError, OSError) as error:
+            log.debug("control connection broke", error=str(error))
+
+    async def _answer(self, call: control.Call) -> object:
+        match call:
+            case control.Ps():
+                return [control.app_row(app) for app in self.table.apps.values()]
+            case control.Services():
+                return [control.service_row(listener) for listener in self.table.services()]
+            case control.Nodes():
+                return [control.node_row(self.node)]
+            case control.Resolve(name=name):
+                return self._resolve(name)
+            case control.WaitFor(services=services):
+                await self._wait_for(services)
+                return None
+            case control.Spawn():
+                raise AssertionError("handled by the caller")
+
+    def _resolve(self, text: str) -> list[dict[str, object]]:
+        name = text.lower().removesuffix(".").removesuffix("." + control.DOMAIN)
+        ip = self.table.resolve(name)
+        if ip is None:
+            raise AppSwitchError("unknown-name", f"no app is named {text!r}", "`appswitch ps` lists the apps")
+        instances = [each for each in self.table.services() if each.app.ip == ip]
+        return [control.resolve_row(name, str(ip), len(instances))]
+
+    async def _wait_for(self, services: list[str]) -> None:
+        wanted = [_split_service(text) for text in services]
+        while not all(self._is_served(host, port) for host, port in wanted):
+            await self.apps.changed()
+
+    def _is_served(self, host: str, port: int) -> bool:
+        ip = self.table.resolve(host.removesuffix("." + control.DOMAIN))
+        return any(
+            each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
+        )
+
+    async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, passed: list[socket.socket]) -> None:
+        """Makes the app, serves its DNS, and keeps it until the connection ends."""
+        connection = stream.socket
+        try:
+            app, token = self._new_app(connection, call, passed)
+        except AppSwitchError as error:
+            for each in passed:
+                each.close()
+            await stream.send_all(control.encode_error(error))
+            return
+        log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=app.pid, command=" ".join(app.command)[:80])
+        with self.apps.hold(app):
+            async with trio.open_nursery() as nursery:
+                dns = self.dns()
+                for each in passed:
+                    datagrams = each.type == socket.SOCK_DGRAM
+                    nursery.start_soon(dns.serve_udp if datagrams else dns.serve_tcp, each)
+                await stream.send_all(
+                    control.encode_ok({"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token})
+                )
+                await _until_closed(connection)
+                # Programs that go on after the main one may still ask for names.
+                await self.apps.until_ended(app)
+                nursery.cancel_scope.cancel()
+
+    def _new_app(
+        self, connection: trio.socket.SocketType, call: control.Spawn, passed: list[socket.socket]
+    ) -> tuple[App, str]:
+        caller = credentials_of(connection)
+        if call.netns and caller.netns == self.netns:
+            raise AppSwitchError("no-namespace", "spawn called from the host's network namespace", "use --no-netns")
+        if not call.netns and caller.netns != self.netns:
+            raise AppSwitchError(
+                "foreign-namespace", "an app without a namespace of its own must be in the trap handler's"
+            )
+        for each in passed:
+            if each.family not in (socket.AF_INET, socket.AF_INET6):
+                raise AppSwitchError("bad-request", "the sockets that came along are not for DNS")
+        app = self.table.new_app(
+            name=names.check_name(call.name) if call.name is not None else None,
+            ip=names.check_ip(call.ip) if call.ip is not None else None,
+            tags=tuple(names.check_tag(tag) for tag in call.tags),
+            pid=caller.pid,
+            uid=call.uid if caller.uid == 0 else caller.uid,
+            command=tuple(call.command),
+            netns=call.netns,
+            exclusive=call.exclusive,
+        )
+        if call.netns:
+            self.apps.bind_netns(app, caller.netns)
+            return app, ""
+        return app, self.apps.new_token(app).hex()
+
+
+def _split_service(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example --wait-for db:5432")
+    return host.strip("[]").lower(), int(port)
+
+
+async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[int]]:
+    """A line and the descriptors that came with it; an empty one at the end or past MAX_LINE."""
+    line, fds = b"", []
+    while not line.endswith(b"\n"):
+        room = socket.CMSG_SPACE(MAX_FDS * 4)
+        data, messages, _, _ = await connection.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, body in messages:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds += [int.from_bytes(body[at : at + 4], "little") for at in range(0, len(body) - 3, 4)]
+        line += data
+        if not data or len(line) > control.MAX_LINE:
+            return b"", fds
+    return line, fds
+
+
+async def _until_closed(connection: trio.socket.SocketType) -> None:
+    try:
+        while await connection.recv(4096):
+            pass
+    except OSError:
+        pass
+
+
+def _close_all(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

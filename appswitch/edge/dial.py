@@ -1,0 +1,123 @@
+"""Making the client's end of a connection: a Unix socket to an instance on this host, or a TCP socket to the outside."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import random
+import socket
+from collections.abc import Callable
+
+import trio
+
+from appswitch.core.route import EPHEMERAL, Egress, Local
+from appswitch.edge.listeners import ListenerSockets
+from appswitch.model import Address, Listener
+from appswitch.wire import socknames
+from appswitch.wire.trap import SNDBUF
+
+# A listener whose queue of SYNs is full lets TCP's client wait; so do we, this long (seconds), tried again after each
+# of the pauses, the last one again and again.
+PATIENCE = 60.0
+PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+
+SO_SNDBUFFORCE = 32
+
+
+class Dialer:
+    """Connects to instances. Keeps the sequence of client ports."""
+
+    def __init__(self, sockets: ListenerSockets, gone: Callable[[Listener], None], rng: random.Random) -> None:
+        """gone: called with a listener that turns out to be closed."""
+        self._sockets = sockets
+        self._gone = gone
+        self._salt = rng.getrandbits(32)
+        self._ports = itertools.cycle(EPHEMERAL)
+        for _ in range(rng.randrange(len(EPHEMERAL))):
+            next(self._ports)
+
+    async def connect(self, plan: Local, dest: tuple[Address, int], family: int) -> tuple[socket.socket, Listener]:
+        """A Unix socket connected to the first candidate that takes it, and that candidate.
+
+        family: 4 or 6, of the client's socket. OSError with the errno for the client when none takes it:
+        ECONNREFUSED, EADDRINUSE (the port that the client has bound is in use to there), ETIMEDOUT (queues stay full).
+        """
+        connected = self._try_all(plan, dest, family)
+        if connected is None:
+            with trio.move_on_after(PATIENCE):
+                for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+                    await trio.sleep(pause)
+                    connected = self._try_all(plan, dest, family)
+                    if connected is not None:
+                        return connected
+            raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
+        return connected
+
+    def _try_all(self, plan: Local, dest: tuple[Address, int], family: int) -> tuple[socket.socket, Listener] | None:
+        """None: some instance lives, but its queue is full."""
+        full = False
+        for listener in plan.candidates:
+            client = self._named_socket(plan, dest, family, listener.family)
+            try:
+                client.connect(self._sockets.path(listener.id))
+            except (KeyError, ConnectionRefusedError):
+                client.close()
+                self._gone(listener)
+            except BlockingIOError:
+                client.close()
+                full = True
+            else:
+                client.setblocking(True)
+                return client, listener
+        if full:
+            return None
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
+
+    def _named_socket(self, plan: Local, dest: tuple[Address, int], family: int, server_family: int) -> socket.socket:
+        client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            raise_sndbuf(client)
+            self._name(client, plan, dest, family, server_family)
+        except OSError:
+            client.close()
+            raise
+        return client
+
+    def _name(
+        self, client: socket.socket, plan: Local, dest: tuple[Address, int], family: int, server_family: int
+    ) -> None:
+        """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
+        for _ in range(1 if plan.port else len(EPHEMERAL)):
+            source = plan.source, plan.port or next(self._ports)
+            try:
+                client.bind(socknames.client_name(self._salt, source, dest, family, server_family))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return
+        error_number = errno.EADDRINUSE if plan.port else errno.EADDRNOTAVAIL
+        raise OSError(error_number, "no client port is free")
+
+
+def raise_sndbuf(end: socket.socket) -> None:
+    """A Unix socket charges each small write some 700 bytes: with the default a pipelining client soon blocks."""
+    try:
+        end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, SNDBUF)
+    except PermissionError:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SNDBUF)
+
+
+def start_egress(plan: Egress, family: int) -> socket.socket:
+    """A TCP socket of the host's namespace, its connect under way. OSError when it fails at once."""
+    kind = socket.AF_INET6 if family == 6 else socket.AF_INET
+    text = f"::ffff:{plan.ip}" if family == 6 and plan.ip.version == 4 else str(plan.ip)
+    client = socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        client.connect((text, plan.port))
+    except BlockingIOError:
+        pass
+    except OSError:
+        client.close()
+        raise
+    return client

@@ -1,0 +1,152 @@
+"""The built-in DNS server, inside each app's namespace.
+
+`spawn` makes two sockets on port 53 there, where every address is local, and passes them to us: so whatever name server
+/etc/resolv.conf names, the question comes here, from glibc, musl, c-ares and static programs alike (DESIGN 3.6). The
+sockets are dual-stack; the answer leaves from the address that was asked (IPV6_PKTINFO, ipv6(7)).
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Sequence
+
+import structlog
+import trio
+from attrs import frozen
+
+from appswitch.wire import dns as wire
+from appswitch.wire.dns import Zone
+
+MAX_MESSAGE = 65535
+UPSTREAM_TIMEOUT = 2.0  # seconds for each try
+AT_ONCE = 64  # questions under way for one app
+IDLE = 10.0  # seconds that a TCP client may be silent (RFC 7766 6.2.3)
+
+log = structlog.get_logger()
+
+
+@frozen
+class Upstream:
+    """The host's name servers, (address, port) each, asked in this order, twice."""
+
+    servers: Sequence[tuple[str, int]]
+
+    async def ask(self, query: bytes, udp: bool) -> bytes | None:
+        """The first answer, or None. The query's id is replaced underway, so that it can't be guessed from inside."""
+        for server in [*self.servers, *self.servers]:
+            own_id = secrets.token_bytes(2)
+            ask = self._ask_udp if udp else self._ask_tcp
+            try:
+                with trio.move_on_after(UPSTREAM_TIMEOUT):
+                    reply = await ask(server, own_id + query[2:])
+                    return query[:2] + reply[2:]
+            except OSError as error:
+                log.debug("name server failed", server=server[0], error=str(error))
+        return None
+
+    async def _ask_udp(self, server: tuple[str, int], query: bytes) -> bytes:
+        family = socket.AF_INET6 if ":" in server[0] else socket.AF_INET
+        with trio.socket.socket(family, socket.SOCK_DGRAM) as client:
+            await client.connect(server)
+            await client.send(query)
+            while True:
+                reply = await client.recv(MAX_MESSAGE)
+                if reply[:2] == query[:2] and len(reply) >= 12:
+                    return reply
+
+    async def _ask_tcp(self, server: tuple[str, int], query: bytes) -> bytes:
+        stream = await trio.open_tcp_stream(*server)
+        async with stream:
+            await stream.send_all(len(query).to_bytes(2, "big") + query)
+            reply = await _read_message(stream)
+            if reply is None or reply[:2] != query[:2]:
+                raise OSError("no answer")
+            return reply
+
+
+class DnsServer:
+    """Answers the questions of one app."""
+
+    def __init__(self, zone: Zone, upstream: Upstream) -> None:
+        self._zone = zone
+        self._upstream = upstream
+        self._room = trio.Semaphore(AT_ONCE)
+
+    async def serve_udp(self, datagrams: socket.socket) -> None:
+        """datagrams: bound to port 53 in the app's namespace, with IPV6_RECVPKTINFO set. Runs for ever."""
+        datagrams.setblocking(False)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(datagrams)
+                try:
+                    query, control, _, client = datagrams.recvmsg(MAX_MESSAGE, 256)
+                except OSError:  # nothing there after all, or an ICMP error of an earlier answer
+                    continue
+                if client[1] == 53:
+                    continue  # a server's answer, or two servers talking past each other
+                await self._room.acquire()
+                nursery.start_soon(self._answer_datagram, datagrams, query, control, client)
+
+    async def _answer_datagram(
+        self, datagrams: socket.socket, query: bytes, control: list[tuple[int, int, bytes]], client: object
+    ) -> None:
+        try:
+            reply = await self._answer(query, udp=True)
+            if reply is not None:
+                pktinfo = [each for each in control if each[1] in (socket.IPV6_PKTINFO, IP_PKTINFO)]
+                datagrams.sendmsg([reply], pktinfo, 0, client)
+        except OSError as error:  # the app's queue is full or its socket is gone: as lost datagrams are
+            log.debug("DNS answer lost", error=str(error))
+        finally:
+            self._room.release()
+
+    async def serve_tcp(self, listening: socket.socket) -> None:
+        """listening: on port 53 in the app's namespace. Runs for ever."""
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        await trio.serve_listeners(self._serve_stream, [listener])
+
+    async def _serve_stream(self, stream: trio.SocketStream) -> None:
+        try:
+            while True:
+                with trio.move_on_after(IDLE):
+                    query = await _read_message(stream)
+                    if query is None:
+                        return
+                    async with self._room:
+                        reply = await self._answer(query, udp=False)
+                    if reply is None:
+                        return
+                    await stream.send_all(len(reply).to_bytes(2, "big") + reply)
+                    continue
+                return
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            return
+
+    async def _answer(self, query: bytes, udp: bool) -> bytes | None:
+        try:
+            reply = wire.answer(query, self._zone, udp)
+        except wire.NotAQuery:
+            return None
+        if reply is not None:
+            return reply
+        return await self._upstream.ask(query, udp) or wire.server_failure(query)
+
+
+IP_PKTINFO = 8  # ip(7); the socket module has no name for it
+
+
+async def _read_message(stream: trio.SocketStream) -> bytes | None:
+    """A message with its two-byte length (RFC 1035 4.2.2); None at the end."""
+    length = await _read_exactly(stream, 2)
+    return None if length is None else await _read_exactly(stream, int.from_bytes(length, "big"))
+
+
+async def _read_exactly(stream: trio.SocketStream, size: int) -> bytes | None:
+    data = b""
+    while len(data) < size:
+        more = await stream.receive_some(size - len(data))
+        if not more:
+            return None
+        data += more
+    return data

@@ -1,0 +1,219 @@
+"""The trap handler: requests of the shim in, descriptors out.
+
+One task a channel (a SOCK_SEQPACKET connection of some thread of some app). Each request stands alone; a frame that is
+none ends its channel with a logged reason and touches no other.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import socket
+
+import structlog
+import trio
+from attrs import define
+
+from appswitch.core import names, route
+from appswitch.core.route import BindRequest, Egress, Kernel, Refuse
+from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.dial import Dialer, start_egress
+from appswitch.edge.listeners import ListenerSockets
+from appswitch.errors import AppSwitchError
+from appswitch.model import DOMAIN, App
+from appswitch.wire import trap
+from appswitch.wire.trap import FrameError
+
+log = structlog.get_logger()
+
+
+@define
+class Answer:
+    """A reply and the descriptor that goes along; the socket is closed once it is sent."""
+
+    frame: bytes
+    passed: socket.socket | None = None
+
+
+def failure(error: int) -> Answer:
+    """The call fails with this errno."""
+    return Answer(trap.encode_reply(error=error))
+
+
+@define
+class TrapHandler:
+    """Serves the trap socket of one host."""
+
+    apps: Apps
+    sockets: ListenerSockets
+    dialer: Dialer
+    rng: random.Random
+    gateway: bool
+    netns: int
+    """The cookie of our own network namespace."""
+    _turn: int = 0
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await trio.lowlevel.wait_readable(listening)
+                try:
+                    channel, _ = listening.accept()
+                except BlockingIOError:
+                    continue
+                except OSError as error:  # out of descriptors or memory: those who have a channel go on
+                    log.error("can't accept a channel", error=str(error))
+                    await trio.sleep(0.1)
+                    continue
+                nursery.start_soon(self._serve_channel, channel)
+
+    async def _serve_channel(self, channel: socket.socket) -> None:
+        channel.setblocking(False)
+        with channel:
+            caller = credentials_of(channel)
+            app: App | None = None
+            try:
+                while app is None:
+                    request = await self._receive(channel)
+                    if request is None:
+                        return
+                    app, answer = await self._answer_stranger(caller, *request)
+                    await self._send(channel, answer)
+                with self.apps.hold(app):
+                    while (request := await self._receive(channel)) is not None:
+                        await self._send(channel, await self._answer(app, request[1]))
+            except FrameError as error:
+                log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
+            except OSError as error:
+                log.debug("channel broke", pid=caller.pid, error=str(error))
+            except Exception:  # a fault of ours: this caller's channel ends, the others go on
+                log.exception("trap failed", pid=caller.pid)
+
+    async def _receive(self, channel: socket.socket) -> tuple[bytes, trap.Request] | None:
+        """The next request; None at the end."""
+        while True:
+            await trio.lowlevel.wait_readable(channel)
+            try:
+                # No room for control data: descriptors that a caller sends along are dropped by the kernel.
+                frame = channel.recv(trap.FRAME_SIZE + 1)
+            except BlockingIOError:
+                continue
+            return trap.decode(frame) if frame else None
+
+    async def _send(self, channel: socket.socket, answer: Answer) -> None:
+        """Blocks only on a caller that doesn't read its answers."""
+        try:
+            while True:
+                try:
+                    if answer.passed is None:
+                        channel.send(answer.frame, socket.MSG_NOSIGNAL)
+                    else:
+                        socket.send_fds(channel, [answer.frame], [answer.passed.fileno()], socket.MSG_NOSIGNAL)
+                    return
+                except BlockingIOError:
+                    await trio.lowlevel.wait_writable(channel)
+        finally:
+            if answer.passed is not None:
+                answer.passed.close()
+
+    async def _answer_stranger(
+        self, caller: Credentials, token: bytes, request: trap.Request
+    ) -> tuple[App | None, Answer]:
+        """The first request on a channel: whose is it?"""
+        app = self.apps.identify(caller, token)
+        if app is not None:
+            return app, await self._answer(app, request)
+        if isinstance(request, trap.Register):
+            return self._register(caller, request)
+        return None, failure(errno.ESRCH)  # ask it to register
+
+    def _register(self, caller: Credentials, request: trap.Register) -> tuple[App | None, Answer]:
+        """LD_PRELOAD without the wrapper: a process of the host's namespace says who it wants to be."""
+        try:
+            if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
+                raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
+            settings = request.settings
+            app = self.apps.table.new_app(
+                name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
+                ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
+                tags=tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag),
+                pid=caller.pid,
+                uid=caller.uid,
+                netns=False,
+            )
+        except AppSwitchError as error:
+            log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)
+            return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message))
+        log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=caller.pid, by="preload")
+        return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
+
+    async def _answer(self, app: App, request: trap.Request) -> Answer:
+        try:
+            match request:
+                case trap.Connect():
+                    return await self._connect(app, request)
+                case trap.Bind():
+                    return self._bind(app, request)
+                case trap.Listen():
+                    return self._listen(app, request)
+                case trap.Resolve():
+                    return self._resolve(request)
+                case trap.Register():
+                    return failure(errno.EEXIST)
+        except OSError as error:
+            return failure(error.errno or errno.EIO)
+
+    async def _connect(self, app: App, request: trap.Connect) -> Answer:
+        self._turn += 1
+        plan = route.plan_connect(
+            self.apps.table,
+            app,
+            request.ip,
+            request.port,
+            turn=self._turn,
+            gateway=self.gateway,
+            bound=request.bound,
+        )
+        match plan:
+            case Refuse():
+                log.info("connect refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
+                return failure(plan.error)
+            case Kernel():
+                return Answer(trap.encode_reply(kind=trap.KERNEL))
+            case Egress():
+                return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
+        client, _ = await self.dialer.connect(plan, (request.ip, request.port), request.family)
+        return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+
+    def _bind(self, app: App, request: trap.Bind) -> Answer:
+        if request.port:
+            self.apps.forget_closed(app, request.port)
+        wanted = BindRequest(
+            request.family, request.ip, request.port, request.v6only, request.reuse_addr, request.reuse_port
+        )
+        plan = route.plan_bind(self.apps.table, app, wanted, self.rng)
+        if isinstance(plan, Refuse):
+            log.info("bind refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
+            return failure(plan.error)
+        bound = self.sockets.open(plan)
+        self.apps.table.add_listener(plan)
+        return Answer(trap.encode_reply(kind=trap.FD_UNIX), bound)
+
+    def _listen(self, app: App, request: trap.Listen) -> Answer:
+        listener = self.apps.table.listeners.get(request.listener_id)
+        if listener is None or listener.app.id != app.id:
+            return failure(errno.EINVAL)
+        refused = route.plan_listen(self.apps.table, listener)
+        if refused is not None:
+            return failure(refused.error)
+        self.apps.table.mark_listening(listener.id)
+        self.apps.note_change()
+        log.info("listening", app=app.id, name=app.name, ip=str(listener.ip), port=listener.port)
+        return Answer(trap.encode_reply())
+
+    def _resolve(self, request: trap.Resolve) -> Answer:
+        name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
+        ip = self.apps.table.resolve(name)
+        return Answer(trap.encode_reply(text=str(ip))) if ip is not None else failure(errno.ENOENT)

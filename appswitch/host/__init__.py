@@ -1,0 +1,1 @@
+"""What is asked of Linux: namespaces, processes, paths. Standard library only, so that `spawn` starts quickly."""

@@ -1,0 +1,53 @@
+"""Starting a trap handler in the background, as tmux starts its server."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from appswitch.errors import AppSwitchError
+from appswitch.host.paths import control_socket
+
+
+def start_server(trap: Path) -> None:
+    """Starts `appswitch serve` for this user, unless another process does so just now. Returns once it serves.
+
+    It goes when its last app has gone. AppSwitchError with the end of its log when it doesn't start.
+    """
+    try:
+        trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        lock = open(trap.with_name(trap.name + ".start"), "w")  # noqa: SIM115 - held to the end of the function
+    except OSError as error:
+        raise AppSwitchError(
+            "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
+        ) from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _answers(trap):
+            return
+        log = trap.with_name(trap.name + ".log")
+        print(f"appswitch: no trap handler is running: starting one (socket {trap}, log {log})", file=sys.stderr)
+        ready, write_end = os.pipe()
+        command = [sys.executable, "-m", "appswitch", "serve", "--socket", str(trap), "--exit-when-idle",
+                   "--ready-fd", str(write_end)]  # fmt: skip
+        with log.open("ab") as output:
+            subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[write_end],
+                start_new_session=True, cwd="/",
+            )  # fmt: skip
+        os.close(write_end)
+        said = os.read(ready, 64)
+        os.close(ready)
+        if not said:
+            end = log.read_text(errors="replace").strip().splitlines()[-3:]
+            raise AppSwitchError("no-server", "the trap handler didn't start: " + " ".join(end), f"its log is {log}")
+
+
+def _answers(trap: Path) -> bool:
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        return probe.connect_ex(str(control_socket(trap))) == 0

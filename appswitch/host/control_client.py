@@ -1,0 +1,47 @@
+"""Asking the trap handler over its control socket, synchronously, with the standard library alone."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from appswitch.errors import AppSwitchError
+from appswitch.host.paths import control_socket
+
+
+class ControlClient:
+    """One connection. OSError from the constructor: nobody listens there."""
+
+    def __init__(self, trap: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._socket.connect(str(control_socket(trap)))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def call(self, name: str, fds: list[int] | None = None, **arguments: object) -> Any:
+        """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
+        line = json.dumps({"call": name, **arguments}).encode() + b"\n"
+        sent = socket.send_fds(self._socket, [line], fds) if fds else 0
+        self._socket.sendall(line[sent:])
+        answer = b""
+        while not answer.endswith(b"\n"):
+            data = self._socket.recv(1 << 16)
+            if not data:
+                raise AppSwitchError("gone", "the trap handler closed the connection", "look at its log")
+            answer += data
+        message = json.loads(answer)
+        if "error" in message:
+            raise AppSwitchError(**message["error"])
+        return message["ok"]
+
+    def fileno(self) -> int:
+        """The connection's descriptor."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._socket.close()

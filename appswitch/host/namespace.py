@@ -1,0 +1,84 @@
+"""A network namespace for an app: empty but for lo, where every address is local (DESIGN 3.6).
+
+As root one unshare; as an ordinary user inside a user namespace in which the user is who they are, so that files keep
+their owner (user_namespaces(7)). Capabilities in that namespace are gone with the exec of the program.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+from pathlib import Path
+
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+
+DNS_PORT = 53
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class NamespaceForbidden(Exception):  # noqa: N818 - the kernel's verdict
+    """The kernel doesn't let this user make a network namespace."""
+
+
+def enter_new_namespace() -> None:
+    """Moves this process into a network namespace of its own. NamespaceForbidden says why it can't."""
+    uid, gid = os.geteuid(), os.getegid()
+    if uid == 0 and _unshare(CLONE_NEWNET) == 0:
+        return
+    error = _unshare(CLONE_NEWUSER | CLONE_NEWNET)
+    if error:
+        raise NamespaceForbidden(f"the kernel forbids network namespaces for user {uid}: {os.strerror(error)}")
+    try:
+        Path("/proc/self/setgroups").write_text("deny")
+        Path("/proc/self/uid_map").write_text(f"{uid} {uid} 1")
+        Path("/proc/self/gid_map").write_text(f"{gid} {gid} 1")
+    except OSError as failed:  # AppArmor lets unshare pass and takes the capabilities away
+        raise NamespaceForbidden(f"the kernel forbids user namespaces for user {uid}: {failed.strerror}") from None
+
+
+def allow_low_ports() -> None:
+    """Ports below 1024 are as good as any in a namespace of one's own (ip(7), ip_unprivileged_port_start)."""
+    try:
+        Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
+    except OSError:
+        pass  # /proc is read-only: the app's plain UDP sockets keep the limit
+
+
+def open_dns_sockets() -> list[socket.socket]:
+    """A UDP and a TCP socket on port 53 of this namespace, on every address of both IP versions."""
+    sockets = []
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+        try:
+            opened = socket.socket(socket.AF_INET6, kind)
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            any_address = "::"
+        except OSError as error:
+            if error.errno != errno.EAFNOSUPPORT:
+                raise
+            opened = socket.socket(socket.AF_INET, kind)
+            any_address = "0.0.0.0"
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_DGRAM:
+            if opened.family == socket.AF_INET6:
+                opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                opened.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
+        opened.bind((any_address, DNS_PORT))
+        if kind == socket.SOCK_STREAM:
+            opened.listen(64)
+        sockets.append(opened)
+    return sockets
+
+
+def die_with_parent(signal_number: int) -> None:
+    """The kernel sends this process a signal when its parent dies (prctl(2), PR_SET_PDEATHSIG)."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def _unshare(flags: int) -> int:
+    return 0 if _libc.unshare(flags) == 0 else ctypes.get_errno()

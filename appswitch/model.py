@@ -1,0 +1,109 @@
+"""The nouns: App, Listener, Node. Frozen values that every layer may pass around.
+
+Sources: the paper, sections 3 and 4; DESIGN section 2 for the rules.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+
+from attrs import frozen
+
+Address = IPv4Address | IPv6Address
+DOMAIN = "appswitch.local"
+"""Every app's name is reached as NAME and as NAME.appswitch.local."""
+
+Tag = tuple[str, str]
+"""(key, value); a key may repeat."""
+
+# Where an IPv4-only app has to show an IPv6 source address, and the other way round: the app's own address in a range
+# that nothing routes. RFC 4193 (a locally assigned prefix) and RFC 3927 (link-local).
+V6_ALIAS_PREFIX = int(IPv6Address("fd61:7073:7769::"))  # "aps", "wi"
+
+
+class Scope(Enum):
+    """Who can see a listener (DESIGN section 2, "Distributed application")."""
+
+    APP = "app"
+    """Bound to loopback: only the apps that share its virtual IP."""
+    PUBLIC = "public"
+    """Bound to the virtual IP or to any address: whoever policy lets through."""
+
+
+@frozen
+class App:
+    """One `spawn`: a process tree with an identity.
+
+    ip: the virtual IP; of an app with neither IP nor name, a link-local address that no one can reach.
+    """
+
+    id: int
+    ip: Address
+    node: str
+    name: str | None = None
+    tags: tuple[Tag, ...] = ()
+    pid: int = 0
+    uid: int = 0
+    command: tuple[str, ...] = ()
+    netns: bool = True
+    exclusive: bool = False
+
+    @property
+    def reachable(self) -> bool:
+        """False for a client-only app."""
+        return not self.ip.is_link_local
+
+    @property
+    def alias(self) -> Address:
+        """The app's identity in the other IP version, as its sockets of that version show it."""
+        if isinstance(self.ip, IPv4Address):
+            return IPv6Address(V6_ALIAS_PREFIX | int(self.ip))
+        return IPv4Address(0xA9FE0000 | 0x0100 + int(self.ip) % 0xFD00)  # 169.254.1.0 to 169.254.253.255
+
+    def source(self, version: int) -> Address:
+        """The address that this app's connections over IP `version` (4 or 6) come from."""
+        return self.ip if self.ip.version == version else self.alias
+
+    def values(self, key: str) -> frozenset[str]:
+        """The values of the tag `key`."""
+        return frozenset(value for known, value in self.tags if known == key)
+
+
+@frozen
+class Listener:
+    """A TCP socket that an app has bound, listening or not.
+
+    family: 4 or 6, that of the app's socket; ip: what it asked to bind (IPv4 when it bound a v4-mapped address).
+    """
+
+    id: int
+    app: App
+    family: int
+    ip: Address
+    port: int
+    v6only: bool = False
+    reuse_addr: bool = False
+    reuse_port: bool = False
+    listening: bool = False
+
+    @property
+    def scope(self) -> Scope:
+        """Loopback listeners are seen by the app's siblings only."""
+        return Scope.APP if self.ip.is_loopback else Scope.PUBLIC
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The IP versions that it takes connections of (ipv6(7), IPV6_V6ONLY)."""
+        if self.family == 6 and self.ip.is_unspecified and self.ip.version == 6 and not self.v6only:
+            return frozenset({4, 6})
+        return frozenset({self.ip.version})
+
+
+@frozen
+class Node:
+    """A host that runs a trap handler."""
+
+    name: str
+    state: str = "alive"
+    gateway: bool = False

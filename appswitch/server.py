@@ -1,0 +1,201 @@
+"""`appswitch serve`: the trap handler of a host, put together.
+
+One process, one thread, in the host's network namespace. Everything in it is a task of one nursery: the trap socket,
+the control socket, the sweep; when one of them fails, the server stops.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from ipaddress import ip_address
+from pathlib import Path
+
+import structlog
+import trio
+from attrs import frozen
+
+from appswitch.core.service_table import ServiceTable
+from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.control import ControlServer
+from appswitch.edge.dial import Dialer
+from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.traps import TrapHandler
+from appswitch.errors import AppSwitchError
+from appswitch.host.paths import control_socket
+from appswitch.model import DOMAIN, Node
+from appswitch.wire.dns import Zone
+
+BACKLOG = 4096
+FIRST_APP_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
+
+log = structlog.get_logger()
+
+
+@frozen
+class Settings:
+    """What `serve` is told. trap: the trap socket's path; state_dir: None: beside the trap socket."""
+
+    trap: Path
+    node: str
+    gateway: bool = False
+    state_dir: Path | None = None
+    dns_upstream: tuple[str, ...] = ()
+    exit_when_idle: bool = False
+    ready_fd: int | None = None
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.format_exc_info,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    )
+    _raise_descriptor_limit()
+    with _only_one(settings.trap), contextlib.ExitStack() as stack:
+        trap = stack.enter_context(_listen(settings.trap, socket.SOCK_SEQPACKET, 0o666))
+        control = stack.enter_context(_listen(control_socket(settings.trap), socket.SOCK_STREAM, 0o600))
+        state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
+        sockets = ListenerSockets(state_dir / "listeners")
+        stack.callback(sockets.close)
+        trio.run(_serve, settings, trap, control, sockets)
+
+
+async def _serve(
+    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets
+) -> None:
+    rng = random.SystemRandom()
+    netns = netns_of(trap)
+    table = ServiceTable(settings.node)
+    last_app_ended = trio.Event()
+    apps = Apps(table, sockets, ended=lambda: None if table.apps else last_app_ended.set())
+    dialer = Dialer(sockets, apps.listener_gone, rng)
+    search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
+    upstream = Upstream([(server, 53) for server in name_servers])
+    if settings.dns_upstream:
+        upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
+    zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
+    handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
+    node = Node(settings.node, gateway=settings.gateway)
+    control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(handler.serve, trap)
+        nursery.start_soon(control_server.serve, control)
+        nursery.start_soon(apps.keep_swept)
+        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
+        if settings.exit_when_idle:
+            nursery.start_soon(_stop_when_idle, apps, last_app_ended, nursery.cancel_scope)
+        log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
+        if settings.ready_fd is not None:
+            os.write(settings.ready_fd, b"ready\n")
+            os.close(settings.ready_fd)
+
+
+async def _stop_on_signal(scope: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("stopping", signal=signal.Signals(number).name)
+            scope.cancel()
+
+
+async def _stop_when_idle(apps: Apps, last_app_ended: trio.Event, scope: trio.CancelScope) -> None:
+    with trio.move_on_after(FIRST_APP_WITHIN):
+        await last_app_ended.wait()
+    while apps.table.apps:
+        await apps.changed()
+    log.info("stopping", reason="the last app has gone")
+    scope.cancel()
+
+
+@contextlib.contextmanager
+def _only_one(trap: Path) -> Iterator[None]:
+    """Makes the socket's directory and holds its lock, so that a stale socket can be told from a live one."""
+    try:
+        trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise AppSwitchError(
+            "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
+        ) from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise AppSwitchError(
+            "already-serving", f"a trap handler serves {trap} already", "stop it, or name another --socket"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextlib.contextmanager
+def _listen(path: Path, kind: socket.SocketKind, mode: int) -> Iterator[socket.socket]:
+    """A listening Unix socket; a stale one of an earlier server is replaced."""
+    listening = socket.socket(socket.AF_UNIX, kind)
+    try:
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o777 & ~mode)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(mask)
+        listening.listen(BACKLOG)
+        listening.setblocking(False)
+        yield listening
+    finally:
+        listening.close()
+        path.unlink(missing_ok=True)
+
+
+def _raise_descriptor_limit() -> None:
+    """A descriptor a listener and one a channel: as many as may be."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(search suffixes, name servers) of a resolv.conf(5); both empty when it can't be read."""
+    search: tuple[str, ...] = ()
+    servers: list[str] = []
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        log.warning("no upstream name servers", file=str(path), error=os.strerror(error.errno or errno.EIO))
+        return (), ()
+    for line in lines:
+        match line.split():
+            case ["nameserver", server, *_]:
+                servers.append(server)
+            case ["search" | "domain", *suffixes]:
+                search = tuple(suffix.lower().strip(".") for suffix in suffixes)
+    return tuple(suffix for suffix in search if suffix), tuple(servers)
+
+
+def parse_upstream(text: str) -> tuple[str, int]:
+    """`ADDR`, `ADDR:PORT` or `[V6]:PORT`. AppSwitchError when it is none of them."""
+    host, port = text, "53"
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":") or "53"
+    elif text.count(":") == 1:
+        host, port = text.split(":")
+    try:
+        return str(ip_address(host)), int(port)
+    except ValueError:
+        raise AppSwitchError("bad-upstream", f"{text!r} is not the address of a name server") from None

@@ -1,0 +1,199 @@
+"""`appswitch spawn`: gives a program an identity and waits for it.
+
+The wrapper enters a new network namespace, sets it up, and registers it with the trap handler over a connection that it
+keeps; then it forks, and the child becomes the program, with the shim preloaded. The wrapper stays as the program's
+parent: it passes signals on, and ends as the program ended. Start-up matters: nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from appswitch.errors import AppSwitchError
+from appswitch.host import elf, paths
+from appswitch.host.control_client import ControlClient
+
+FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
+SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
+NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+                 signal.SIGCONT, signal.SIGWINCH, signal.SIGURG, signal.SIGPIPE,
+                 signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP,
+                 signal.SIGSYS}  # fmt: skip
+
+
+class Options:
+    """What `spawn` is told."""
+
+    def __init__(
+        self,
+        command: list[str],
+        *,
+        ip: str | None = None,
+        name: str | None = None,
+        tags: list[str] | None = None,
+        user: str | None = None,
+        netns: bool = True,
+        exclusive: bool = False,
+        wait_for: list[str] | None = None,
+        socket: str | None = None,
+    ) -> None:
+        self.command = command
+        self.ip = ip
+        self.name = name
+        self.tags = tags or []
+        self.user = user
+        self.netns = netns
+        self.exclusive = exclusive
+        self.wait_for = wait_for or []
+        self.socket = socket
+
+
+def run(options: Options) -> int:
+    """Runs the program; returns the exit status: its own, or 128+n. AppSwitchError when it can't be started."""
+    try:
+        trap = paths.trap_socket(options.socket)
+    except ValueError as error:
+        raise AppSwitchError("bad-socket", str(error), "name a shorter one with --socket or APPSWITCH_SOCKET") from None
+    if not paths.shim_path().exists():
+        raise AppSwitchError("no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then")
+    user = _User(options.user)
+    why = elf.why_untrapped(options.command[0])
+    if why:
+        print(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network", file=sys.stderr)
+    client = _connect_or_start(trap)
+    if options.wait_for:
+        client.call("wait-for", services=options.wait_for)
+    environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
+    environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
+    if options.netns:
+        client.close()
+        client = _register_in_new_namespace(options, trap, user)
+    else:
+        answer = client.call("spawn", **_arguments(options, user))
+        environment["APPSWITCH_APP"] = answer["token"]
+        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
+            if value:  # a restarted trap handler learns from these who we are
+                environment["APPSWITCH_" + key] = value
+    return _run_child(options.command, environment, user)
+
+
+class _User:
+    """Who the program runs as."""
+
+    def __init__(self, name: str | None) -> None:
+        self.uid, self.gid = os.geteuid(), os.getegid()
+        self.name = name
+        self.environment: dict[str, str] = {}
+        if name is None:
+            return
+        import pwd
+
+        try:
+            entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        except KeyError:
+            raise AppSwitchError("no-user", f"there is no user {name!r}") from None
+        if os.geteuid() not in (0, entry.pw_uid):
+            raise AppSwitchError("not-root", f"only root can run a program as user {name}", "leave --user out")
+        self.name, self.uid, self.gid = entry.pw_name, entry.pw_uid, entry.pw_gid
+        self.environment = {"USER": entry.pw_name, "LOGNAME": entry.pw_name, "HOME": entry.pw_dir}
+
+    def become(self) -> None:
+        """Changes this process to the user."""
+        if self.name is None or os.geteuid() == self.uid:
+            return
+        os.initgroups(self.name, self.gid)
+        os.setgid(self.gid)
+        os.setuid(self.uid)
+
+
+def _arguments(options: Options, user: _User) -> dict[str, object]:
+    return {
+        "name": options.name,
+        "ip": options.ip,
+        "tags": options.tags,
+        "command": [os.fsencode(word).decode(errors="replace") for word in options.command],
+        "exclusive": options.exclusive,
+        "netns": options.netns,
+        "uid": user.uid,
+    }
+
+
+def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> ControlClient:
+    from appswitch.host import namespace, rtnetlink
+
+    try:
+        namespace.enter_new_namespace()
+    except namespace.NamespaceForbidden as error:
+        hint = "run it with --no-netns: same service, but nothing keeps the program from the host's network"
+        raise AppSwitchError("no-namespace", str(error), hint) from None
+    namespace.allow_low_ports()
+    rtnetlink.make_everything_local([])
+    dns = namespace.open_dns_sockets()
+    client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
+    answer = client.call("spawn", fds=[each.fileno() for each in dns], **_arguments(options, user))
+    for each in dns:
+        each.close()
+    rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
+    return client
+
+
+def _run_child(command: list[str], environment: dict[str, str], user: _User) -> int:
+    """Forks, becomes the program in the child, and waits for it."""
+    passed_on = set(signal.Signals) - NOT_PASSED_ON
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, passed_on | {signal.SIGCHLD})
+    parent = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _become(command, environment, user, mask, parent)
+    while True:
+        info = signal.sigwaitinfo(passed_on | {signal.SIGCHLD})
+        if info.si_signo != signal.SIGCHLD:
+            if info.si_code != SI_KERNEL:
+                os.kill(child, info.si_signo)
+            continue
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+
+
+def _become(
+    command: list[str], environment: dict[str, str], user: _User, mask: set[signal.Signals | int], parent: int
+) -> NoReturn:
+    status = FAILED
+    try:
+        from appswitch.host.namespace import die_with_parent
+
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep that
+            signal.signal(number, signal.SIG_DFL)
+        user.become()
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(FAILED)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.execvpe(command[0], command, environment)
+    except OSError as error:
+        status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
+        print(f"appswitch: {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(status)
+
+
+def _connect_or_start(trap: Path) -> ControlClient:
+    """A connection to the trap handler; where there is none, one is started for this user."""
+    try:
+        return ControlClient(trap)
+    except PermissionError:
+        raise AppSwitchError(
+            "not-yours", f"the trap handler at {trap} is another user's", "name your own with --socket"
+        ) from None
+    except OSError:
+        from appswitch.host import background
+
+        background.start_server(trap)
+        return ControlClient(trap)

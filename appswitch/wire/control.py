@@ -1,0 +1,118 @@
+"""The control protocol: JSON objects, one a line, on the control socket beside the trap socket.
+
+A request names a call; the answer has either `ok` or `error`. `spawn` is the call that makes an app; it passes the DNS
+sockets of the app's namespace along, and the app lives at least as long as its connection.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from appswitch.errors import AppSwitchError
+from appswitch.model import DOMAIN, App, Listener, Node
+
+MAX_LINE = 1 << 20  # bytes
+
+
+class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields=True):
+    """Make an app of whoever calls."""
+
+    name: str | None = None
+    ip: str | None = None
+    tags: list[str] = []
+    command: list[str] = []
+    exclusive: bool = False
+    netns: bool = True
+    uid: int = 0
+    """The user that the program will run as."""
+
+
+class Ps(msgspec.Struct, tag_field="call", tag="ps", forbid_unknown_fields=True):
+    """The apps."""
+
+
+class Services(msgspec.Struct, tag_field="call", tag="services", forbid_unknown_fields=True):
+    """The instances that take connections."""
+
+
+class Nodes(msgspec.Struct, tag_field="call", tag="nodes", forbid_unknown_fields=True):
+    """The hosts."""
+
+
+class Resolve(msgspec.Struct, tag_field="call", tag="resolve", forbid_unknown_fields=True):
+    """What a name stands for."""
+
+    name: str
+
+
+class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_fields=True):
+    """Answer once every `NAME:PORT` (or `IP:PORT`) is served."""
+
+    services: list[str]
+
+
+Call = Spawn | Ps | Services | Nodes | Resolve | WaitFor
+
+_decoder = msgspec.json.Decoder(Call)
+
+
+def decode(line: bytes) -> Call:
+    """A request. AppSwitchError `bad-request` says what is wrong with it."""
+    try:
+        return _decoder.decode(line)
+    except msgspec.MsgspecError as error:
+        raise AppSwitchError("bad-request", f"the control request can't be read: {error}") from None
+
+
+def encode_ok(value: object) -> bytes:
+    """A good answer."""
+    return msgspec.json.encode({"ok": value}) + b"\n"
+
+
+def encode_error(error: AppSwitchError) -> bytes:
+    """A bad one."""
+    body = {"reason": error.reason, "message": error.message, "hint": error.hint}
+    return msgspec.json.encode({"error": body}) + b"\n"
+
+
+def app_row(app: App) -> dict[str, Any]:
+    """A row of `ps`."""
+    return {
+        "id": app.id,
+        "name": app.name,
+        "ip": str(app.ip),
+        "tags": [f"{key}={value}" for key, value in app.tags],
+        "node": app.node,
+        "pid": app.pid,
+        "netns": app.netns,
+        "command": list(app.command),
+    }
+
+
+def service_row(listener: Listener) -> dict[str, Any]:
+    """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
+    app = listener.app
+    return {
+        "name": app.name,
+        "ip": str(app.ip),
+        "port": listener.port,
+        "proto": "tcp",
+        "app": app.id,
+        "node": app.node,
+        "tags": [f"{key}={value}" for key, value in app.tags],
+        "real": f"unix:{listener.id}",
+        "medium": "unix",
+        "scope": listener.scope.value,
+    }
+
+
+def node_row(node: Node) -> dict[str, Any]:
+    """A row of `nodes`."""
+    return {"name": node.name, "state": node.state, "gateway": node.gateway}
+
+
+def resolve_row(name: str, ip: str, instances: int) -> dict[str, Any]:
+    """A row of `resolve`."""
+    return {"name": name, "fqdn": f"{name}.{DOMAIN}", "ip": ip, "instances": instances}

@@ -1,0 +1,138 @@
+"""The trap protocol: frames from the shim to requests, answers to frames (shim/wire.h is the definition)."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from attrs import frozen
+
+from appswitch._wire import ffi, lib
+from appswitch.model import Address
+from appswitch.wire.addresses import unpack_ip
+
+HEADER = ffi.offsetof("struct as_request", "text")
+REPLY_HEADER = ffi.offsetof("struct as_reply", "text")
+FRAME_SIZE = ffi.sizeof("struct as_request")
+TEXT_SIZE = lib.AS_TEXT_SIZE
+SNDBUF = lib.AS_SNDBUF
+TOKEN_SIZE = lib.AS_TOKEN_SIZE
+NO_TOKEN = bytes(TOKEN_SIZE)
+
+NO_FD, FD_UNIX, FD_TCP, KERNEL = lib.AS_NO_FD, lib.AS_FD_UNIX, lib.AS_FD_TCP, lib.AS_KERNEL
+
+
+class FrameError(Exception):
+    """Bytes that are no request: the caller's channel is closed."""
+
+
+@frozen
+class Bind:
+    """family: 4 or 6, of the program's socket; ip: as asked, v4-mapped as IPv4."""
+
+    family: int
+    ip: Address
+    port: int
+    reuse_addr: bool
+    reuse_port: bool
+    v6only: bool
+
+
+@frozen
+class Listen:
+    """listener_id: from the name of the socket."""
+
+    listener_id: int
+
+
+@frozen
+class Connect:
+    """bound: the (ip, port) that the program has bound before, if it has."""
+
+    family: int
+    ip: Address
+    port: int
+    bound: tuple[Address, int] | None
+
+
+@frozen
+class Resolve:
+    """name: as the program gave it to getaddrinfo."""
+
+    name: str
+
+
+@frozen
+class Register:
+    """settings: APPSWITCH_NAME, APPSWITCH_IP, APPSWITCH_TAGS, where set."""
+
+    settings: dict[str, str]
+
+
+Request = Bind | Listen | Connect | Resolve | Register
+
+# One of each, used again for every frame: decoding and encoding don't wait for anything.
+_request = ffi.new("struct as_request *")
+_reply = ffi.new("struct as_reply *")
+
+
+def decode(frame: bytes) -> tuple[bytes, Request]:
+    """A frame -> (token, request). FrameError says what is wrong with it."""
+    if not HEADER <= len(frame) <= FRAME_SIZE:
+        raise FrameError(f"a frame of {len(frame)} bytes")
+    ffi.memmove(_request, frame, len(frame))
+    if _request.magic != lib.AS_MAGIC:
+        raise FrameError(f"magic {_request.magic:#x} instead of {lib.AS_MAGIC:#x}: another version of libappswitch.so?")
+    if HEADER + _request.text_size != len(frame):
+        raise FrameError(f"a frame of {len(frame)} bytes says that its text has {_request.text_size}")
+    return bytes(_request.token), _decode_request(frame[HEADER:])
+
+
+def _decode_request(text: bytes) -> Request:
+    op, flags = _request.op, _request.flags
+    if op == lib.AS_CONNECT:
+        bound = _address(_request.local) if flags & lib.AS_BOUND else None
+        ip, port = _address(_request.remote)
+        return Connect(_request.remote.family, ip, port, bound)
+    if op == lib.AS_BIND:
+        ip, port = _address(_request.local)
+        return Bind(
+            _request.local.family,
+            ip,
+            port,
+            reuse_addr=bool(flags & lib.AS_REUSEADDR),
+            reuse_port=bool(flags & lib.AS_REUSEPORT),
+            v6only=bool(flags & lib.AS_V6ONLY),
+        )
+    if op == lib.AS_LISTEN:
+        return Listen(_request.id)
+    if op == lib.AS_RESOLVE:
+        return Resolve(_text(text))
+    if op == lib.AS_REGISTER:
+        entries = [entry.partition("=") for entry in _text(text).split("\0") if entry]
+        return Register({name: value for name, _, value in entries})
+    raise FrameError(f"operation {op} is unknown")
+
+
+def _address(addr: ffi.CData) -> tuple[Address, int]:
+    ip = unpack_ip(bytes(addr.ip))
+    if addr.family not in (4, 6) or (addr.family == 4 and not isinstance(ip, IPv4Address)):
+        raise FrameError(f"{ip} with family {addr.family}")
+    return ip, addr.port
+
+
+def _text(text: bytes) -> str:
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise FrameError(f"text is not UTF-8: {error}") from None
+
+
+def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: str = "") -> bytes:
+    """An answer. error: an errno, 0 when done; kind: what the descriptor that goes along is."""
+    body = text.encode()[:TEXT_SIZE]
+    _reply.magic = lib.AS_MAGIC
+    _reply.error = error
+    _reply.kind = kind
+    _reply.text_size = len(body)
+    ffi.memmove(_reply.token, token, TOKEN_SIZE)
+    return bytes(ffi.buffer(_reply, REPLY_HEADER)) + body

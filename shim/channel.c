@@ -1,0 +1,197 @@
+/* How it works. A process keeps up to SLOTS connections to the trap socket, each used by one thread at a time: a
+ * thread takes a free slot by one compare-and-swap, asks, and frees it; when none is free it makes a connection for
+ * this call alone. So nobody ever waits for another thread, and a request and its answer can't be mixed up.
+ *
+ * The slots lie in a page that reads as zeros in a fork child (MADV_WIPEONFORK): a child starts with none of its
+ * parent's. A vfork child shares the page and finds its parent's pid in it: it writes nothing and uses a connection
+ * of its own. A program may close any descriptor, ours too, and get the number for a file of its own: so before each
+ * use the socket's cookie is compared.
+ */
+#define _GNU_SOURCE
+#include "channel.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "settings.h"
+#include "sys.h"
+
+enum { SLOTS = 4, HIGH_FD = 1000 };
+
+#define HEADER offsetof(struct as_request, text)
+
+struct slot {
+    int busy;
+    int fd; /* meant only when cookie isn't 0 */
+    uint64_t cookie;
+};
+
+struct process {
+    int pid;
+    struct slot slots[SLOTS];
+};
+
+static struct process *page;         /* MADV_WIPEONFORK */
+static struct slot inherited[SLOTS]; /* what a fork child finds open of its parent's, to close it */
+
+static uint64_t cookie_of(int fd) {
+    uint64_t cookie = 0;
+    socklen_t size = sizeof cookie;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) return 0;
+    return cookie;
+}
+
+/* Out of the way of programs that expect the lowest numbers, yet below what a small limit or table allows. */
+static int move_high(int fd) {
+    struct rlimit limit = {HIGH_FD, HIGH_FD};
+    sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit);
+    long lowest = limit.rlim_cur > HIGH_FD + SLOTS ? HIGH_FD : (long)limit.rlim_cur - SLOTS;
+    if (lowest < 3) lowest = 3;
+    long high = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest);
+    if (high < 0) return fd;
+    sys1(SYS_close, fd);
+    return (int)high;
+}
+
+static int open_channel(void) {
+    const struct settings *settings = get_settings();
+    long fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    if (fd < 0) return (int)fd;
+    long error = sys3(SYS_connect, fd, &settings->socket, sizeof settings->socket);
+    if (error < 0) {
+        sys1(SYS_close, fd);
+        return -ENETDOWN;
+    }
+    return move_high((int)fd);
+}
+
+/* One request and its answer over `fd`. 0 with the reply in, or -errno: -ENETDOWN asks for another connection. */
+static int exchange(int fd, const struct as_request *request, struct as_reply *reply, int *passed) {
+    struct iovec vector = {(void *)request, HEADER + request->text_size};
+    struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control;
+    long size;
+    *passed = -1;
+    do size = sys3(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
+    while (size == -EINTR);
+    if (size < 0) return -ENETDOWN;
+    vector = (struct iovec){reply, sizeof *reply};
+    message.msg_control = &control;
+    message.msg_controllen = sizeof control;
+    do size = sys3(SYS_recvmsg, fd, &message, MSG_CMSG_CLOEXEC);
+    while (size == -EINTR);
+    if (size < (long)offsetof(struct as_reply, text) || reply->magic != AS_MAGIC) return -ENETDOWN;
+    if (message.msg_controllen >= CMSG_LEN(sizeof(int)) && control.header.cmsg_type == SCM_RIGHTS)
+        *passed = *(int *)CMSG_DATA(&control.header);
+    if (*passed < 0 && (message.msg_flags & MSG_CTRUNC)) return -EMFILE;
+    return 0;
+}
+
+static int ask_once(const struct as_request *request, struct as_reply *reply, int *passed) {
+    int fd = open_channel();
+    if (fd < 0) return fd;
+    int error = exchange(fd, request, reply, passed);
+    sys1(SYS_close, fd);
+    return error;
+}
+
+/* The process's page, or 0 where there can be none: in a vfork child, or without memory. */
+static struct process *this_process(void) {
+    int pid = (int)sys0(SYS_getpid);
+    struct process *process = __atomic_load_n(&page, __ATOMIC_ACQUIRE);
+    if (!process) {
+        long at = sys6(SYS_mmap, 0, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at < 0 && at > -4096) return 0;
+        if (sys3(SYS_madvise, at, 4096, MADV_WIPEONFORK) < 0) return 0;
+        ((struct process *)at)->pid = pid;
+        if (!__atomic_compare_exchange_n(&page, &process, (struct process *)at, 0, __ATOMIC_ACQ_REL,
+                                         __ATOMIC_ACQUIRE))
+            sys2(SYS_munmap, at, 4096); /* another thread was first */
+        process = __atomic_load_n(&page, __ATOMIC_ACQUIRE);
+    }
+    int known = 0;
+    if (__atomic_compare_exchange_n(&process->pid, &known, pid, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
+        for (int i = 0; i < SLOTS; i++) { /* a fork child's first call */
+            if (inherited[i].cookie && cookie_of(inherited[i].fd) == inherited[i].cookie)
+                sys1(SYS_close, inherited[i].fd);
+            inherited[i].cookie = 0;
+        }
+        return process;
+    }
+    return known == pid ? process : 0;
+}
+
+/* Over a connection that is kept. -EAGAIN: no slot is free. */
+static int ask_kept(struct process *process, const struct as_request *request, struct as_reply *reply, int *passed) {
+    for (int i = 0; i < SLOTS; i++) {
+        struct slot *slot = &process->slots[i];
+        int free = 0, error = -ENETDOWN;
+        if (!__atomic_compare_exchange_n(&slot->busy, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
+        if (slot->cookie && cookie_of(slot->fd) == slot->cookie)
+            error = exchange(slot->fd, request, reply, passed);
+        if (error == -ENETDOWN) { /* none yet, closed by the program, or the trap handler was restarted */
+            if (slot->cookie && cookie_of(slot->fd) == slot->cookie) sys1(SYS_close, slot->fd);
+            slot->cookie = 0;
+            int fd = open_channel();
+            if (fd >= 0) {
+                slot->fd = fd;
+                slot->cookie = cookie_of(fd);
+                error = exchange(fd, request, reply, passed);
+            } else {
+                error = fd;
+            }
+            inherited[i] = *slot;
+        }
+        __atomic_store_n(&slot->busy, 0, __ATOMIC_RELEASE);
+        return error;
+    }
+    return -EAGAIN;
+}
+
+static int ask_somehow(const struct as_request *request, struct as_reply *reply, int *passed) {
+    struct process *process = this_process();
+    int error = process ? ask_kept(process, request, reply, passed) : -EAGAIN;
+    return error == -EAGAIN ? ask_once(request, reply, passed) : error;
+}
+
+/* LD_PRELOAD without the wrapper: this process is an app by its environment. */
+static int register_process(void) {
+    struct as_request request;
+    struct as_reply reply;
+    int passed;
+    new_request(&request, AS_REGISTER);
+    request.text_size = (uint16_t)describe_settings(request.text);
+    int error = ask_somehow(&request, &reply, &passed);
+    if (error < 0) return error;
+    if (reply.error) return -EPERM;
+    set_token(reply.token);
+    return 0;
+}
+
+void new_request(struct as_request *request, enum as_op op) {
+    memset(request, 0, HEADER);
+    request->magic = AS_MAGIC;
+    request->op = (uint16_t)op;
+}
+
+int ask(struct as_request *request, struct as_reply *reply, int *fd) {
+    for (int attempt = 0;; attempt++) {
+        memcpy(request->token, get_settings()->token, AS_TOKEN_SIZE);
+        int error = ask_somehow(request, reply, fd);
+        if (error == 0 && reply->error == ESRCH && attempt == 0)
+            error = register_process();
+        else if (error == 0)
+            return -reply->error;
+        if (error < 0) {
+            if (error == -ENETDOWN) complain_once();
+            return error;
+        }
+    }
+}

@@ -1,0 +1,108 @@
+/* The wrappers that the dynamic linker finds instead of libc's. Thin: each calls its do_* and sets errno. What is
+ * exported is what carries HOOK, so the list of wrapped symbols stands here alone. exec and posix_spawn: exec.c;
+ * host names: resolve.c.
+ */
+#define _GNU_SOURCE
+#include "hooks.h"
+
+#include <stdarg.h>
+#include <sys/epoll.h>
+
+#include "ops.h"
+#include "sys.h"
+
+HOOK int bind(int fd, const struct sockaddr *addr, socklen_t size) {
+    return (int)result(do_bind(fd, addr, size));
+}
+
+HOOK int listen(int fd, int backlog) {
+    return (int)result(do_listen(fd, backlog));
+}
+
+HOOK int connect(int fd, const struct sockaddr *addr, socklen_t size) {
+    return (int)result(do_connect(fd, addr, size));
+}
+
+/* glibc exports both names. */
+HOOK int __connect(int fd, const struct sockaddr *addr, socklen_t size) {
+    return (int)result(do_connect(fd, addr, size));
+}
+
+HOOK int accept(int fd, struct sockaddr *addr, socklen_t *size) {
+    return (int)result(do_accept(fd, addr, size, 0));
+}
+
+HOOK int accept4(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
+    return (int)result(do_accept(fd, addr, size, flags));
+}
+
+HOOK int getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
+    return (int)result(do_getsockname(fd, addr, size));
+}
+
+HOOK int getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
+    return (int)result(do_getpeername(fd, addr, size));
+}
+
+HOOK int getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
+    return (int)result(do_getsockopt(fd, level, name, value, size));
+}
+
+HOOK int setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
+    return (int)result(do_setsockopt(fd, level, name, value, size));
+}
+
+HOOK ssize_t sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    return result(do_sendto(fd, data, count, flags, addr, size));
+}
+
+HOOK ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
+    return result(do_sendmsg(fd, message, flags));
+}
+
+HOOK ssize_t recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
+    return result(do_recvfrom(fd, data, count, flags, addr, size));
+}
+
+HOOK ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
+    return result(do_recvmsg(fd, message, flags));
+}
+
+HOOK int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
+    return (int)result(do_epoll_ctl(epoll, op, fd, event));
+}
+
+/* libuv and others reach system calls through syscall(2): the same answers. */
+HOOK long syscall(long number, ...) {
+    long arg[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++) arg[i] = va_arg(list, long);
+    va_end(list);
+    int fd = (int)arg[0];
+    void *second = (void *)arg[1], *third = (void *)arg[2];
+    switch (number) {
+    case SYS_bind:
+        return result(do_bind(fd, second, (socklen_t)arg[2]));
+    case SYS_listen:
+        return result(do_listen(fd, (int)arg[1]));
+    case SYS_connect:
+        return result(do_connect(fd, second, (socklen_t)arg[2]));
+    case SYS_accept:
+        return result(do_accept(fd, second, third, 0));
+    case SYS_accept4:
+        return result(do_accept(fd, second, third, (int)arg[3]));
+    case SYS_getsockname:
+        return result(do_getsockname(fd, second, third));
+    case SYS_getpeername:
+        return result(do_getpeername(fd, second, third));
+    case SYS_getsockopt:
+        return result(do_getsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t *)arg[4]));
+    case SYS_setsockopt:
+        return result(do_setsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t)arg[4]));
+    case SYS_epoll_ctl:
+        return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
+    default:
+        return result(sys6(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]));
+    }
+}

@@ -1,0 +1,38 @@
+/* The names of Unix sockets, and the TCP addresses they stand for (DESIGN 3.1: the kernel keeps the state). */
+#ifndef APPSWITCH_NAMES_H
+#define APPSWITCH_NAMES_H
+
+#include <sys/socket.h>
+
+#include "wire.h"
+
+/* What a descriptor is, as far as its names tell. */
+enum role {
+    PLAIN,    /* not of AppSwitch */
+    LISTENER, /* bound by AS_BIND, listening or not */
+    CLIENT,   /* the dialling end of a connection */
+    ACCEPTED  /* the accepted end of a connection */
+};
+
+struct identity {
+    enum role role;
+    struct as_listener_name listener; /* LISTENER, ACCEPTED */
+    struct as_client_name client;     /* CLIENT, ACCEPTED */
+};
+
+/* Reads both names of `fd`; `identity->role` is PLAIN for anything that isn't ours, a bad descriptor included. */
+void identify(int fd, struct identity *identity);
+
+/* True when `name` (of `size` bytes) is a client's name; then `client` holds it. */
+int read_client_name(const struct sockaddr *name, socklen_t size, struct as_client_name *client);
+
+/* The family, AF_INET or AF_INET6, that the program believes its descriptor to have. */
+int family_of(const struct identity *identity);
+
+/* sockaddr_in or sockaddr_in6 -> `out` (out->family is that of the sockaddr). 0 or -errno, as connect(2) says. */
+int read_sockaddr(const struct sockaddr *addr, socklen_t size, struct as_addr *out);
+
+/* Writes the address as `family` (4 or 6) shows it, cut to *size as getsockname(2) cuts; *size gets the full size. */
+void write_sockaddr(int family, const uint8_t ip[16], uint16_t port, struct sockaddr *addr, socklen_t *size);
+
+#endif

@@ -1,0 +1,283 @@
+/* How it works. A TCP socket stays the kernel's own until bind, listen or connect: then the trap handler's answer is a
+ * Unix socket (or, towards the outside, a TCP socket of the host) that takes its place under the same number. From
+ * there on its names tell everything (names.h), so accept, getsockname and getpeername are the raw call and a parse.
+ */
+#define _GNU_SOURCE
+#include "ops.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <sys/epoll.h>
+
+#include "channel.h"
+#include "names.h"
+#include "options.h"
+#include "replace.h"
+#include "sys.h"
+
+enum { MPTCP = 262 };
+
+static int int_option(int fd, int level, int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    if (sys5(SYS_getsockopt, fd, level, name, &value, &size) < 0) return 0;
+    return value;
+}
+
+/* A TCP socket of the kernel's that nothing has been done with yet: then its family, else 0. */
+static int fresh_tcp_family(int fd) {
+    struct sockaddr_in6 name;
+    socklen_t size = sizeof name;
+    if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM) return 0;
+    int protocol = int_option(fd, SOL_SOCKET, SO_PROTOCOL);
+    if (protocol != IPPROTO_TCP && protocol != MPTCP) return 0;
+    if (sys3(SYS_getsockname, fd, &name, &size) < 0 || name.sin6_port != 0) return 0; /* sin_port lies there, too */
+    return name.sin6_family;
+}
+
+static int is_inet(const struct sockaddr *addr, socklen_t size) {
+    if (!addr || size < sizeof addr->sa_family) return 0;
+    return addr->sa_family == AF_INET || addr->sa_family == AF_INET6 || addr->sa_family == AF_UNSPEC;
+}
+
+/* Asks, and puts what comes back in fd's place. 0 or -errno; *kind tells what it is now. */
+static long ask_and_replace(int fd, struct as_request *request, int status, int *kind) {
+    struct as_reply reply;
+    int passed = -1;
+    long error = ask(request, &reply, &passed);
+    if (error == 0) {
+        *kind = reply.kind;
+        if (passed >= 0) return replace(fd, passed, status);
+    }
+    if (passed >= 0) sys1(SYS_close, passed);
+    return error;
+}
+
+static int bind_flags(int fd, int family) {
+    int flags = 0;
+    if (int_option(fd, SOL_SOCKET, SO_REUSEADDR)) flags |= AS_REUSEADDR;
+    if (int_option(fd, SOL_SOCKET, SO_REUSEPORT)) flags |= AS_REUSEPORT;
+    if (family == AF_INET6 && int_option(fd, IPPROTO_IPV6, IPV6_V6ONLY)) flags |= AS_V6ONLY;
+    return flags;
+}
+
+static long bind_to(int fd, int family, const struct as_addr *local) {
+    struct as_request request;
+    int kind;
+    new_request(&request, AS_BIND);
+    request.local = *local;
+    request.local.family = family == AF_INET6 ? 6 : 4;
+    request.flags = (uint16_t)bind_flags(fd, family);
+    return ask_and_replace(fd, &request, (int)sys2(SYS_fcntl, fd, F_GETFL), &kind);
+}
+
+long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
+    struct as_addr local;
+    int family = is_inet(addr, size) ? fresh_tcp_family(fd) : 0;
+    /* An address of another family: the kernel knows the error (AF_UNSPEC is AF_INET's any, bind(2) in ip(7)). */
+    if (!family || (addr->sa_family != family && !(addr->sa_family == AF_UNSPEC && family == AF_INET)))
+        return sys3(SYS_bind, fd, addr, size);
+    long error = read_sockaddr(addr, size, &local);
+    return error ? error : bind_to(fd, family, &local);
+}
+
+long do_listen(int fd, int backlog) {
+    struct identity identity;
+    identify(fd, &identity);
+    if (identity.role == PLAIN) {
+        int family = fresh_tcp_family(fd);
+        if (!family) return sys2(SYS_listen, fd, backlog);
+        /* listen without bind: any address, a port of the system's choice (listen(2) in tcp(7)) */
+        struct as_addr any = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 0, 4, 0};
+        if (family == AF_INET6) memset(any.ip, 0, sizeof any.ip);
+        long error = bind_to(fd, family, &any);
+        if (error) return error;
+        identify(fd, &identity);
+    }
+    if (identity.role != LISTENER) return sys2(SYS_listen, fd, backlog);
+    int was = int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
+    long error = sys2(SYS_listen, fd, backlog > AS_BACKLOG ? backlog : AS_BACKLOG);
+    if (error < 0 || was) return error;
+    struct as_request request;
+    struct as_reply reply;
+    int passed;
+    new_request(&request, AS_LISTEN);
+    request.id = identity.listener.id;
+    return ask(&request, &reply, &passed);
+}
+
+/* connect(AF_UNSPEC) dissolves the association: a fresh TCP socket takes the place. */
+static long disconnect(int fd, const struct identity *identity, int status) {
+    long fresh = sys3(SYS_socket, family_of(identity), SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return fresh < 0 ? fresh : replace(fd, (int)fresh, status);
+}
+
+long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
+    struct identity identity;
+    struct as_request request;
+    if (!is_inet(addr, size)) return sys3(SYS_connect, fd, addr, size);
+    identify(fd, &identity);
+    int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
+    if (identity.role == PLAIN) {
+        family = fresh_tcp_family(fd);
+        if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
+    } else {
+        if (addr->sa_family == AF_UNSPEC) return disconnect(fd, &identity, status);
+        if (identity.role != LISTENER || int_option(fd, SOL_SOCKET, SO_ACCEPTCONN)) return -EISCONN;
+        family = family_of(&identity);
+    }
+    new_request(&request, AS_CONNECT);
+    long error = read_sockaddr(addr, size, &request.remote);
+    if (error) return error;
+    if (addr->sa_family != family) return -EAFNOSUPPORT;
+    if (identity.role == LISTENER) {
+        memcpy(request.local.ip, identity.listener.ip, sizeof request.local.ip);
+        request.local.port = identity.listener.port;
+        request.local.family = request.remote.family;
+        request.flags = AS_BOUND;
+    }
+    error = ask_and_replace(fd, &request, status, &kind);
+    if (error) return error;
+    if (kind == AS_KERNEL) return sys3(SYS_connect, fd, addr, size);
+    if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */
+    /* A second connect on a TCP socket that is connecting waits for the outcome (connect(2)). */
+    return kind == AS_FD_TCP ? sys3(SYS_connect, fd, addr, size) : 0;
+}
+
+long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
+    struct sockaddr_storage name;
+    struct as_client_name client;
+    socklen_t name_size = sizeof name;
+    long accepted = sys4(SYS_accept4, fd, &name, &name_size, flags);
+    if (accepted < 0) return accepted;
+    int ours = read_client_name((struct sockaddr *)&name, name_size, &client);
+    if (ours) {
+        int bytes = AS_SNDBUF;
+        sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    }
+    if (!addr || !size) return accepted;
+    if (ours) {
+        write_sockaddr(client.server_family, client.source_ip, client.source_port, addr, size);
+    } else {
+        memcpy(addr, &name, *size < name_size ? *size : name_size);
+        *size = name_size;
+    }
+    return accepted;
+}
+
+long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
+    struct identity identity;
+    identify(fd, &identity);
+    if (identity.role == PLAIN || !addr || !size) return sys3(SYS_getsockname, fd, addr, size);
+    if (identity.role == LISTENER)
+        write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
+    else if (identity.role == CLIENT)
+        write_sockaddr(identity.client.client_family, identity.client.source_ip, identity.client.source_port, addr,
+                       size);
+    else
+        write_sockaddr(identity.listener.family, identity.client.dest_ip, identity.client.dest_port, addr, size);
+    return 0;
+}
+
+long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
+    struct identity identity;
+    identify(fd, &identity);
+    if ((identity.role != CLIENT && identity.role != ACCEPTED) || !addr || !size)
+        return sys3(SYS_getpeername, fd, addr, size);
+    if (identity.role == CLIENT)
+        write_sockaddr(identity.client.client_family, identity.client.dest_ip, identity.client.dest_port, addr, size);
+    else
+        write_sockaddr(identity.listener.family, identity.client.source_ip, identity.client.source_port, addr, size);
+    return 0;
+}
+
+/* Options that a Unix socket takes or answers without an error, but otherwise than TCP. */
+static int differs_from_unix(int level, int name) {
+    return level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL || name == SO_PEERCRED ||
+                                   name == SO_REUSEPORT || name == SO_ZEROCOPY || name == SO_INCOMING_CPU);
+}
+
+static int unknown_to_unix(long error) {
+    return error == -EOPNOTSUPP || error == -ENOPROTOOPT;
+}
+
+long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
+    struct identity identity;
+    int differs = differs_from_unix(level, name);
+    long error = differs ? 0 : sys5(SYS_getsockopt, fd, level, name, value, size);
+    if (!differs && !unknown_to_unix(error)) return error;
+    identify(fd, &identity);
+    if (identity.role != PLAIN) return get_tcp_option(fd, &identity, level, name, value, size);
+    return differs ? sys5(SYS_getsockopt, fd, level, name, value, size) : error;
+}
+
+long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
+    struct identity identity;
+    int differs = differs_from_unix(level, name);
+    long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
+    if (!differs && !unknown_to_unix(error)) return error;
+    identify(fd, &identity);
+    if (identity.role != PLAIN) return set_tcp_option(fd, &identity, level, name, value, size);
+    return differs ? sys5(SYS_setsockopt, fd, level, name, value, size) : error;
+}
+
+static int is_ours(int fd) {
+    struct identity identity;
+    identify(fd, &identity);
+    return identity.role != PLAIN;
+}
+
+/* TCP Fast Open connects by the first send (MSG_FASTOPEN in tcp(7)): here the connect comes first. 0: go on. */
+static long connect_first(int fd, int flags, const struct sockaddr *addr, socklen_t size) {
+    if (!(flags & MSG_FASTOPEN) || !addr) return 0;
+    long error = do_connect(fd, addr, size);
+    return error == -EISCONN ? 0 : error;
+}
+
+long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    long sent = connect_first(fd, flags, addr, size);
+    if (sent < 0) return sent;
+    sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size);
+    /* TCP takes no notice of the address once connected; a Unix socket refuses it. */
+    if (sent == -EISCONN && addr && is_ours(fd))
+        sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags & ~MSG_FASTOPEN, 0, 0);
+    return sent;
+}
+
+long do_sendmsg(int fd, const struct msghdr *message, int flags) {
+    if (flags & MSG_FASTOPEN) {
+        long error = connect_first(fd, flags, message->msg_name, message->msg_namelen);
+        if (error < 0) return error;
+    }
+    long sent = sys3(SYS_sendmsg, fd, message, flags);
+    if (sent == -EISCONN && is_ours(fd)) {
+        struct msghdr unnamed = *message;
+        unnamed.msg_name = 0;
+        unnamed.msg_namelen = 0;
+        sent = sys3(SYS_sendmsg, fd, &unnamed, flags & ~MSG_FASTOPEN);
+    }
+    return sent;
+}
+
+/* A TCP socket gives no address with its data (recvfrom(2)); a Unix stream socket gives its peer's name. */
+long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
+    if (addr && size && is_ours(fd)) {
+        long received = sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
+        if (received >= 0) *size = 0;
+        return received;
+    }
+    return sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), SYS_ARG_(size));
+}
+
+long do_recvmsg(int fd, struct msghdr *message, int flags) {
+    long received = sys3(SYS_recvmsg, fd, message, flags);
+    if (received >= 0 && message->msg_name && message->msg_namelen && is_ours(fd)) message->msg_namelen = 0;
+    return received;
+}
+
+long do_epoll_ctl(int epoll, int op, int fd, void *event) {
+    long error = sys4(SYS_epoll_ctl, epoll, op, fd, event);
+    if (error >= 0 && op == EPOLL_CTL_ADD) note_epoll_add(epoll, fd);
+    return error;
+}

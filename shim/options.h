@@ -1,0 +1,17 @@
+/* Socket options that an AF_UNIX socket refuses and a TCP socket knows. */
+#ifndef APPSWITCH_OPTIONS_H
+#define APPSWITCH_OPTIONS_H
+
+#include <sys/socket.h>
+
+#include "names.h"
+
+/* Before `fd` (as the program set it up) is replaced by `target`: gives `target` the same options, or remembers them
+ * for it where it is a Unix socket. */
+void carry_options(int fd, int target);
+
+/* getsockopt and setsockopt of a descriptor that is ours, answered as its TCP socket would. 0 or -errno. */
+long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size);
+long set_tcp_option(int fd, const struct identity *identity, int level, int name, const void *value, socklen_t size);
+
+#endif

@@ -1,0 +1,38 @@
+/* What the environment says: the trap socket, the preload itself, and who this process is without the wrapper. */
+#ifndef APPSWITCH_SETTINGS_H
+#define APPSWITCH_SETTINGS_H
+
+#include <stddef.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "wire.h"
+
+struct settings {
+    struct sockaddr_un socket;
+    uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
+};
+
+/* Read on first use: a program may call before constructors have run. */
+const struct settings *get_settings(void);
+
+/* The token that AS_REGISTER gave; forked children have it in memory, exec'd ones through kept_environment. */
+void set_token(const uint8_t token[AS_TOKEN_SIZE]);
+
+/* APPSWITCH_NAME, _IP and _TAGS as NUL-terminated NAME=value strings; returns their size (<= AS_TEXT_SIZE). */
+size_t describe_settings(char text[AS_TEXT_SIZE]);
+
+/* Says on stderr, once a process, that no trap handler answers and what to do. */
+void complain_once(void);
+
+/* exec with a clean environment would lose the preload. How many entries `kept_environment` may need for `given`, the
+ * closing NULL included. */
+size_t kept_environment_size(char *const given[]);
+
+enum { AS_PRELOAD_SIZE = 8192 };
+
+/* Copies `given` to `out` and adds what is missing of LD_PRELOAD, APPSWITCH_SOCKET and APPSWITCH_APP. Where `given`
+ * has an LD_PRELOAD without us, `preload` gets both. Writes to nothing else, as a vfork child must. */
+void kept_environment(char *const given[], char *out[], char preload[AS_PRELOAD_SIZE]);
+
+#endif

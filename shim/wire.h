@@ -1,0 +1,103 @@
+/* The trap protocol: what libappswitch.so (the trap generator) and `appswitch serve` (the trap handler) say to
+ * each other, and the names that Unix sockets carry.
+ *
+ * The compiler reads this file for the shim; cffi reads it (less the lines that begin with '#') for the server.
+ * So: only enums with explicit values, fixed-width types and plain structs, with no implicit padding.
+ *
+ * One request is one SOCK_SEQPACKET message `struct as_request`; one answer is one message `struct as_reply` with
+ * at most one file descriptor (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both ends
+ * are on one machine: integers are in its byte order, ports included. Every IP address is 16 bytes; IPv4 is
+ * v4-mapped (RFC 4291 2.5.5.2).
+ */
+#ifndef APPSWITCH_WIRE_H
+#define APPSWITCH_WIRE_H
+
+#include <stdint.h>
+
+enum {
+    AS_MAGIC = 0x31575341, /* "ASW1"; the digit is the protocol's version */
+    AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
+    AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
+    AS_SNDBUF = 2097152,   /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
+    AS_BACKLOG = 4096      /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
+};
+
+enum as_op {
+    AS_BIND = 1,     /* local, flags -> fd: an AF_UNIX socket bound to an as_listener_name */
+    AS_LISTEN = 2,   /* id: the bound socket now listens */
+    AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind */
+    AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
+    AS_REGISTER = 5  /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
+};
+
+enum as_flag {
+    AS_REUSEADDR = 1,
+    AS_REUSEPORT = 2,
+    AS_V6ONLY = 4,
+    AS_BOUND = 8 /* AS_CONNECT: local is meant */
+};
+
+enum as_kind {
+    AS_NO_FD = 0,
+    AS_FD_UNIX = 1,   /* connected (or bound) AF_UNIX socket */
+    AS_FD_TCP = 2,    /* TCP socket of the host's namespace, its connect under way */
+    AS_KERNEL = 3     /* not ours: the plain system call answers */
+};
+
+struct as_addr {
+    uint8_t ip[16];
+    uint16_t port;
+    uint8_t family; /* of the program's socket: 4 or 6 */
+    uint8_t zero;
+};
+
+struct as_request {
+    uint32_t magic;
+    uint16_t op;
+    uint16_t flags;
+    uint8_t token[16];
+    uint64_t id;
+    struct as_addr local;
+    struct as_addr remote;
+    uint16_t text_size;
+    uint8_t zero[6];
+    char text[1024];
+};
+
+struct as_reply {
+    uint32_t magic;
+    int32_t error; /* errno for the program; 0: done; ESRCH: register first */
+    uint16_t kind;
+    uint16_t text_size;
+    uint32_t zero;
+    uint8_t token[16];
+    char text[1024];
+};
+
+/* The name of a bound or listening socket: a path whose last part is "as." and the hexadecimal of this. */
+struct as_listener_name {
+    uint8_t ip[16];
+    uint64_t id;
+    uint16_t port;
+    uint8_t family;
+    uint8_t v6only;
+    uint32_t zero;
+};
+
+/* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the
+ * server read the same name, so both ends agree on who talks to whom (docs/design.md, "The kernel keeps the state").
+ */
+struct as_client_name {
+    uint8_t nul; /* 0: an abstract name (unix(7)) */
+    uint8_t tag[3]; /* "asc" */
+    uint32_t salt; /* of this trap handler, so that two on one host don't meet */
+    uint8_t source_ip[16];
+    uint8_t dest_ip[16]; /* as the client asked for it */
+    uint16_t source_port;
+    uint16_t dest_port;
+    uint8_t client_family;
+    uint8_t server_family;
+    uint16_t zero;
+};
+
+#endif
