@@ -22,7 +22,7 @@ class ControlClient:
             self._socket.close()
             raise
 
-    def call(self, name: str, fds: list[int] | None = None, **arguments: object) -> Any:
+    def call(self, name: str, /, fds: list[int] | None = None, **arguments: object) -> Any:
         """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
         line = json.dumps({"call": name, **arguments}).encode() + b"\n"
         sent = socket.send_fds(self._socket, [line], fds) if fds else 0
@@ -38,9 +38,9 @@ class ControlClient:
             raise AppSwitchError(**message["error"])
         return message["ok"]
 
-    def fileno(self) -> int:
-        """The connection's descriptor."""
-        return self._socket.fileno()
+    def set_timeout(self, seconds: float) -> None:
+        """How long an answer may take; TimeoutError after that."""
+        self._socket.settimeout(seconds)
 
     def close(self) -> None:
         """Ends the connection."""

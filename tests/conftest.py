@@ -1,0 +1,36 @@
+"""Fixtures, and what the markers mean: a test whose needs are missing is skipped, but in CI it fails."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.harness import Switch, running_switch
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    missing = [name for marker in item.iter_markers("program") for name in marker.args if shutil.which(name) is None]
+    if next(item.iter_markers("root"), None) and os.geteuid() != 0:
+        missing.append("root")
+    if missing:
+        text = f"needs {', '.join(missing)}"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+
+
+@pytest.fixture
+def switch() -> Iterator[Switch]:
+    """A trap handler."""
+    with running_switch() as running:
+        yield running
+
+
+@pytest.fixture
+def gateway() -> Iterator[Switch]:
+    """A trap handler that lets apps out."""
+    with running_switch("--gateway") as running:
+        yield running

@@ -1,0 +1,142 @@
+"""A trap handler of the tests' own, and programs under `appswitch spawn`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from appswitch.host.control_client import ControlClient
+
+APPSWITCH = [sys.executable, "-m", "appswitch"]
+PATIENCE = 30.0  # seconds that anything may take before a test fails
+
+
+class Switch:
+    """A running trap handler and what was started under it."""
+
+    def __init__(self, directory: Path, user: int | None = None) -> None:
+        self.directory = directory
+        self.trap = directory / "trap.sock"
+        self.log = directory / "serve.log"
+        self.user = user
+        self.environment = {**os.environ, "APPSWITCH_SOCKET": str(self.trap)}
+        self.environment.pop("LD_PRELOAD", None)
+        self._started: list[subprocess.Popen[str]] = []
+
+    def serve(self, *flags: str) -> subprocess.Popen[str]:
+        """Starts the trap handler; returns once it serves."""
+        ready, write_end = os.pipe()
+        with self.log.open("a") as output:
+            server = self._popen(
+                [*APPSWITCH, "serve", "--node", "n1", "--ready-fd", str(write_end), *flags],
+                stdout=output,
+                stderr=output,
+                pass_fds=[write_end],
+            )
+        os.close(write_end)
+        said = os.read(ready, 16)
+        os.close(ready)
+        assert said, self.log.read_text()
+        return server
+
+    def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        """`appswitch spawn ARGUMENTS` in the background; its output is in `process.log` unless redirected."""
+        log = self.directory / f"app-{len(self._started)}.log"
+        with log.open("w") as output:
+            options = {"stdout": output, "stderr": subprocess.STDOUT, **options}
+            process = self._popen([*APPSWITCH, "spawn", *arguments], **options)
+        process.log = log  # type: ignore[attr-defined]
+        return process
+
+    def run(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """`appswitch spawn ARGUMENTS`, to its end."""
+        return self.command("spawn", *arguments, check=check, **options)
+
+    def command(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """`appswitch ARGUMENTS`, to its end. With `check` a failure shows everything that was said."""
+        options = {"timeout": PATIENCE, "capture_output": True, "text": True, **options}
+        options.setdefault("env", self.environment)
+        if "input" not in options:
+            options.setdefault("stdin", subprocess.DEVNULL)
+        done = subprocess.run([*APPSWITCH, *arguments], user=self.user, check=False, **options)
+        assert not check or done.returncode == 0, f"{done}\n{self.logs()}"
+        return done
+
+    def rows(self, *arguments: str) -> list[dict[str, Any]]:
+        """What `appswitch ARGUMENTS --json` prints."""
+        rows: list[dict[str, Any]] = json.loads(self.command(*arguments, "--json").stdout)
+        return rows
+
+    def wait_for(self, *services: str) -> None:
+        """Until every NAME:PORT is served."""
+        client = ControlClient(self.trap)
+        client.set_timeout(PATIENCE)
+        try:
+            client.call("wait-for", services=list(services))
+        except TimeoutError:
+            raise AssertionError(f"{services} are not served\n{self.logs()}") from None
+        finally:
+            client.close()
+
+    def logs(self) -> str:
+        """Everything that was said."""
+        return "\n".join(f"--- {path.name}\n{path.read_text()[-4000:]}" for path in self.directory.glob("*.log"))
+
+    def close(self) -> None:
+        """Ends what was started, the trap handler last."""
+        for process in reversed(self._started):
+            stop(process)
+
+    def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
+        options = {"env": self.environment, "stdin": subprocess.DEVNULL, **options}
+        process = subprocess.Popen(command, text=True, start_new_session=True, user=self.user, **options)
+        self._started.append(process)
+        return process
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """Ends a process and its session's group."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@contextmanager
+def running_switch(*flags: str, user: int | None = None) -> Iterator[Switch]:
+    """A trap handler with `flags`, run by the user id `user`."""
+    with tempfile.TemporaryDirectory(prefix="as-") as directory:
+        path = Path(directory)
+        path.chmod(0o755)
+        if user is not None:
+            os.chown(path, user, -1)
+        switch = Switch(path, user)
+        try:
+            switch.serve(*flags)
+            yield switch
+        finally:
+            switch.close()
+
+
+def eventually(condition: Any, within: float = PATIENCE) -> None:
+    """Waits for something that nothing announces (a process's end as others see it). Fails after `within` seconds."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.02)
