@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 APPSWITCH = [sys.executable, "-m", "appswitch"]
 PATIENCE = 20.0  # seconds that any step may take
@@ -59,9 +60,9 @@ class Demo:
         ready, write_end = os.pipe()
         self._start(["serve", "--ready-fd", str(write_end)], pass_fds=[write_end])
         os.close(write_end)
-        with open(ready, "rb") as pipe:
-            if not pipe.read(1):
-                raise Trouble("the trap handler didn't start")
+        said = os.read(ready, 16)
+        os.close(ready)
+        expect(bool(said), "the trap handler starts")
 
     def look_for_namespaces(self) -> None:
         """Where the kernel forbids namespaces, everything here works without, too."""
@@ -109,15 +110,15 @@ class Demo:
             )
             if len(json.loads(rows.stdout)) == count:
                 return
-        raise Trouble(f"there never were {count} web servers")
+        raise Trouble(f"{count} web servers are listed")
 
-    def _start(self, arguments: list[str], shown: bool = False, **options: object) -> subprocess.Popen[str]:
+    def _start(self, arguments: list[str], shown: bool = False, **options: Any) -> subprocess.Popen[str]:
         if shown:
             print(f"  $ appswitch {shlex.join(arguments).replace(str(self.home), '...')} &", flush=True)
         options = {"stdin": subprocess.DEVNULL, "stdout": self.log, **options}
         process: subprocess.Popen[str] = subprocess.Popen(
             [*APPSWITCH, *arguments], env=self.environment, stderr=self.log, text=True, **options
-        )  # type: ignore[call-overload]
+        )
         self.stack.callback(stop, process)
         return process
 
@@ -185,17 +186,18 @@ def run(demo: Demo) -> None:
     first, _second = demo.web_server(1), demo.web_server(2)
     demo.wait_for_servers(2)
     tell(
-        "   Neither got an `address already in use`, neither needed root for port 80, and neither has a network: each\n"
-        "   sits in a network namespace with nothing in it. No bridge, no NAT, no proxy was set up anywhere."
+        "Neither got an `address already in use`, neither needed root for port 80, and neither has a network: each\n"
+        "sits in a network namespace with nothing in it. No bridge, no NAT, no proxy was set up anywhere."
     )
     tell("2. A client in a third such namespace runs `curl http://web/` eight times.")
     client = demo.client()
     answers = client.ask(8)
     expect(len(answers) == 2 and not any("failed" in answer for answer in answers), "both servers answer")
+    one, other = answers.values()
     tell(
-        f"   What you see: one name, two servers: {', '.join(f'{n} x {text!r}' for text, n in sorted(answers.items()))}."
-        "\n   The client's side picks the server, connection by connection; nothing stands between the two: what curl\n"
-        "   and the web servers take for TCP is a Unix socket. The trap handler knows who is there:"
+        f"What you see: one name, two servers: {one} answers from the one, {other} from the other.\n"
+        "The client's side picks the server, connection by connection; nothing stands between the two: what curl\n"
+        "and the web servers take for TCP is a Unix socket. The trap handler knows who is there:"
     )
     demo.show("resolve", "web")
     print()
@@ -204,7 +206,7 @@ def run(demo: Demo) -> None:
     kill_program(first)
     answers = client.ask(8)
     expect(set(answers) == {"Hello from web server 2"}, "the server that is left answers")
-    tell("   What you see: eight answers, no failure: the client didn't notice. Web server 1 is off the list:")
+    tell("What you see: eight answers, no failure: the client didn't notice. Web server 1 is off the list:")
     demo.wait_for_servers(1)
     expect(demo.show("services").count("web") == 1, "one service is listed")
 
@@ -224,7 +226,7 @@ def main() -> int:
             run(demo)
         except (Trouble, OSError, subprocess.SubprocessError) as trouble:
             demo.log.seek(0)
-            print(f"\nThe demo failed: not so: {trouble}\n{demo.log.read()}", file=sys.stderr)
+            print(f"\nThe demo failed; this should be so, and isn't: {trouble}\n{demo.log.read()}", file=sys.stderr)
             return 1
     print("\nThat was it. Everything is stopped and removed.", flush=True)
     return 0
