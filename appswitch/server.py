@@ -28,6 +28,7 @@ from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.control import ControlServer
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -72,17 +73,19 @@ def run(settings: Settings) -> None:
         state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
         sockets = ListenerSockets(state_dir / "listeners")
         stack.callback(sockets.close)
-        trio.run(_serve, settings, trap, control, sockets)
+        epoch = Epoch()
+        stack.callback(epoch.close)
+        trio.run(_serve, settings, trap, control, sockets, epoch)
 
 
 async def _serve(
-    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets
+    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets, epoch: Epoch
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
     last_app_ended = trio.Event()
-    apps = Apps(table, sockets, ended=lambda: None if table.apps else last_app_ended.set())
+    apps = Apps(table, sockets, epoch, ended=lambda: None if table.apps else last_app_ended.set())
     dialer = Dialer(sockets, apps.listener_gone, rng)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])

@@ -22,6 +22,7 @@ import structlog
 import trio
 
 from appswitch.core.service_table import ServiceTable
+from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.model import App, Listener
 
@@ -60,9 +61,12 @@ def netns_of(any_socket: socket.socket) -> int:
 class Apps:
     """The apps of this host."""
 
-    def __init__(self, table: ServiceTable, sockets: ListenerSockets, ended: Callable[[], None]) -> None:
+    def __init__(
+        self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch, ended: Callable[[], None]
+    ) -> None:
         """ended: called after an app has gone."""
         self.table = table
+        self.epoch = epoch
         self._sockets = sockets
         self._ended = ended
         self._held: dict[int, int] = {}
@@ -77,6 +81,10 @@ class Apps:
         """`app` is whoever calls from this network namespace."""
         self._by_netns[netns] = app
         self._trim(self._by_netns)
+
+    def owner_of(self, netns: int) -> App | None:
+        """The app whose network namespace this is."""
+        return self._by_netns.get(netns)
 
     def new_token(self, app: App) -> bytes:
         """A bearer token for an app without a namespace of its own."""
@@ -122,7 +130,7 @@ class Apps:
         if listener.id in self.table.listeners:
             self._sockets.forget(listener.id)
             self.table.remove_listener(listener.id)
-            self.note_change()
+            self.services_changed()
             log.info("listener closed", app=listener.app.id, ip=str(listener.app.ip), port=listener.port)
 
     def forget_closed(self, app: App, port: int) -> None:
@@ -143,6 +151,11 @@ class Apps:
                 self.note_change()
                 log.info("app ended", app=app.id, name=app.name, ip=str(app.ip))
                 self._ended()
+
+    def services_changed(self) -> None:
+        """An instance came or went: clients with capabilities have to ask again."""
+        self.epoch.advance()
+        self.note_change()
 
     def note_change(self) -> None:
         """The table has changed: those who wait look again."""
