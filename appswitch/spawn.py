@@ -60,21 +60,23 @@ def run(options: Options) -> int:
     except ValueError as error:
         raise AppSwitchError("bad-socket", str(error), "name a shorter one with --socket or APPSWITCH_SOCKET") from None
     if not paths.shim_path().exists():
-        raise AppSwitchError("no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then")
+        raise AppSwitchError(
+            "no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then"
+        )
     user = _User(options.user)
     why = elf.why_untrapped(options.command[0])
     if why:
         print(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network", file=sys.stderr)
     client = _connect_or_start(trap)
     if options.wait_for:
-        client.call("wait-for", services=options.wait_for)
+        client.call("wait-for", {"services": options.wait_for})
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     if options.netns:
         client.close()
         client = _register_in_new_namespace(options, trap, user)
     else:
-        answer = client.call("spawn", **_arguments(options, user))
+        answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
             if value:  # a restarted trap handler learns from these who we are
@@ -135,7 +137,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> Con
     rtnetlink.make_everything_local([])
     dns = namespace.open_dns_sockets()
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", fds=[each.fileno() for each in dns], **_arguments(options, user))
+    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in dns])
     for each in dns:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])

@@ -27,6 +27,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.model import App, Listener
 
 Key = TypeVar("Key")
+AnySocket = socket.socket | trio.socket.SocketType
 
 SO_NETNS_COOKIE = 71
 DORMANT = 4096  # apps remembered by their namespace after their end
@@ -43,7 +44,7 @@ class Credentials(NamedTuple):
     netns: int
 
 
-def credentials_of(connection: socket.socket) -> Credentials:
+def credentials_of(connection: AnySocket) -> Credentials:
     """SO_PEERCRED and SO_NETNS_COOKIE of an accepted Unix connection."""
     cred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return Credentials(
@@ -53,7 +54,7 @@ def credentials_of(connection: socket.socket) -> Credentials:
     )
 
 
-def netns_of(any_socket: socket.socket) -> int:
+def netns_of(any_socket: AnySocket) -> int:
     """The cookie of the network namespace that a socket belongs to."""
     return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
 
@@ -61,9 +62,7 @@ def netns_of(any_socket: socket.socket) -> int:
 class Apps:
     """The apps of this host."""
 
-    def __init__(
-        self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch, ended: Callable[[], None]
-    ) -> None:
+    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch, ended: Callable[[], None]) -> None:
         """ended: called after an app has gone."""
         self.table = table
         self.epoch = epoch

@@ -18,7 +18,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire import control
 
 MAX_FDS = 2  # a UDP and a TCP socket for DNS
@@ -88,7 +88,7 @@ class ControlServer:
                 raise AssertionError("handled by the caller")
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
-        name = text.lower().removesuffix(".").removesuffix("." + control.DOMAIN)
+        name = text.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.table.resolve(name)
         if ip is None:
             raise AppSwitchError("unknown-name", f"no app is named {text!r}", "`appswitch ps` lists the apps")
@@ -101,7 +101,7 @@ class ControlServer:
             await self.apps.changed()
 
     def _is_served(self, host: str, port: int) -> bool:
-        ip = self.table.resolve(host.removesuffix("." + control.DOMAIN))
+        ip = self.table.resolve(host.removesuffix("." + DOMAIN))
         return any(
             each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
         )

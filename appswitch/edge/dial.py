@@ -1,4 +1,4 @@
-"""Making the client's end of a connection: a Unix socket to an instance on this host, or a TCP socket to the outside."""
+"""Making the client's end of a connection: a Unix socket to an instance here, or a TCP socket to the outside."""
 
 from __future__ import annotations
 
@@ -41,8 +41,9 @@ class Dialer:
     ) -> tuple[socket.socket, Listener]:
         """A Unix socket connected to the first candidate that takes it, and that candidate.
 
-        family: 4 or 6, of the client's socket; patience: seconds to wait for room. OSError with the errno for the client when none takes it:
-        ECONNREFUSED, EADDRINUSE (the port that the client has bound is in use to there), ETIMEDOUT (queues stay full).
+        family: 4 or 6, of the client's socket; patience: seconds to wait for room. OSError with the errno for the
+        client when none takes it: ECONNREFUSED, EADDRINUSE (the port that the client has bound is in use to there),
+        ETIMEDOUT (queues stay full).
         """
         connected = self._try_all(plan, dest, family)
         if connected is None:

@@ -68,7 +68,7 @@ class TrapHandler:
         """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.lowlevel.wait_readable(listening)
+                await trio.lowlevel.wait_readable(listening.fileno())
                 try:
                     channel, _ = listening.accept()
                 except BlockingIOError:
@@ -104,7 +104,7 @@ class TrapHandler:
     async def _receive(self, channel: socket.socket) -> tuple[bytes, trap.Request] | None:
         """The next request; None at the end."""
         while True:
-            await trio.lowlevel.wait_readable(channel)
+            await trio.lowlevel.wait_readable(channel.fileno())
             try:
                 # No room for control data: descriptors that a caller sends along are dropped by the kernel.
                 frame = channel.recv(trap.FRAME_SIZE + 1)
@@ -124,7 +124,7 @@ class TrapHandler:
                         channel.send(answer.frame, socket.MSG_NOSIGNAL)
                     return
                 except BlockingIOError:
-                    await trio.lowlevel.wait_writable(channel)
+                    await trio.lowlevel.wait_writable(channel.fileno())
         finally:
             if answer.passed is not None:
                 answer.passed.close()
@@ -204,8 +204,10 @@ class TrapHandler:
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
 
     def _with_capabilities(self, client: socket.socket, plan: Local, want_epoch: bool) -> Answer:
-        """The next connects to there need not ask. An app that shares our namespace gets none: it couldn't be told
-        from us by the server (shim/verify.h)."""
+        """The next connects to there need not ask.
+
+        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h).
+        """
         given = [each for each in plan.candidates if each.id in self.apps.table.listeners][: trap.MOST_CAPABILITIES]
         epoch = self.apps.epoch
         text = trap.encode_capabilities(epoch.now, plan.source, given, want_epoch)

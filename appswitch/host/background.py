@@ -19,7 +19,7 @@ def start_server(trap: Path) -> None:
     """
     try:
         trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        lock = open(trap.with_name(trap.name + ".start"), "w")  # noqa: SIM115 - held to the end of the function
+        lock = trap.with_name(trap.name + ".start").open("w")
     except OSError as error:
         raise AppSwitchError(
             "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"

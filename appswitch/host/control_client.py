@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ class ControlClient:
             self._socket.close()
             raise
 
-    def call(self, name: str, /, fds: list[int] | None = None, **arguments: object) -> Any:
+    def call(self, name: str, arguments: dict[str, object] | None = None, fds: Sequence[int] = ()) -> Any:
         """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
-        line = json.dumps({"call": name, **arguments}).encode() + b"\n"
-        sent = socket.send_fds(self._socket, [line], fds) if fds else 0
+        line = json.dumps({"call": name, **(arguments or {})}).encode() + b"\n"
+        sent = socket.send_fds(self._socket, [line], list(fds)) if fds else 0
         self._socket.sendall(line[sent:])
         answer = b""
         while not answer.endswith(b"\n"):

@@ -165,7 +165,9 @@ def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listene
     return bytes(ffi.buffer(_capabilities))
 
 
-def encode_client(epoch: int, ip: Address, alias: Address, *, sibling: bool, by_handler: bool, has_epoch: bool) -> bytes:
+def encode_client(
+    epoch: int, ip: Address, alias: Address, *, sibling: bool, by_handler: bool, has_epoch: bool
+) -> bytes:
     """The text of an answer to Who."""
     _client.epoch = epoch
     ffi.memmove(_client.ip, pack_ip(ip), 16)
