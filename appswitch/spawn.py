@@ -73,6 +73,7 @@ def run(options: Options) -> int:
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     if options.netns:
+        environment["APPSWITCH_APP"] = "netns"
         client.close()
         client = _register_in_new_namespace(options, trap, user)
     else:

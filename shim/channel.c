@@ -180,7 +180,11 @@ static int register_process(void) {
     request.text_size = (uint16_t)describe_settings(request.text);
     int error = ask_somehow(&request, &reply, &passed);
     if (error < 0) return error;
-    if (reply.error) return -EPERM;
+    if (reply.error) {
+        reply.text[reply.text_size < AS_TEXT_SIZE ? reply.text_size : AS_TEXT_SIZE - 1] = 0;
+        complain_refused(reply.text);
+        return -EPERM;
+    }
     set_token(reply.token);
     return 0;
 }
@@ -214,7 +218,7 @@ int ask(struct as_request *request, struct as_reply *reply, struct passed *passe
         else if (error == 0)
             return -reply->error;
         if (error < 0) {
-            if (error == -ENETDOWN) complain_once();
+            if (error == -ENETDOWN) complain_no_handler();
             return error;
         }
     }
