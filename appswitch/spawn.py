@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
 from appswitch.host import elf, paths
-from appswitch.host.control_client import ControlClient
+from appswitch.host.control_client import ControlClient, connect
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
@@ -74,15 +74,17 @@ def run(options: Options) -> int:
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     if options.netns:
         environment["APPSWITCH_APP"] = "netns"
-        client.close()
-        client = _register_in_new_namespace(options, trap, user)
+        outside, client = client, _register_in_new_namespace(options, trap, user)
+        outside.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
-    return _run_child(options.command, environment, user)
+    status = _run_child(options.command, environment, user)
+    client.close()
+    return status
 
 
 class _User:
@@ -190,13 +192,13 @@ def _become(
 def _connect_or_start(trap: Path) -> ControlClient:
     """A connection to the trap handler; where there is none, one is started for this user."""
     try:
-        return ControlClient(trap)
+        client = connect(trap)
     except PermissionError:
         raise AppSwitchError(
             "not-yours", f"the trap handler at {trap} is another user's", "name your own with --socket"
         ) from None
-    except OSError:
-        from appswitch.host import background
+    if client is not None:
+        return client
+    from appswitch.host import background
 
-        background.start_server(trap)
-        return ControlClient(trap)
+    return background.start_server(trap)

@@ -14,9 +14,9 @@ from __future__ import annotations
 import secrets
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 import trio
@@ -62,12 +62,10 @@ def netns_of(any_socket: AnySocket) -> int:
 class Apps:
     """The apps of this host."""
 
-    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch, ended: Callable[[], None]) -> None:
-        """ended: called after an app has gone."""
+    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch) -> None:
         self.table = table
         self.epoch = epoch
         self._sockets = sockets
-        self._ended = ended
         self._held: dict[int, int] = {}
         self._by_netns: OrderedDict[int, App] = OrderedDict()
         self._by_token: OrderedDict[bytes, App] = OrderedDict()
@@ -75,6 +73,12 @@ class Apps:
         self._changed = trio.Event()
 
     # --- who calls
+
+    def new_app(self, **identity: Any) -> App:
+        """As ServiceTable.new_app."""
+        app = self.table.new_app(**identity)
+        self.note_change()
+        return app
 
     def bind_netns(self, app: App, netns: int) -> None:
         """`app` is whoever calls from this network namespace."""
@@ -149,7 +153,6 @@ class Apps:
                 self.table.remove_app(app.id)
                 self.note_change()
                 log.info("app ended", app=app.id, name=app.name, ip=str(app.ip))
-                self._ended()
 
     def services_changed(self) -> None:
         """An instance came or went: clients with capabilities have to ask again."""

@@ -36,6 +36,8 @@ class ControlServer:
     node: Node
     netns: int
     """The cookie of our own network namespace."""
+    connections: int = 0
+    """How many are open."""
 
     @property
     def table(self) -> ServiceTable:
@@ -47,6 +49,14 @@ class ControlServer:
         await trio.serve_listeners(self._serve_connection, [listener])
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
+        try:
+            await self._serve_calls(stream)
+        finally:
+            self.connections -= 1
+            self.apps.note_change()
+
+    async def _serve_calls(self, stream: trio.SocketStream) -> None:
         connection = stream.socket
         try:
             while True:
@@ -73,6 +83,8 @@ class ControlServer:
 
     async def _answer(self, call: control.Call) -> object:
         match call:
+            case control.Hello():
+                return None
             case control.Ps():
                 return [control.app_row(app) for app in self.table.apps.values()]
             case control.Services():
@@ -144,7 +156,7 @@ class ControlServer:
         for each in passed:
             if each.family not in (socket.AF_INET, socket.AF_INET6):
                 raise AppSwitchError("bad-request", "the sockets that came along are not for DNS")
-        app = self.table.new_app(
+        app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
             tags=tuple(names.check_tag(tag) for tag in call.tags),

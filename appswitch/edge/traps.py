@@ -146,7 +146,7 @@ class TrapHandler:
             if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
-            app = self.apps.table.new_app(
+            app = self.apps.new_app(
                 name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
                 ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
                 tags=tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag),

@@ -12,6 +12,29 @@ from appswitch.errors import AppSwitchError
 from appswitch.host.paths import control_socket
 
 
+class HandlerGoneError(AppSwitchError):
+    """The trap handler stopped before it answered."""
+
+
+def connect(trap: Path) -> ControlClient | None:
+    """A connection to a trap handler that answers, and stays while the connection lasts; None: there is none.
+
+    PermissionError when it is another user's.
+    """
+    try:
+        client = ControlClient(trap)
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    try:
+        client.call("hello")
+    except (HandlerGoneError, OSError):  # it stops just now
+        client.close()
+        return None
+    return client
+
+
 class ControlClient:
     """One connection. OSError from the constructor: nobody listens there."""
 
@@ -32,7 +55,7 @@ class ControlClient:
         while not answer.endswith(b"\n"):
             data = self._socket.recv(1 << 16)
             if not data:
-                raise AppSwitchError("gone", "the trap handler closed the connection", "look at its log")
+                raise HandlerGoneError("gone", "the trap handler closed the connection", "look at its log")
             answer += data
         message = json.loads(answer)
         if "error" in message:

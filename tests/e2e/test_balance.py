@@ -52,7 +52,7 @@ def test_no_client_notices_an_instance_that_goes_and_comes(switch: Switch) -> No
     """10 x: the client runs throughout, one of two instances is killed and started again."""
     switch.spawn("--name", "web", PYTHON, "-c", SERVER, "a")
     switch.wait_for("web:7000")
-    client = switch.spawn(PYTHON, "-c", RESTLESS, "60000")
+    client = switch.spawn(PYTHON, "-c", RESTLESS, "20000")
     for _ in range(10):
         other = switch.spawn("--name", "web", PYTHON, "-c", SERVER, "b")
         while len(switch.rows("services")) < 2:
@@ -62,7 +62,7 @@ def test_no_client_notices_an_instance_that_goes_and_comes(switch: Switch) -> No
     assert client.wait(60) == 0, switch.logs()
     counts: Counter[str] = Counter(client.log.read_text().split())  # type: ignore[attr-defined]
     assert set(counts) <= {"a", "b", "lost"}
-    assert counts["a"] > 20000
+    assert counts["a"] > 5000
     assert counts["b"] > 0
     assert counts["lost"] < 100, "connections that sat in the queue of an instance when it was killed"
 
