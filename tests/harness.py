@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ class Switch:
         client = ControlClient(self.trap)
         client.set_timeout(PATIENCE)
         try:
-            client.call("wait-for", services=list(services))
+            client.call("wait-for", {"services": list(services)})
         except TimeoutError:
             raise AssertionError(f"{services} are not served\n{self.logs()}") from None
         finally:
@@ -112,10 +112,8 @@ def stop(process: subprocess.Popen[str]) -> None:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The two decisions of the trap handler: may this app bind here, and where does this connect go.
 
-Both return a value that says what to do; the edge does it. What the kernel would answer, we answer: bind(2), connect(2),
-ip(7), ipv6(7), tcp(7).
+Both return a value that says what to do; the edge does it. What the kernel would answer, we answer: bind(2),
+connect(2), ip(7), ipv6(7), tcp(7).
 """
 
 from __future__ import annotations
@@ -98,10 +98,10 @@ def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.R
 def plan_listen(table: ServiceTable, listener: Listener) -> Refuse | None:
     """Two sockets may share a port by SO_REUSEADDR until one of them listens (socket(7))."""
     for other in table.at_port(listener.app.ip, listener.port):
+        rival = other.id != listener.id and other.app.id == listener.app.id and other.listening
         shared = listener.reuse_port and other.reuse_port
-        if other.id != listener.id and other.app.id == listener.app.id and other.listening and not shared:
-            if _overlap(listener, other):
-                return Refuse(errno.EADDRINUSE, f"another socket of the app listens on port {listener.port}")
+        if rival and not shared and _overlap(listener, other):
+            return Refuse(errno.EADDRINUSE, f"another socket of the app listens on port {listener.port}")
     return None
 
 

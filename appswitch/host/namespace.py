@@ -6,6 +6,7 @@ their owner (user_namespaces(7)). Capabilities in that namespace are gone with t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -43,10 +44,9 @@ def enter_new_namespace() -> None:
 
 def allow_low_ports() -> None:
     """Ports below 1024 are as good as any in a namespace of one's own (ip(7), ip_unprivileged_port_start)."""
-    try:
+    # A read-only /proc: the app's plain UDP sockets keep the limit.
+    with contextlib.suppress(OSError):
         Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
-    except OSError:
-        pass  # /proc is read-only: the app's plain UDP sockets keep the limit
 
 
 def open_dns_sockets() -> list[socket.socket]:
