@@ -20,7 +20,7 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="how often everything is measured (default: 7)")
+    parser.add_argument("--rounds", type=int, default=13, help="how often everything is measured (default: 13)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
     parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
     arguments = parser.parse_args()

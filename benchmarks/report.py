@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.measures import Measure
@@ -23,7 +23,7 @@ def ratios(measure: Measure, numbers: Numbers, than: str) -> list[float]:
 
 
 def table(results: Sequence[tuple[Measure, Numbers]], ways: Sequence[str]) -> str:
-    """The median of every way, and AppSwitch's ratios: median, and [worst, best] of the rounds."""
+    """The median of every way, and AppSwitch's ratios: median, and [first, third quartile] of the rounds."""
     compared = [way for way in (UNIX, BRIDGE) if way in ways]
     lines = [["", *ways, *(f"AppSwitch : {way}" for way in compared), "wanted"]]
     for measure, numbers in results:
@@ -76,8 +76,9 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
-def _spread(values: Sequence[float]) -> str:
-    return f"{median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
+def _spread(values: list[float]) -> str:
+    low, _, high = quantiles(values, n=4) if len(values) > 1 else values * 3
+    return f"{median(values):.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _verdict(measure: Measure, numbers: Numbers) -> str:
