@@ -28,6 +28,8 @@ def main() -> None:
     scale = 0.1 if arguments.quick else 1.0
     rows = measures.all_measures(seconds=0.3 * scale, pings=int(5000 * scale), connects=int(5000 * scale))
     rows = [row for row in rows if arguments.only in row.name]
+    if not rows:
+        parser.error(f"no measure has {arguments.only!r} in its name")
     with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home, ExitStack() as stack:
         bench = stack.enter_context(ways.prepare(Path(home)))
         kinds = [ways.appswitch, ways.unix_socket, ways.loopback]

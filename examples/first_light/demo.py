@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -104,7 +105,8 @@ class Demo:
 
     def wait_for_servers(self, count: int) -> None:
         """Until so many instances are served, a row of `services` each."""
-        for _ in range(int(PATIENCE / 0.2)):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
             rows = subprocess.run(
                 [*APPSWITCH, "services", "--json"], env=self.environment, stdout=subprocess.PIPE, check=True
             )
