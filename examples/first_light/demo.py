@@ -188,10 +188,11 @@ def run(demo: Demo) -> None:
     first, _second = demo.web_server(1), demo.web_server(2)
     demo.wait_for_servers(2)
     tell(
-        "Neither got an `address already in use`, neither needed root for port 80, and neither has a network: each\n"
-        "sits in a network namespace with nothing in it. No bridge, no NAT, no proxy was set up anywhere."
+        "What you see: neither got an `address already in use`, and neither needed root for port 80. "
+        + ("\n" if demo.isolation else "Neither has a network:\neach sits in a network namespace with nothing in it. ")
+        + "No bridge, no NAT, no proxy was set up anywhere."
     )
-    tell("2. A client in a third such namespace runs `curl http://web/` eight times.")
+    tell("2. A client, under a spawn of its own, runs `curl http://web/` eight times.")
     client = demo.client()
     answers = client.ask(8)
     expect(len(answers) == 2 and not any("failed" in answer for answer in answers), "both servers answer")
