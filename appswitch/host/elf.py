@@ -8,6 +8,7 @@ import stat
 import struct
 
 _PT_INTERP = 3
+_HEAD = 256  # bytes of a file that the kernel looks at, so a script's first line may be as long (execve(2))
 _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
 
 
@@ -20,7 +21,7 @@ def why_untrapped(command: str, path: str | None = None) -> str | None:
         try:
             mode = os.stat(found).st_mode
             with open(found, "rb") as file:
-                head = file.read(64)
+                head = file.read(_HEAD)
                 if head[:2] == b"#!":
                     words = head[2:].split(b"\n")[0].split()
                     found = shutil.which(os.fsdecode(words[0])) if words else None
