@@ -17,6 +17,7 @@ from typing import Any
 
 from appswitch.host.control_client import ControlClient
 
+APPSWITCH = [sys.executable, "-m", "appswitch"]
 PATIENCE = 30.0  # seconds that anything may take before a test fails
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -57,6 +58,8 @@ def spawn(
             wait_for=list(wait_for),
             socket=socket,
         )
-        sys.exit(spawning.run(options))
+        status = spawning.run(options)
+        sys.stderr.flush()
+        os._exit(status)  # at once: tearing the interpreter down takes as long as starting it
     except AppSwitchError as error:
         fail(error, spawning.FAILED)
