@@ -55,7 +55,7 @@ class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_f
 
 Call = Spawn | Ps | Services | Nodes | Resolve | WaitFor
 
-_decoder = msgspec.json.Decoder(Call)
+_decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
 
 def decode(line: bytes) -> Call:
