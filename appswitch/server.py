@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
@@ -28,6 +29,7 @@ from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.control import ControlServer
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -36,6 +38,8 @@ from appswitch.model import DOMAIN, Node
 from appswitch.wire.dns import Zone
 
 BACKLOG = 4096
+PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
+LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
 FIRST_APP_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
 
 log = structlog.get_logger()
@@ -66,23 +70,27 @@ def run(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
     _raise_descriptor_limit()
-    with _only_one(settings.trap), contextlib.ExitStack() as stack:
+    with (
+        _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
+        contextlib.ExitStack() as stack,
+    ):
         trap = stack.enter_context(_listen(settings.trap, socket.SOCK_SEQPACKET, 0o666))
         control = stack.enter_context(_listen(control_socket(settings.trap), socket.SOCK_STREAM, 0o600))
         state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
         sockets = ListenerSockets(state_dir / "listeners")
         stack.callback(sockets.close)
-        trio.run(_serve, settings, trap, control, sockets)
+        epoch = Epoch()
+        stack.callback(epoch.close)
+        trio.run(_serve, settings, trap, control, sockets, epoch)
 
 
 async def _serve(
-    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets
+    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets, epoch: Epoch
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
-    last_app_ended = trio.Event()
-    apps = Apps(table, sockets, ended=lambda: None if table.apps else last_app_ended.set())
+    apps = Apps(table, sockets, epoch)
     dialer = Dialer(sockets, apps.listener_gone, rng)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -98,7 +106,7 @@ async def _serve(
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         if settings.exit_when_idle:
-            nursery.start_soon(_stop_when_idle, apps, last_app_ended, nursery.cancel_scope)
+            nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
         if settings.ready_fd is not None:
             os.write(settings.ready_fd, b"ready\n")
@@ -112,18 +120,26 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
             scope.cancel()
 
 
-async def _stop_when_idle(apps: Apps, last_app_ended: trio.Event, scope: trio.CancelScope) -> None:
+async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.CancelScope) -> None:
     with trio.move_on_after(FIRST_APP_WITHIN):
-        await last_app_ended.wait()
-    while apps.table.apps:
-        await apps.changed()
+        while not apps.table.apps:
+            await apps.changed()
+    idle = False
+    while not idle:
+        while apps.table.apps or control.connections:
+            await apps.changed()
+        await trio.sleep(LINGER)
+        idle = not apps.table.apps and not control.connections
     log.info("stopping", reason="the last app has gone")
     scope.cancel()
 
 
 @contextlib.contextmanager
-def _only_one(trap: Path) -> Iterator[None]:
-    """Makes the socket's directory and holds its lock, so that a stale socket can be told from a live one."""
+def _only_one(trap: Path, patience: float) -> Iterator[None]:
+    """Makes the socket's directory and holds its lock, so that a stale socket can be told from a live one.
+
+    patience: seconds to wait for another trap handler to let go of it.
+    """
     try:
         trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -131,17 +147,26 @@ def _only_one(trap: Path) -> Iterator[None]:
         raise AppSwitchError(
             "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
         ) from None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise AppSwitchError(
-            "already-serving", f"a trap handler serves {trap} already", "stop it, or name another --socket"
-        ) from None
+    deadline = time.monotonic() + patience
+    while not _locked(lock):
+        if time.monotonic() >= deadline:
+            os.close(lock)
+            raise AppSwitchError(
+                "already-serving", f"a trap handler serves {trap} already", "stop it, or name another --socket"
+            )
+        time.sleep(0.01)
     try:
         yield
     finally:
         os.close(lock)
+
+
+def _locked(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

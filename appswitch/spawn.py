@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
 from appswitch.host import elf, paths
-from appswitch.host.control_client import ControlClient
+from appswitch.host.control_client import ControlClient, connect
 
 FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
 SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
@@ -60,26 +60,31 @@ def run(options: Options) -> int:
     except ValueError as error:
         raise AppSwitchError("bad-socket", str(error), "name a shorter one with --socket or APPSWITCH_SOCKET") from None
     if not paths.shim_path().exists():
-        raise AppSwitchError("no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then")
+        raise AppSwitchError(
+            "no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then"
+        )
     user = _User(options.user)
     why = elf.why_untrapped(options.command[0])
     if why:
         print(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network", file=sys.stderr)
     client = _connect_or_start(trap)
     if options.wait_for:
-        client.call("wait-for", services=options.wait_for)
+        client.call("wait-for", {"services": options.wait_for})
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     if options.netns:
-        client.close()
-        client = _register_in_new_namespace(options, trap, user)
+        environment["APPSWITCH_APP"] = "netns"
+        outside, client = client, _register_in_new_namespace(options, trap, user)
+        outside.close()
     else:
-        answer = client.call("spawn", **_arguments(options, user))
+        answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
-    return _run_child(options.command, environment, user)
+    status = _run_child(options.command, environment, user)
+    client.close()
+    return status
 
 
 class _User:
@@ -135,7 +140,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> Con
     rtnetlink.make_everything_local([])
     dns = namespace.open_dns_sockets()
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", fds=[each.fileno() for each in dns], **_arguments(options, user))
+    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in dns])
     for each in dns:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
@@ -187,13 +192,13 @@ def _become(
 def _connect_or_start(trap: Path) -> ControlClient:
     """A connection to the trap handler; where there is none, one is started for this user."""
     try:
-        return ControlClient(trap)
+        client = connect(trap)
     except PermissionError:
         raise AppSwitchError(
             "not-yours", f"the trap handler at {trap} is another user's", "name your own with --socket"
         ) from None
-    except OSError:
-        from appswitch.host import background
+    if client is not None:
+        return client
+    from appswitch.host import background
 
-        background.start_server(trap)
-        return ControlClient(trap)
+    return background.start_server(trap)

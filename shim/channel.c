@@ -35,6 +35,7 @@ struct process {
     struct slot slots[SLOTS];
 };
 
+static int handler_pid;              /* of the last connection's other end */
 static struct process *page;         /* MADV_WIPEONFORK */
 static struct slot inherited[SLOTS]; /* what a fork child finds open of its parent's, to close it */
 
@@ -45,8 +46,8 @@ static uint64_t cookie_of(int fd) {
     return cookie;
 }
 
-/* Out of the way of programs that expect the lowest numbers, yet below what a small limit or table allows. */
-static int move_high(int fd) {
+/* High, yet below what a small limit allows and without a large table of descriptors. */
+int move_high(int fd) {
     struct rlimit limit = {HIGH_FD, HIGH_FD};
     sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit);
     long lowest = limit.rlim_cur > HIGH_FD + SLOTS ? HIGH_FD : (long)limit.rlim_cur - SLOTS;
@@ -66,19 +67,26 @@ static int open_channel(void) {
         sys1(SYS_close, fd);
         return -ENETDOWN;
     }
+    struct {
+        int pid;
+        unsigned uid, gid;
+    } peer = {0, 0, 0};
+    socklen_t size = sizeof peer;
+    sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    if (handler_pid != peer.pid) handler_pid = peer.pid;
     return move_high((int)fd);
 }
 
 /* One request and its answer over `fd`. 0 with the reply in, or -errno: -ENETDOWN asks for another connection. */
-static int exchange(int fd, const struct as_request *request, struct as_reply *reply, int *passed) {
+static int exchange(int fd, const struct as_request *request, struct as_reply *reply, struct passed *passed) {
     struct iovec vector = {(void *)request, HEADER + request->text_size};
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
     union {
         struct cmsghdr header;
-        char space[CMSG_SPACE(sizeof(int))];
+        char space[CMSG_SPACE(sizeof(int) * AS_MOST_FDS)];
     } control;
     long size;
-    *passed = -1;
+    passed->count = 0;
     do size = sys3(SYS_sendmsg, fd, &message, MSG_NOSIGNAL);
     while (size == -EINTR);
     if (size < 0) return -ENETDOWN;
@@ -88,13 +96,15 @@ static int exchange(int fd, const struct as_request *request, struct as_reply *r
     do size = sys3(SYS_recvmsg, fd, &message, MSG_CMSG_CLOEXEC);
     while (size == -EINTR);
     if (size < (long)offsetof(struct as_reply, text) || reply->magic != AS_MAGIC) return -ENETDOWN;
-    if (message.msg_controllen >= CMSG_LEN(sizeof(int)) && control.header.cmsg_type == SCM_RIGHTS)
-        *passed = *(int *)CMSG_DATA(&control.header);
-    if (*passed < 0 && (message.msg_flags & MSG_CTRUNC)) return -EMFILE;
+    if (message.msg_controllen >= CMSG_LEN(sizeof(int)) && control.header.cmsg_type == SCM_RIGHTS) {
+        passed->count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        memcpy(passed->fd, CMSG_DATA(&control.header), sizeof(int) * (size_t)passed->count);
+    }
+    if (passed->count == 0 && (message.msg_flags & MSG_CTRUNC)) return -EMFILE;
     return 0;
 }
 
-static int ask_once(const struct as_request *request, struct as_reply *reply, int *passed) {
+static int ask_once(const struct as_request *request, struct as_reply *reply, struct passed *passed) {
     int fd = open_channel();
     if (fd < 0) return fd;
     int error = exchange(fd, request, reply, passed);
@@ -129,7 +139,7 @@ static struct process *this_process(void) {
 }
 
 /* Over a connection that is kept. -EAGAIN: no slot is free. */
-static int ask_kept(struct process *process, const struct as_request *request, struct as_reply *reply, int *passed) {
+static int ask_kept(struct process *process, const struct as_request *request, struct as_reply *reply, struct passed *passed) {
     for (int i = 0; i < SLOTS; i++) {
         struct slot *slot = &process->slots[i];
         int free = 0, error = -ENETDOWN;
@@ -155,7 +165,7 @@ static int ask_kept(struct process *process, const struct as_request *request, s
     return -EAGAIN;
 }
 
-static int ask_somehow(const struct as_request *request, struct as_reply *reply, int *passed) {
+static int ask_somehow(const struct as_request *request, struct as_reply *reply, struct passed *passed) {
     struct process *process = this_process();
     int error = process ? ask_kept(process, request, reply, passed) : -EAGAIN;
     return error == -EAGAIN ? ask_once(request, reply, passed) : error;
@@ -165,14 +175,32 @@ static int ask_somehow(const struct as_request *request, struct as_reply *reply,
 static int register_process(void) {
     struct as_request request;
     struct as_reply reply;
-    int passed;
+    struct passed passed;
     new_request(&request, AS_REGISTER);
     request.text_size = (uint16_t)describe_settings(request.text);
     int error = ask_somehow(&request, &reply, &passed);
     if (error < 0) return error;
-    if (reply.error) return -EPERM;
+    if (reply.error) {
+        reply.text[reply.text_size < AS_TEXT_SIZE ? reply.text_size : AS_TEXT_SIZE - 1] = 0;
+        complain_refused(reply.text);
+        return -EPERM;
+    }
     set_token(reply.token);
     return 0;
+}
+
+int own_pid(void) {
+    struct process *process = this_process();
+    return process ? process->pid : 0;
+}
+
+int is_handler(int pid) {
+    return pid && pid == handler_pid;
+}
+
+void close_passed(struct passed *passed, int from) {
+    for (int i = from; i < passed->count; i++) sys1(SYS_close, passed->fd[i]);
+    if (passed->count > from) passed->count = from;
 }
 
 void new_request(struct as_request *request, enum as_op op) {
@@ -181,16 +209,16 @@ void new_request(struct as_request *request, enum as_op op) {
     request->op = (uint16_t)op;
 }
 
-int ask(struct as_request *request, struct as_reply *reply, int *fd) {
+int ask(struct as_request *request, struct as_reply *reply, struct passed *passed) {
     for (int attempt = 0;; attempt++) {
         memcpy(request->token, get_settings()->token, AS_TOKEN_SIZE);
-        int error = ask_somehow(request, reply, fd);
+        int error = ask_somehow(request, reply, passed);
         if (error == 0 && reply->error == ESRCH && attempt == 0)
             error = register_process();
         else if (error == 0)
             return -reply->error;
         if (error < 0) {
-            if (error == -ENETDOWN) complain_once();
+            if (error == -ENETDOWN) complain_no_handler();
             return error;
         }
     }

@@ -4,12 +4,31 @@
 
 #include "wire.h"
 
+/* Descriptors that came with a reply, close-on-exec. */
+struct passed {
+    int count;
+    int fd[AS_MOST_FDS];
+};
+
 /* A request of `op` with everything else zero. */
 void new_request(struct as_request *request, enum as_op op);
 
-/* Sends `request`, waits for `reply`. `*fd` gets the descriptor that came along, close-on-exec, or -1.
+/* Sends `request`, waits for `reply`.
  * 0, or -errno: that of the reply; -ENETDOWN when no trap handler answers; -EMFILE when this process has no room for
- * the descriptor. Safe in a signal handler, in any thread, after fork and in a vfork child. Keeps no lock. */
-int ask(struct as_request *request, struct as_reply *reply, int *fd);
+ * the first descriptor (then none came). Safe in a signal handler, in any thread, after fork and in a vfork child. Keeps no lock. */
+int ask(struct as_request *request, struct as_reply *reply, struct passed *passed);
+
+/* Closes passed->fd[from] and what follows. */
+void close_passed(struct passed *passed, int from);
+
+/* The process id; 0 in a vfork child, which shares its parent's memory and must not write to it. */
+int own_pid(void);
+
+/* True when `pid`, as SO_PEERCRED tells it, is the trap handler's. */
+int is_handler(int pid);
+
+/* Moves a descriptor out of the way of programs that expect the lowest numbers: its new number, close-on-exec; or
+ * `fd` itself where there is no room. */
+int move_high(int fd);
 
 #endif

@@ -11,6 +11,10 @@
 #include "ops.h"
 #include "sys.h"
 
+HOOK int socket(int family, int type, int protocol) {
+    return (int)result(do_socket(family, type, protocol));
+}
+
 HOOK int bind(int fd, const struct sockaddr *addr, socklen_t size) {
     return (int)result(do_bind(fd, addr, size));
 }
@@ -82,6 +86,8 @@ HOOK long syscall(long number, ...) {
     int fd = (int)arg[0];
     void *second = (void *)arg[1], *third = (void *)arg[2];
     switch (number) {
+    case SYS_socket:
+        return result(do_socket(fd, (int)arg[1], (int)arg[2]));
     case SYS_bind:
         return result(do_bind(fd, second, (socklen_t)arg[2]));
     case SYS_listen:

@@ -27,7 +27,8 @@ static int hex_digit(char c) {
     return -1;
 }
 
-static int read_listener_name(const struct sockaddr_un *un, socklen_t size, struct as_listener_name *listener) {
+int read_listener_name(const struct sockaddr *name, socklen_t size, struct as_listener_name *listener) {
+    const struct sockaddr_un *un = (const struct sockaddr_un *)name;
     enum { DIGITS = 2 * sizeof *listener };
     if (size <= SIZE_OF_PATH_OFFSET || un->sun_family != AF_UNIX || un->sun_path[0] != '/') return 0;
     size_t length = size - SIZE_OF_PATH_OFFSET;
@@ -48,11 +49,15 @@ void identify(int fd, struct identity *identity) {
     struct sockaddr_un name;
     socklen_t size = sizeof name;
     identity->role = PLAIN;
-    if (sys3(SYS_getsockname, fd, &name, &size) < 0 || name.sun_family != AF_UNIX) return;
+    identity->plain_family = identity->plain_port = 0;
+    if (sys3(SYS_getsockname, fd, &name, &size) < 0) return;
+    identity->plain_family = name.sun_family;
+    identity->plain_port = ((struct sockaddr_in *)&name)->sin_port; /* sin6_port lies there, too */
+    if (name.sun_family != AF_UNIX) return;
     if (size > sizeof name) size = sizeof name;
     if (read_client_name((struct sockaddr *)&name, size, &identity->client)) {
         identity->role = CLIENT;
-    } else if (read_listener_name(&name, size, &identity->listener)) {
+    } else if (read_listener_name((struct sockaddr *)&name, size, &identity->listener)) {
         size = sizeof name;
         identity->role = LISTENER;
         if (sys3(SYS_getpeername, fd, &name, &size) >= 0 &&

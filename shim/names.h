@@ -16,6 +16,7 @@ enum role {
 
 struct identity {
     enum role role;
+    uint16_t plain_family, plain_port; /* PLAIN: the socket's own name, 0 where there is none; port: not 0 once bound */
     struct as_listener_name listener; /* LISTENER, ACCEPTED */
     struct as_client_name client;     /* CLIENT, ACCEPTED */
 };
@@ -25,6 +26,9 @@ void identify(int fd, struct identity *identity);
 
 /* True when `name` (of `size` bytes) is a client's name; then `client` holds it. */
 int read_client_name(const struct sockaddr *name, socklen_t size, struct as_client_name *client);
+
+/* True when `name` is a listener's name; then `listener` holds it. */
+int read_listener_name(const struct sockaddr *name, socklen_t size, struct as_listener_name *listener);
 
 /* The family, AF_INET or AF_INET6, that the program believes its descriptor to have. */
 int family_of(const struct identity *identity);

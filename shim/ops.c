@@ -10,11 +10,13 @@
 #include <netinet/in.h>
 #include <sys/epoll.h>
 
+#include "capability.h"
 #include "channel.h"
 #include "names.h"
 #include "options.h"
 #include "replace.h"
 #include "sys.h"
+#include "verify.h"
 
 enum { MPTCP = 262 };
 
@@ -25,15 +27,13 @@ static int int_option(int fd, int level, int name) {
     return value;
 }
 
-/* A TCP socket of the kernel's that nothing has been done with yet: then its family, else 0. */
-static int fresh_tcp_family(int fd) {
-    struct sockaddr_in6 name;
-    socklen_t size = sizeof name;
+/* A TCP socket of the kernel's that is neither bound nor connected: then its family, else 0. */
+static int fresh_tcp_family(int fd, const struct identity *identity) {
+    int family = identity->plain_family;
+    if (identity->role != PLAIN || (family != AF_INET && family != AF_INET6) || identity->plain_port) return 0;
     if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM) return 0;
     int protocol = int_option(fd, SOL_SOCKET, SO_PROTOCOL);
-    if (protocol != IPPROTO_TCP && protocol != MPTCP) return 0;
-    if (sys3(SYS_getsockname, fd, &name, &size) < 0 || name.sin6_port != 0) return 0; /* sin_port lies there, too */
-    return name.sin6_family;
+    return protocol == IPPROTO_TCP || protocol == MPTCP ? family : 0;
 }
 
 static int is_inet(const struct sockaddr *addr, socklen_t size) {
@@ -44,14 +44,12 @@ static int is_inet(const struct sockaddr *addr, socklen_t size) {
 /* Asks, and puts what comes back in fd's place. 0 or -errno; *kind tells what it is now. */
 static long ask_and_replace(int fd, struct as_request *request, int status, int *kind) {
     struct as_reply reply;
-    int passed = -1;
+    struct passed passed;
     long error = ask(request, &reply, &passed);
-    if (error == 0) {
-        *kind = reply.kind;
-        if (passed >= 0) return replace(fd, passed, status);
-    }
-    if (passed >= 0) sys1(SYS_close, passed);
-    return error;
+    if (error) return error;
+    *kind = reply.kind;
+    keep_capabilities(&request->remote, &reply, &passed);
+    return passed.count ? replace(fd, passed.fd[0], status) : 0;
 }
 
 static int bind_flags(int fd, int family) {
@@ -72,9 +70,20 @@ static long bind_to(int fd, int family, const struct as_addr *local) {
     return ask_and_replace(fd, &request, (int)sys2(SYS_fcntl, fd, F_GETFL), &kind);
 }
 
+long do_socket(int family, int type, int protocol) {
+    long fd = sys3(SYS_socket, family, type, protocol);
+    if (fd >= 0 && (family == AF_INET || family == AF_INET6)) note_new_socket((int)fd);
+    return fd;
+}
+
 long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_addr local;
-    int family = is_inet(addr, size) ? fresh_tcp_family(fd) : 0;
+    struct identity identity;
+    int family = 0;
+    if (is_inet(addr, size)) {
+        identify(fd, &identity);
+        family = fresh_tcp_family(fd, &identity);
+    }
     /* An address of another family: the kernel knows the error (AF_UNSPEC is AF_INET's any, bind(2) in ip(7)). */
     if (!family || (addr->sa_family != family && !(addr->sa_family == AF_UNSPEC && family == AF_INET)))
         return sys3(SYS_bind, fd, addr, size);
@@ -86,7 +95,7 @@ long do_listen(int fd, int backlog) {
     struct identity identity;
     identify(fd, &identity);
     if (identity.role == PLAIN) {
-        int family = fresh_tcp_family(fd);
+        int family = fresh_tcp_family(fd, &identity);
         if (!family) return sys2(SYS_listen, fd, backlog);
         /* listen without bind: any address, a port of the system's choice (listen(2) in tcp(7)) */
         struct as_addr any = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 0, 4, 0};
@@ -101,7 +110,7 @@ long do_listen(int fd, int backlog) {
     if (error < 0 || was) return error;
     struct as_request request;
     struct as_reply reply;
-    int passed;
+    struct passed passed;
     new_request(&request, AS_LISTEN);
     request.id = identity.listener.id;
     return ask(&request, &reply, &passed);
@@ -120,7 +129,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     identify(fd, &identity);
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
     if (identity.role == PLAIN) {
-        family = fresh_tcp_family(fd);
+        family = fresh_tcp_family(fd, &identity);
         if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
     } else {
         if (addr->sa_family == AF_UNSPEC) return disconnect(fd, &identity, status);
@@ -136,7 +145,15 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
         request.local.port = identity.listener.port;
         request.local.family = request.remote.family;
         request.flags = AS_BOUND;
+    } else {
+        int client = connect_by_capability(&request.remote, status);
+        if (client >= 0) {
+            error = replace(fd, client, status);
+            return error ? error : status & O_NONBLOCK ? -EINPROGRESS : 0;
+        }
+        request.flags = (uint16_t)wanted_capabilities(&request.remote);
     }
+    if (status & O_NONBLOCK) request.flags |= AS_NONBLOCK;
     error = ask_and_replace(fd, &request, status, &kind);
     if (error) return error;
     if (kind == AS_KERNEL) return sys3(SYS_connect, fd, addr, size);
@@ -145,13 +162,37 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     return kind == AS_FD_TCP ? sys3(SYS_connect, fd, addr, size) : 0;
 }
 
+/* An accepted socket has its listener's name. False: not a listener of ours. */
+static int accepted_by(int accepted, struct as_listener_name *listener) {
+    struct sockaddr_storage name;
+    socklen_t size = sizeof name;
+    if (sys3(SYS_getsockname, accepted, &name, &size) < 0) return 0;
+    return read_listener_name((struct sockaddr *)&name, size, listener);
+}
+
+/* The queue of a listener may hold a client that is not who it says, or that policy no longer lets in: it is closed,
+ * and the next one taken. */
+static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *size, int flags,
+                            struct as_client_name *client, int *ours) {
+    struct as_listener_name listener;
+    for (;;) {
+        socklen_t room = sizeof *name;
+        long accepted = sys4(SYS_accept4, fd, name, &room, flags);
+        if (accepted < 0) return accepted;
+        *size = room;
+        *ours = read_client_name((struct sockaddr *)name, room, client) && accepted_by((int)accepted, &listener);
+        if (!*ours || verify_client((int)accepted, &listener, client)) return accepted;
+        sys1(SYS_close, accepted);
+    }
+}
+
 long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     struct sockaddr_storage name;
     struct as_client_name client;
-    socklen_t name_size = sizeof name;
-    long accepted = sys4(SYS_accept4, fd, &name, &name_size, flags);
+    socklen_t name_size;
+    int ours;
+    long accepted = accept_verified(fd, &name, &name_size, flags, &client, &ours);
     if (accepted < 0) return accepted;
-    int ours = read_client_name((struct sockaddr *)&name, name_size, &client);
     if (ours) {
         int bytes = AS_SNDBUF;
         sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
@@ -214,6 +255,7 @@ long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
 
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
     struct identity identity;
+    note_option(fd);
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
     if (!differs && !unknown_to_unix(error)) return error;

@@ -5,6 +5,7 @@
 
 #include <sys/socket.h>
 
+long do_socket(int family, int type, int protocol);
 long do_bind(int fd, const struct sockaddr *addr, socklen_t size);
 long do_listen(int fd, int backlog);
 long do_connect(int fd, const struct sockaddr *addr, socklen_t size);

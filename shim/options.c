@@ -11,7 +11,7 @@
 
 #include "sys.h"
 
-enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, PROBES = 8 };
+enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, PROBES = 8 };
 
 static const struct {
     short level, name;
@@ -38,6 +38,7 @@ struct record {
 };
 
 static struct record records[RECORDS];
+static uint64_t new_sockets[NEW]; /* the cookie of the socket that this process made under the number, no option set */
 
 static uint64_t cookie_of(int fd) {
     uint64_t cookie = 0;
@@ -65,6 +66,18 @@ static struct record *find_record(uint64_t cookie, int take) {
     return oldest;
 }
 
+void note_new_socket(int fd) {
+    if (fd < NEW) new_sockets[fd] = cookie_of(fd);
+}
+
+void note_option(int fd) {
+    if (fd >= 0 && fd < NEW) new_sockets[fd] = 0;
+}
+
+static int is_as_made(int fd) {
+    return fd < NEW && new_sockets[fd] && new_sockets[fd] == cookie_of(fd);
+}
+
 static int index_of(int level, int name) {
     for (int i = 0; i < OPTIONS; i++)
         if (options[i].level == level && options[i].name == name) return i;
@@ -73,6 +86,7 @@ static int index_of(int level, int name) {
 
 void carry_options(int fd, int target) {
     char space[16];
+    if (is_as_made(fd)) return;
     for (int i = 0; i < NATIVE; i++) {
         socklen_t size = sizeof space;
         if (sys5(SYS_getsockopt, fd, SOL_SOCKET, native[i], space, &size) < 0) continue;

@@ -10,6 +10,10 @@
  * for it where it is a Unix socket. */
 void carry_options(int fd, int target);
 
+/* Told of each new socket and of each setsockopt, so that a socket without options set needs none carried. */
+void note_new_socket(int fd);
+void note_option(int fd);
+
 /* getsockopt and setsockopt of a descriptor that is ours, answered as its TCP socket would. 0 or -errno. */
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size);
 long set_tcp_option(int fd, const struct identity *identity, int level, int name, const void *value, socklen_t size);

@@ -29,7 +29,9 @@ static int hex_value(char c) {
     return c <= '9' ? c - '0' : c - 'a' + 10;
 }
 
-static void read_token(const char *hex) {
+/* APPSWITCH_APP: a token in hexadecimal, or "netns" where the namespace is the identity. */
+static void read_app(const char *hex) {
+    settings.in_namespace = as_strlen(hex) == 5 && memcmp(hex, "netns", 5) == 0;
     if (as_strlen(hex) != 2 * AS_TOKEN_SIZE) return;
     for (int i = 0; i < AS_TOKEN_SIZE; i++)
         settings.token[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
@@ -88,7 +90,7 @@ static void read_environment(void) {
                kept[SOCKET] + as_strlen(kept_names[SOCKET]));
     else
         default_socket(runtime_directory);
-    if (kept[APP][0]) read_token(kept[APP] + as_strlen(kept_names[APP]));
+    if (kept[APP][0]) read_app(kept[APP] + as_strlen(kept_names[APP]));
 }
 
 const struct settings *get_settings(void) {
@@ -121,16 +123,24 @@ size_t describe_settings(char text[AS_TEXT_SIZE]) {
     return described_size;
 }
 
-void complain_once(void) {
+static void complain_once(const char *cause, const char *what, const char *hint) {
     static int said;
-    static const char before[] = "appswitch: no trap handler answers at ", after[] =
-        "; this program has no network\nhint: start `appswitch serve`, or name its socket in APPSWITCH_SOCKET\n";
+    char line[VALUE_SIZE], *at = line, *end = line + sizeof line;
     if (__atomic_exchange_n(&said, 1, __ATOMIC_RELAXED)) return;
-    char line[sizeof before + sizeof settings.socket.sun_path + sizeof after], *end = line + sizeof line;
-    char *at = append(line, end, before);
-    at = append(at, end, settings.socket.sun_path);
-    at = append(at, end, after);
+    at = append(at, end, "appswitch: this program has no network: ");
+    at = append(at, end, cause);
+    at = append(at, end, what);
+    at = append(at, end, hint);
     sys3(SYS_write, 2, line, at - line);
+}
+
+void complain_no_handler(void) {
+    complain_once("no trap handler answers at ", settings.socket.sun_path,
+                  "\nhint: start `appswitch serve`, or name its socket in APPSWITCH_SOCKET\n");
+}
+
+void complain_refused(const char *reason) {
+    complain_once("the trap handler says: ", reason, "\nhint: look at the APPSWITCH_ variables\n");
 }
 
 size_t kept_environment_size(char *const given[]) {

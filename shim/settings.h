@@ -10,6 +10,7 @@
 
 struct settings {
     struct sockaddr_un socket;
+    int in_namespace;             /* APPSWITCH_APP=netns: spawn gave us a network namespace */
     uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
 };
 
@@ -22,8 +23,9 @@ void set_token(const uint8_t token[AS_TOKEN_SIZE]);
 /* APPSWITCH_NAME, _IP and _TAGS as NUL-terminated NAME=value strings; returns their size (<= AS_TEXT_SIZE). */
 size_t describe_settings(char text[AS_TEXT_SIZE]);
 
-/* Says on stderr, once a process, that no trap handler answers and what to do. */
-void complain_once(void);
+/* Says on stderr, once a process, why it has no network, and what to do. */
+void complain_no_handler(void);
+void complain_refused(const char *reason);
 
 /* exec with a clean environment would lose the preload. How many entries `kept_environment` may need for `given`, the
  * closing NULL included. */

@@ -5,7 +5,7 @@
  * So: only enums with explicit values, fixed-width types and plain structs, with no implicit padding.
  *
  * One request is one SOCK_SEQPACKET message `struct as_request`; one answer is one message `struct as_reply` with
- * at most one file descriptor (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both ends
+ * up to AS_MOST_FDS file descriptors (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both ends
  * are on one machine: integers are in its byte order, ports included. Every IP address is 16 bytes; IPv4 is
  * v4-mapped (RFC 4291 2.5.5.2).
  */
@@ -18,6 +18,8 @@ enum {
     AS_MAGIC = 0x31575341, /* "ASW1"; the digit is the protocol's version */
     AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
     AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
+    AS_MOST_CAPABILITIES = 8,
+    AS_MOST_FDS = 10,      /* with one reply: the socket, the epoch page, capabilities */
     AS_SNDBUF = 2097152,   /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
     AS_BACKLOG = 4096      /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
 };
@@ -25,16 +27,20 @@ enum {
 enum as_op {
     AS_BIND = 1,     /* local, flags -> fd: an AF_UNIX socket bound to an as_listener_name */
     AS_LISTEN = 2,   /* id: the bound socket now listens */
-    AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind */
+    AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
     AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
-    AS_REGISTER = 5  /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
+    AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
+    AS_WHO = 6       /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
 };
 
 enum as_flag {
     AS_REUSEADDR = 1,
     AS_REUSEPORT = 2,
     AS_V6ONLY = 4,
-    AS_BOUND = 8 /* AS_CONNECT: local is meant */
+    AS_BOUND = 8,              /* AS_CONNECT: local is meant */
+    AS_WANT_CAPABILITIES = 16, /* AS_CONNECT: to do the next connects to there without asking */
+    AS_NONBLOCK = 64,          /* AS_CONNECT: don't wait long for room in a full queue */
+    AS_WANT_EPOCH = 32         /* AS_CONNECT, AS_WHO: the epoch page isn't mapped yet */
 };
 
 enum as_kind {
@@ -57,6 +63,7 @@ struct as_request {
     uint16_t flags;
     uint8_t token[16];
     uint64_t id;
+    uint64_t netns;
     struct as_addr local;
     struct as_addr remote;
     uint16_t text_size;
@@ -72,6 +79,28 @@ struct as_reply {
     uint32_t zero;
     uint8_t token[16];
     char text[1024];
+};
+
+/* What AS_CONNECT gives when capabilities were wanted, as text. The descriptors that go along: the connected socket, the
+ * epoch page (has_epoch), then an O_PATH descriptor of each listener's socket, in this order. */
+struct as_capabilities {
+    uint64_t epoch; /* they are good while the epoch page says this */
+    uint8_t source_ip[16];
+    uint32_t has_epoch;
+    uint32_t count;
+    uint64_t listener[8];
+    uint8_t family[8]; /* 4 or 6, of the listener's socket */
+};
+
+/* What AS_WHO gives as text: the addresses that connections from this namespace may come from. */
+struct as_client {
+    uint64_t epoch; /* it is good while the epoch page says this */
+    uint8_t ip[16];
+    uint8_t alias[16];  /* its identity in the other IP version */
+    uint8_t sibling;    /* shares the virtual IP: may show loopback addresses, too */
+    uint8_t by_handler; /* the trap handler's own namespace: the name is true if the trap handler connected */
+    uint8_t has_epoch;  /* the epoch page goes along */
+    uint8_t zero[5];
 };
 
 /* The name of a bound or listening socket: a path whose last part is "as." and the hexadecimal of this. */

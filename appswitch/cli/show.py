@@ -76,7 +76,7 @@ def _ask(socket: str | None, call: str, **arguments: object) -> list[Row]:
             "start one with `appswitch serve`, or an app with `appswitch spawn`; --socket names another",
         ) from None
     try:
-        rows: list[Row] = client.call(call, **arguments)
+        rows: list[Row] = client.call(call, arguments)
     finally:
         client.close()
     return rows

@@ -1,7 +1,7 @@
 """The two decisions of the trap handler: may this app bind here, and where does this connect go.
 
-Both return a value that says what to do; the edge does it. What the kernel would answer, we answer: bind(2), connect(2),
-ip(7), ipv6(7), tcp(7).
+Both return a value that says what to do; the edge does it. What the kernel would answer, we answer: bind(2),
+connect(2), ip(7), ipv6(7), tcp(7).
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ EPHEMERAL = range(32768, 61000)
 """Ports for bind to port 0 and for clients (ip(7), ip_local_port_range)."""
 
 DNS_PORT = 53
+LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
+BROADCAST = IPv4Address("255.255.255.255")
 
 
 @frozen
@@ -74,6 +76,8 @@ def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.R
     The port space is the app's (a second bind is EADDRINUSE); a port that another app with this virtual IP has bound
     makes them instances of one service, unless one of them is exclusive. Port 0 gets a port that no sibling uses.
     """
+    if request.v6only and request.ip.version == 4:  # ipv6(7): no v4-mapped address then
+        return Refuse(errno.EINVAL, f"an IPV6_V6ONLY socket can't have {request.ip}")
     if not _is_own(app, request.ip):
         return Refuse(errno.EADDRNOTAVAIL, f"{request.ip} is not an address of this app")
     port = request.port or _free_port(table, app, rng)
@@ -98,10 +102,10 @@ def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.R
 def plan_listen(table: ServiceTable, listener: Listener) -> Refuse | None:
     """Two sockets may share a port by SO_REUSEADDR until one of them listens (socket(7))."""
     for other in table.at_port(listener.app.ip, listener.port):
+        rival = other.id != listener.id and other.app.id == listener.app.id and other.listening
         shared = listener.reuse_port and other.reuse_port
-        if other.id != listener.id and other.app.id == listener.app.id and other.listening and not shared:
-            if _overlap(listener, other):
-                return Refuse(errno.EADDRINUSE, f"another socket of the app listens on port {listener.port}")
+        if rival and not shared and _overlap(listener, other):
+            return Refuse(errno.EADDRINUSE, f"another socket of the app listens on port {listener.port}")
     return None
 
 
@@ -121,8 +125,12 @@ def plan_connect(
     bound: the client's own (address, port) when it has called bind.
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
-        dest = IPv4Address("127.0.0.1") if dest.version == 4 else IPv6Address("::1")
+        dest = LOOPBACK[dest.version]
     inside = dest.is_loopback or dest == app.ip or dest == app.alias
+    if bound and not bound[0].is_unspecified:
+        refused = _check_source(app, bound[0], dest, inside)
+        if refused is not None:
+            return refused
     if inside or table.owns(dest):
         candidates = _candidates(table, app, dest, port, inside)
         allowed = [each for each in candidates if may_reach(app, each.app)]
@@ -136,13 +144,25 @@ def plan_connect(
             return Refuse(errno.ECONNREFUSED, f"nothing listens on {dest} port {port}")
     if port == DNS_PORT and app.netns:
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
-    if dest.is_multicast or dest.is_link_local:
+    if dest.is_multicast or dest.is_link_local or dest == BROADCAST:
         return Refuse(errno.ENETUNREACH, f"{dest} can't be connected to")
     if table.was_owned(dest):
         return Refuse(errno.ECONNREFUSED, f"the app with {dest} has gone")
     if gateway:
         return Egress(dest, port)
     return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+
+
+def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:
+    """Whether connections may come from what the client says it has bound; what the kernel would say if not."""
+    if not _is_own(app, source):
+        return Refuse(errno.EADDRNOTAVAIL, f"{source} is not an address of this app")
+    if source.version != dest.version:
+        error = errno.ENETUNREACH if source.version == 6 else errno.EAFNOSUPPORT
+        return Refuse(error, f"{dest} can't be reached from {source}")
+    if source.is_loopback and not inside:
+        return Refuse(errno.EINVAL, f"{dest} can't be reached from {source}")
+    return None
 
 
 def _is_own(app: App, ip: Address) -> bool:
@@ -180,7 +200,23 @@ def _candidates(table: ServiceTable, app: App, dest: Address, port: int, inside:
     at_port = table.at_port(app.ip if inside else dest, port)
     serving = [each for each in at_port if each.listening and _serves(each, dest, inside)]
     own = [each for each in serving if each.app.id == app.id]
-    return own or serving
+    return _most_specific(own or serving, dest)
+
+
+def _most_specific(serving: list[Listener], dest: Address) -> list[Listener]:
+    """Of each app the sockets that the kernel would pick (compute_score in net/ipv4/inet_hashtables.c)."""
+    best: dict[int, int] = {}
+    for each in serving:
+        best[each.app.id] = max(best.get(each.app.id, 0), _score(each, dest))
+    return [each for each in serving if _score(each, dest) == best[each.app.id]]
+
+
+def _score(listener: Listener, dest: Address) -> int:
+    if listener.ip == dest:
+        return 4 + (listener.family == 4)
+    if listener.ip.is_unspecified:
+        return 2 + (listener.family == 4)
+    return 1  # loopback's way to what is bound to the virtual IP
 
 
 def _serves(listener: Listener, dest: Address, inside: bool) -> bool:
@@ -197,4 +233,6 @@ def _source(app: App, dest: Address, inside: bool, bound: tuple[Address, int] | 
     if bound and not bound[0].is_unspecified:
         return bound
     port = bound[1] if bound else 0
+    if dest.is_loopback:  # all of 127/8 is reached from 127.0.0.1
+        return LOOPBACK[dest.version], port
     return (dest if inside else app.source(dest.version)), port

@@ -86,7 +86,13 @@ class ServiceTable:
                     f"use --ip {known}, or another name",
                 )
             return known or ip or names.derive_ip(name, self._by_ip)
-        return ip or names.link_local(self._last_app)
+        return ip or self._client_only_identity()
+
+    def _client_only_identity(self) -> Address:
+        number = self._last_app
+        while names.link_local(number) in self._by_ip:  # the numbers have come round to an app that lives still
+            number += 1
+        return names.link_local(number)
 
     def remove_app(self, app_id: int) -> None:
         """Takes an app out, and what it served."""
@@ -95,7 +101,7 @@ class ServiceTable:
             self.remove_listener(listener.id)
         if app.name is not None:
             _discard(self._by_name, app.name, app_id)
-        if _discard(self._by_ip, app.ip, app_id):
+        if _discard(self._by_ip, app.ip, app_id) and app.reachable:
             self._retired[app.ip] = None
             if len(self._retired) > RETIRED:
                 self._retired.popitem(last=False)

@@ -14,18 +14,20 @@ from __future__ import annotations
 import secrets
 import socket
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 import trio
 
 from appswitch.core.service_table import ServiceTable
+from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.model import App, Listener
 
 Key = TypeVar("Key")
+AnySocket = socket.socket | trio.socket.SocketType
 
 SO_NETNS_COOKIE = 71
 DORMANT = 4096  # apps remembered by their namespace after their end
@@ -42,7 +44,7 @@ class Credentials(NamedTuple):
     netns: int
 
 
-def credentials_of(connection: socket.socket) -> Credentials:
+def credentials_of(connection: AnySocket) -> Credentials:
     """SO_PEERCRED and SO_NETNS_COOKIE of an accepted Unix connection."""
     cred = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     return Credentials(
@@ -52,7 +54,7 @@ def credentials_of(connection: socket.socket) -> Credentials:
     )
 
 
-def netns_of(any_socket: socket.socket) -> int:
+def netns_of(any_socket: AnySocket) -> int:
     """The cookie of the network namespace that a socket belongs to."""
     return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
 
@@ -60,11 +62,10 @@ def netns_of(any_socket: socket.socket) -> int:
 class Apps:
     """The apps of this host."""
 
-    def __init__(self, table: ServiceTable, sockets: ListenerSockets, ended: Callable[[], None]) -> None:
-        """ended: called after an app has gone."""
+    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch) -> None:
         self.table = table
+        self.epoch = epoch
         self._sockets = sockets
-        self._ended = ended
         self._held: dict[int, int] = {}
         self._by_netns: OrderedDict[int, App] = OrderedDict()
         self._by_token: OrderedDict[bytes, App] = OrderedDict()
@@ -73,10 +74,20 @@ class Apps:
 
     # --- who calls
 
+    def new_app(self, **identity: Any) -> App:
+        """As ServiceTable.new_app."""
+        app = self.table.new_app(**identity)
+        self.note_change()
+        return app
+
     def bind_netns(self, app: App, netns: int) -> None:
         """`app` is whoever calls from this network namespace."""
         self._by_netns[netns] = app
         self._trim(self._by_netns)
+
+    def owner_of(self, netns: int) -> App | None:
+        """The app whose network namespace this is."""
+        return self._by_netns.get(netns)
 
     def new_token(self, app: App) -> bytes:
         """A bearer token for an app without a namespace of its own."""
@@ -122,7 +133,7 @@ class Apps:
         if listener.id in self.table.listeners:
             self._sockets.forget(listener.id)
             self.table.remove_listener(listener.id)
-            self.note_change()
+            self.services_changed()
             log.info("listener closed", app=listener.app.id, ip=str(listener.app.ip), port=listener.port)
 
     def forget_closed(self, app: App, port: int) -> None:
@@ -142,7 +153,11 @@ class Apps:
                 self.table.remove_app(app.id)
                 self.note_change()
                 log.info("app ended", app=app.id, name=app.name, ip=str(app.ip))
-                self._ended()
+
+    def services_changed(self) -> None:
+        """An instance came or went: clients with capabilities have to ask again."""
+        self.epoch.advance()
+        self.note_change()
 
     def note_change(self) -> None:
         """The table has changed: those who wait look again."""

@@ -18,7 +18,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire import control
 
 MAX_FDS = 2  # a UDP and a TCP socket for DNS
@@ -36,6 +36,8 @@ class ControlServer:
     node: Node
     netns: int
     """The cookie of our own network namespace."""
+    connections: int = 0
+    """How many are open."""
 
     @property
     def table(self) -> ServiceTable:
@@ -47,6 +49,14 @@ class ControlServer:
         await trio.serve_listeners(self._serve_connection, [listener])
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
+        try:
+            await self._serve_calls(stream)
+        finally:
+            self.connections -= 1
+            self.apps.note_change()
+
+    async def _serve_calls(self, stream: trio.SocketStream) -> None:
         connection = stream.socket
         try:
             while True:
@@ -73,6 +83,8 @@ class ControlServer:
 
     async def _answer(self, call: control.Call) -> object:
         match call:
+            case control.Hello():
+                return None
             case control.Ps():
                 return [control.app_row(app) for app in self.table.apps.values()]
             case control.Services():
@@ -88,7 +100,7 @@ class ControlServer:
                 raise AssertionError("handled by the caller")
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
-        name = text.lower().removesuffix(".").removesuffix("." + control.DOMAIN)
+        name = text.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.table.resolve(name)
         if ip is None:
             raise AppSwitchError("unknown-name", f"no app is named {text!r}", "`appswitch ps` lists the apps")
@@ -101,7 +113,7 @@ class ControlServer:
             await self.apps.changed()
 
     def _is_served(self, host: str, port: int) -> bool:
-        ip = self.table.resolve(host.removesuffix("." + control.DOMAIN))
+        ip = self.table.resolve(host.removesuffix("." + DOMAIN))
         return any(
             each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
         )
@@ -144,7 +156,7 @@ class ControlServer:
         for each in passed:
             if each.family not in (socket.AF_INET, socket.AF_INET6):
                 raise AppSwitchError("bad-request", "the sockets that came along are not for DNS")
-        app = self.table.new_app(
+        app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
             tags=tuple(names.check_tag(tag) for tag in call.tags),

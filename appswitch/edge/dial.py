@@ -1,4 +1,4 @@
-"""Making the client's end of a connection: a Unix socket to an instance on this host, or a TCP socket to the outside."""
+"""Making the client's end of a connection: a Unix socket to an instance here, or a TCP socket to the outside."""
 
 from __future__ import annotations
 
@@ -36,15 +36,18 @@ class Dialer:
         for _ in range(rng.randrange(len(EPHEMERAL))):
             next(self._ports)
 
-    async def connect(self, plan: Local, dest: tuple[Address, int], family: int) -> tuple[socket.socket, Listener]:
+    async def connect(
+        self, plan: Local, dest: tuple[Address, int], family: int, patience: float = PATIENCE
+    ) -> tuple[socket.socket, Listener]:
         """A Unix socket connected to the first candidate that takes it, and that candidate.
 
-        family: 4 or 6, of the client's socket. OSError with the errno for the client when none takes it:
-        ECONNREFUSED, EADDRINUSE (the port that the client has bound is in use to there), ETIMEDOUT (queues stay full).
+        family: 4 or 6, of the client's socket; patience: seconds to wait for room. OSError with the errno for the
+        client when none takes it: ECONNREFUSED, EADDRINUSE (the port that the client has bound is in use to there),
+        ETIMEDOUT (queues stay full).
         """
         connected = self._try_all(plan, dest, family)
         if connected is None:
-            with trio.move_on_after(PATIENCE):
+            with trio.move_on_after(patience):
                 for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
                     await trio.sleep(pause)
                     connected = self._try_all(plan, dest, family)

@@ -78,7 +78,7 @@ class DnsServer:
         datagrams.setblocking(False)
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.lowlevel.wait_readable(datagrams)
+                await trio.lowlevel.wait_readable(datagrams.fileno())
                 try:
                     query, control, _, client = datagrams.recvmsg(MAX_MESSAGE, 256)
                 except OSError:  # nothing there after all, or an ICMP error of an earlier answer
@@ -89,7 +89,7 @@ class DnsServer:
                 nursery.start_soon(self._answer_datagram, datagrams, query, control, client)
 
     async def _answer_datagram(
-        self, datagrams: socket.socket, query: bytes, control: list[tuple[int, int, bytes]], client: object
+        self, datagrams: socket.socket, query: bytes, control: list[tuple[int, int, bytes]], client: tuple[str, int]
     ) -> None:
         try:
             reply = await self._answer(query, udp=True)

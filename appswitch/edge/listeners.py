@@ -46,8 +46,12 @@ class ListenerSockets:
             raise
         return bound
 
+    def handle(self, listener_id: int) -> int:
+        """The O_PATH descriptor, to be passed to those who may connect. KeyError when the listener has gone."""
+        return self._handles[listener_id]
+
     def path(self, listener_id: int) -> str:
-        """Where to connect to."""
+        """Where to connect to. KeyError when the listener has gone."""
         return f"/proc/self/fd/{self._handles[listener_id]}"
 
     def alive(self, listener_id: int) -> bool:

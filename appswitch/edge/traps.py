@@ -10,13 +10,16 @@ import errno
 import os
 import random
 import socket
+from collections.abc import Sequence
 
 import structlog
 import trio
 from attrs import define
 
 from appswitch.core import names, route
-from appswitch.core.route import BindRequest, Egress, Kernel, Refuse
+from appswitch.core.policy import may_reach
+from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
+from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
 from appswitch.edge.dial import Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
@@ -25,15 +28,22 @@ from appswitch.model import DOMAIN, App
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError
 
+PATIENCE_NONBLOCKING = 1.0  # seconds that a connect may wait for room in a full queue when it shouldn't block
+
 log = structlog.get_logger()
 
 
 @define
 class Answer:
-    """A reply and the descriptor that goes along; the socket is closed once it is sent."""
+    """A reply and the descriptors that go along: a socket that is closed once it is sent, and some that we keep."""
 
     frame: bytes
     passed: socket.socket | None = None
+    shared: Sequence[int] = ()
+
+    def descriptors(self) -> list[int]:
+        """In the order of the protocol."""
+        return [*([self.passed.fileno()] if self.passed else []), *self.shared]
 
 
 def failure(error: int) -> Answer:
@@ -58,7 +68,7 @@ class TrapHandler:
         """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
         async with trio.open_nursery() as nursery:
             while True:
-                await trio.lowlevel.wait_readable(listening)
+                await trio.lowlevel.wait_readable(listening.fileno())
                 try:
                     channel, _ = listening.accept()
                 except BlockingIOError:
@@ -94,7 +104,7 @@ class TrapHandler:
     async def _receive(self, channel: socket.socket) -> tuple[bytes, trap.Request] | None:
         """The next request; None at the end."""
         while True:
-            await trio.lowlevel.wait_readable(channel)
+            await trio.lowlevel.wait_readable(channel.fileno())
             try:
                 # No room for control data: descriptors that a caller sends along are dropped by the kernel.
                 frame = channel.recv(trap.FRAME_SIZE + 1)
@@ -104,16 +114,17 @@ class TrapHandler:
 
     async def _send(self, channel: socket.socket, answer: Answer) -> None:
         """Blocks only on a caller that doesn't read its answers."""
+        fds = answer.descriptors()
         try:
             while True:
                 try:
-                    if answer.passed is None:
-                        channel.send(answer.frame, socket.MSG_NOSIGNAL)
+                    if fds:
+                        socket.send_fds(channel, [answer.frame], fds, socket.MSG_NOSIGNAL)
                     else:
-                        socket.send_fds(channel, [answer.frame], [answer.passed.fileno()], socket.MSG_NOSIGNAL)
+                        channel.send(answer.frame, socket.MSG_NOSIGNAL)
                     return
                 except BlockingIOError:
-                    await trio.lowlevel.wait_writable(channel)
+                    await trio.lowlevel.wait_writable(channel.fileno())
         finally:
             if answer.passed is not None:
                 answer.passed.close()
@@ -135,7 +146,7 @@ class TrapHandler:
             if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
-            app = self.apps.table.new_app(
+            app = self.apps.new_app(
                 name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
                 ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
                 tags=tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag),
@@ -145,7 +156,7 @@ class TrapHandler:
             )
         except AppSwitchError as error:
             log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)
-            return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message))
+            return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message.encode()))
         log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=caller.pid, by="preload")
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
 
@@ -156,6 +167,8 @@ class TrapHandler:
                     return await self._connect(app, request)
                 case trap.Bind():
                     return self._bind(app, request)
+                case trap.Who():
+                    return self._who(request)
                 case trap.Listen():
                     return self._listen(app, request)
                 case trap.Resolve():
@@ -184,8 +197,45 @@ class TrapHandler:
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
             case Egress():
                 return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
-        client, _ = await self.dialer.connect(plan, (request.ip, request.port), request.family)
+        patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
+        client, _ = await self.dialer.connect(plan, (request.ip, request.port), request.family, patience)
+        if request.want_capabilities and app.netns and not plan.port:
+            return self._with_capabilities(client, plan, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+
+    def _with_capabilities(self, client: socket.socket, plan: Local, want_epoch: bool) -> Answer:
+        """The next connects to there need not ask.
+
+        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h).
+        """
+        given = [each for each in plan.candidates if each.id in self.apps.table.listeners][: trap.MOST_CAPABILITIES]
+        epoch = self.apps.epoch
+        text = trap.encode_capabilities(epoch.now, plan.source, given, want_epoch)
+        shared = [epoch.fd] if want_epoch else []
+        shared += [self.sockets.handle(each.id) for each in given]
+        return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
+
+    def _who(self, request: trap.Who) -> Answer:
+        """A server asks whose connection it has accepted."""
+        listener = self.apps.table.listeners.get(request.listener_id)
+        epoch = self.apps.epoch
+        if listener is None:
+            return failure(errno.EACCES)
+        client = self.apps.owner_of(request.netns)
+        by_handler = request.netns == self.netns
+        if not by_handler and (client is None or not may_reach(client, listener.app)):
+            log.warning("connection rejected", to=listener.app.id, port=listener.port, netns=request.netns)
+            return failure(errno.EACCES)
+        shown = client or listener.app
+        text = trap.encode_client(
+            epoch.now,
+            shown.ip,
+            shown.alias,
+            sibling=shown.ip == listener.app.ip,
+            by_handler=by_handler,
+            has_epoch=request.want_epoch,
+        )
+        return Answer(trap.encode_reply(text=text), shared=[epoch.fd] if request.want_epoch else [])
 
     def _bind(self, app: App, request: trap.Bind) -> Answer:
         if request.port:
@@ -209,11 +259,11 @@ class TrapHandler:
         if refused is not None:
             return failure(refused.error)
         self.apps.table.mark_listening(listener.id)
-        self.apps.note_change()
+        self.apps.services_changed()
         log.info("listening", app=app.id, name=app.name, ip=str(listener.ip), port=listener.port)
         return Answer(trap.encode_reply())
 
     def _resolve(self, request: trap.Resolve) -> Answer:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.apps.table.resolve(name)
-        return Answer(trap.encode_reply(text=str(ip))) if ip is not None else failure(errno.ENOENT)
+        return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)

@@ -9,25 +9,26 @@ import sys
 from pathlib import Path
 
 from appswitch.errors import AppSwitchError
-from appswitch.host.paths import control_socket
+from appswitch.host.control_client import ControlClient, connect
 
 
-def start_server(trap: Path) -> None:
-    """Starts `appswitch serve` for this user, unless another process does so just now. Returns once it serves.
+def start_server(trap: Path) -> ControlClient:
+    """Starts `appswitch serve` for this user, unless another process does so just now. Returns a connection to it.
 
     It goes when its last app has gone. AppSwitchError with the end of its log when it doesn't start.
     """
     try:
         trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        lock = open(trap.with_name(trap.name + ".start"), "w")  # noqa: SIM115 - held to the end of the function
+        lock = trap.with_name(trap.name + ".start").open("w")
     except OSError as error:
         raise AppSwitchError(
             "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
         ) from None
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if _answers(trap):
-            return
+        client = connect(trap)
+        if client is not None:
+            return client
         log = trap.with_name(trap.name + ".log")
         print(f"appswitch: no trap handler is running: starting one (socket {trap}, log {log})", file=sys.stderr)
         ready, write_end = os.pipe()
@@ -41,13 +42,8 @@ def start_server(trap: Path) -> None:
         os.close(write_end)
         said = os.read(ready, 64)
         os.close(ready)
-        if not said:
+        client = connect(trap) if said else None
+        if client is None:
             end = log.read_text(errors="replace").strip().splitlines()[-3:]
             raise AppSwitchError("no-server", "the trap handler didn't start: " + " ".join(end), f"its log is {log}")
-
-
-def _answers(trap: Path) -> bool:
-    import socket
-
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        return probe.connect_ex(str(control_socket(trap))) == 0
+        return client

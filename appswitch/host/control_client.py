@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import control_socket
+
+
+class HandlerGoneError(AppSwitchError):
+    """The trap handler stopped before it answered."""
+
+
+def connect(trap: Path) -> ControlClient | None:
+    """A connection to a trap handler that answers, and stays while the connection lasts; None: there is none.
+
+    PermissionError when it is another user's.
+    """
+    try:
+        client = ControlClient(trap)
+    except PermissionError:
+        raise
+    except OSError:
+        return None
+    try:
+        client.call("hello")
+    except (HandlerGoneError, OSError):  # it stops just now
+        client.close()
+        return None
+    return client
 
 
 class ControlClient:
@@ -22,21 +46,31 @@ class ControlClient:
             self._socket.close()
             raise
 
-    def call(self, name: str, /, fds: list[int] | None = None, **arguments: object) -> Any:
+    def call(self, name: str, arguments: dict[str, object] | None = None, fds: Sequence[int] = ()) -> Any:
         """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
-        line = json.dumps({"call": name, **arguments}).encode() + b"\n"
-        sent = socket.send_fds(self._socket, [line], fds) if fds else 0
-        self._socket.sendall(line[sent:])
+        line = json.dumps({"call": name, **(arguments or {})}).encode() + b"\n"
+        try:
+            message = json.loads(self._exchange(line, list(fds)))
+        except ConnectionError:
+            raise _gone() from None
+        if "error" in message:
+            raise AppSwitchError(**message["error"])
+        return message["ok"]
+
+    def _exchange(self, line: bytes, fds: list[int]) -> bytes:
+        try:
+            sent = socket.send_fds(self._socket, [line], fds) if fds else 0
+            if sent < len(line):
+                self._socket.sendall(line[sent:])
+        except BrokenPipeError:
+            pass  # it has closed already, but perhaps said why
         answer = b""
         while not answer.endswith(b"\n"):
             data = self._socket.recv(1 << 16)
             if not data:
-                raise AppSwitchError("gone", "the trap handler closed the connection", "look at its log")
+                raise _gone()
             answer += data
-        message = json.loads(answer)
-        if "error" in message:
-            raise AppSwitchError(**message["error"])
-        return message["ok"]
+        return answer
 
     def set_timeout(self, seconds: float) -> None:
         """How long an answer may take; TimeoutError after that."""
@@ -45,3 +79,7 @@ class ControlClient:
     def close(self) -> None:
         """Ends the connection."""
         self._socket.close()
+
+
+def _gone() -> HandlerGoneError:
+    return HandlerGoneError("gone", "the trap handler closed the connection", "look at its log")

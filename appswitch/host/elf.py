@@ -6,21 +6,23 @@ import os
 import shutil
 import stat
 import struct
+from pathlib import Path
 
 _PT_INTERP = 3
+_HEAD = 256  # bytes of a file that the kernel looks at, so a script's first line may be as long (execve(2))
 _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
 
 
 def why_untrapped(command: str, path: str | None = None) -> str | None:
-    """Why LD_PRELOAD can't work in `command` (a name to look for in PATH, or a path); None: it can, or can't be told."""
+    """Why LD_PRELOAD can't work in `command` (a name to look for in PATH, or a path); None: it can, or who knows."""
     found = shutil.which(command, path=path)
     for _ in range(_SCRIPT_DEPTH):
         if found is None:
             return None
         try:
-            mode = os.stat(found).st_mode
-            with open(found, "rb") as file:
-                head = file.read(64)
+            mode = Path(found).stat().st_mode
+            with Path(found).open("rb") as file:
+                head = file.read(_HEAD)
                 if head[:2] == b"#!":
                     words = head[2:].split(b"\n")[0].split()
                     found = shutil.which(os.fsdecode(words[0])) if words else None

@@ -6,6 +6,7 @@ their owner (user_namespaces(7)). Capabilities in that namespace are gone with t
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -17,6 +18,7 @@ CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 
 DNS_PORT = 53
+IPV6_FREEBIND = 78  # linux/in6.h; the socket module has no name for it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -43,10 +45,9 @@ def enter_new_namespace() -> None:
 
 def allow_low_ports() -> None:
     """Ports below 1024 are as good as any in a namespace of one's own (ip(7), ip_unprivileged_port_start)."""
-    try:
+    # A read-only /proc: the app's plain UDP sockets keep the limit.
+    with contextlib.suppress(OSError):
         Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").write_text("0")
-    except OSError:
-        pass  # /proc is read-only: the app's plain UDP sockets keep the limit
 
 
 def open_dns_sockets() -> list[socket.socket]:
@@ -66,6 +67,8 @@ def open_dns_sockets() -> list[socket.socket]:
         if kind == socket.SOCK_DGRAM:
             if opened.family == socket.AF_INET6:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                # Answers come from the name server's address, which is local by its route only, not lo's own.
+                opened.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             else:
                 opened.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
         opened.bind((any_address, DNS_PORT))

@@ -29,6 +29,10 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     """The user that the program will run as."""
 
 
+class Hello(msgspec.Struct, tag_field="call", tag="hello", forbid_unknown_fields=True):
+    """Is anybody there? While the connection lasts, the trap handler doesn't go for want of apps."""
+
+
 class Ps(msgspec.Struct, tag_field="call", tag="ps", forbid_unknown_fields=True):
     """The apps."""
 
@@ -53,9 +57,9 @@ class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_f
     services: list[str]
 
 
-Call = Spawn | Ps | Services | Nodes | Resolve | WaitFor
+Call = Hello | Spawn | Ps | Services | Nodes | Resolve | WaitFor
 
-_decoder = msgspec.json.Decoder(Call)
+_decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
 
 def decode(line: bytes) -> Call:

@@ -1,7 +1,8 @@
 """DNS questions to answers, without I/O (RFC 1035; dnspython parses and builds the messages).
 
-What is ours: names of apps, bare and under appswitch.local, `localhost` (RFC 6761 6.3), and the reverse names of virtual
-IPs. A bare name that no app has is ours to deny, too: it means nothing outside this network. The rest is for upstream.
+What is ours: names of apps, bare and under appswitch.local, `localhost` (RFC 6761 6.3), and the reverse names of
+virtual IPs. A bare name that no app has is ours to deny, too: it means nothing outside this network. The rest is for
+upstream.
 """
 
 from __future__ import annotations

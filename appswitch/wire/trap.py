@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import IPv4Address
 
 from attrs import frozen
 
 from appswitch._wire import ffi, lib
-from appswitch.model import Address
-from appswitch.wire.addresses import unpack_ip
+from appswitch.model import Address, Listener
+from appswitch.wire.addresses import pack_ip, unpack_ip
 
 HEADER = ffi.offsetof("struct as_request", "text")
 REPLY_HEADER = ffi.offsetof("struct as_reply", "text")
 FRAME_SIZE = ffi.sizeof("struct as_request")
 TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
+MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
 
@@ -46,12 +48,15 @@ class Listen:
 
 @frozen
 class Connect:
-    """bound: the (ip, port) that the program has bound before, if it has."""
+    """bound: the (ip, port) that the program has bound before, if it has; the rest: what else it wants."""
 
     family: int
     ip: Address
     port: int
     bound: tuple[Address, int] | None
+    nonblocking: bool
+    want_capabilities: bool
+    want_epoch: bool
 
 
 @frozen
@@ -68,11 +73,22 @@ class Register:
     settings: dict[str, str]
 
 
-Request = Bind | Listen | Connect | Resolve | Register
+@frozen
+class Who:
+    """Whose is the network namespace `netns` (a cookie), from which a connection came to `listener_id`?"""
+
+    listener_id: int
+    netns: int
+    want_epoch: bool
+
+
+Request = Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
 _reply = ffi.new("struct as_reply *")
+_capabilities = ffi.new("struct as_capabilities *")
+_client = ffi.new("struct as_client *")
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
@@ -92,7 +108,17 @@ def _decode_request(text: bytes) -> Request:
     if op == lib.AS_CONNECT:
         bound = _address(_request.local) if flags & lib.AS_BOUND else None
         ip, port = _address(_request.remote)
-        return Connect(_request.remote.family, ip, port, bound)
+        return Connect(
+            _request.remote.family,
+            ip,
+            port,
+            bound,
+            nonblocking=bool(flags & lib.AS_NONBLOCK),
+            want_capabilities=bool(flags & lib.AS_WANT_CAPABILITIES),
+            want_epoch=bool(flags & lib.AS_WANT_EPOCH),
+        )
+    if op == lib.AS_WHO:
+        return Who(_request.id, _request.netns, bool(flags & lib.AS_WANT_EPOCH))
     if op == lib.AS_BIND:
         ip, port = _address(_request.local)
         return Bind(
@@ -127,9 +153,34 @@ def _text(text: bytes) -> str:
         raise FrameError(f"text is not UTF-8: {error}") from None
 
 
-def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: str = "") -> bytes:
+def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listener], has_epoch: bool) -> bytes:
+    """The text of an answer to Connect: what its further descriptors are."""
+    _capabilities.epoch = epoch
+    ffi.memmove(_capabilities.source_ip, pack_ip(source), 16)
+    _capabilities.has_epoch = has_epoch
+    _capabilities.count = len(listeners)
+    for index, listener in enumerate(listeners):
+        _capabilities.listener[index] = listener.id
+        _capabilities.family[index] = listener.family
+    return bytes(ffi.buffer(_capabilities))
+
+
+def encode_client(
+    epoch: int, ip: Address, alias: Address, *, sibling: bool, by_handler: bool, has_epoch: bool
+) -> bytes:
+    """The text of an answer to Who."""
+    _client.epoch = epoch
+    ffi.memmove(_client.ip, pack_ip(ip), 16)
+    ffi.memmove(_client.alias, pack_ip(alias), 16)
+    _client.sibling = sibling
+    _client.by_handler = by_handler
+    _client.has_epoch = has_epoch
+    return bytes(ffi.buffer(_client))
+
+
+def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: bytes = b"") -> bytes:
     """An answer. error: an errno, 0 when done; kind: what the descriptor that goes along is."""
-    body = text.encode()[:TEXT_SIZE]
+    body = text[:TEXT_SIZE]
     _reply.magic = lib.AS_MAGIC
     _reply.error = error
     _reply.kind = kind

@@ -1,0 +1,268 @@
+/* The load: one program for every way that is measured, so that only the way differs.
+ *
+ *     load server unix|tcp ADDRESS PORT
+ *     load client unix|tcp ADDRESS PORT stream SIZE SECONDS    how much arrives of writes of SIZE bytes
+ *     load client unix|tcp ADDRESS PORT ping SIZE COUNT        how long SIZE bytes there and back take
+ *     load client unix|tcp ADDRESS PORT connect CLIENTS COUNT  connect, wait for the end, close; COUNT times in all
+ *
+ * The server listens on PORT for streams, PORT + 1 for pings, PORT + 2 for connects, a process each; it says "ready"
+ * and serves until it is killed. The client prints one line of JSON. A Unix socket's path is ADDRESS.PORT. Whatever
+ * fails ends the program with a message: a result always counts successes only.
+ *
+ * Where the scheduler puts the two sides makes more difference than the way does (a ping takes 4 us on one processor,
+ * 60 on two), and it changes its mind. So streams have a processor a side, pings share one; connects are left to it.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { STREAM, PING, CONNECT, MODES };
+enum { BACKLOG = 4096, BUFFER = 1 << 20, LONGEST = 60 /* seconds that a client may take */ };
+
+static char buffer[BUFFER];
+
+static void fail(const char *what) {
+    fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static double now(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+/* Onto the first processor that this process may use, or the last. */
+static void pin(int last) {
+    cpu_set_t all, one;
+    CPU_ZERO(&one);
+    if (sched_getaffinity(0, sizeof all, &all) < 0) fail("sched_getaffinity");
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+        if (!CPU_ISSET(cpu, &all)) continue;
+        if (CPU_COUNT(&one) > 0 && !last) break;
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+    }
+    if (sched_setaffinity(0, sizeof one, &one) < 0) fail("sched_setaffinity");
+}
+
+struct place {
+    socklen_t size;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in tcp;
+        struct sockaddr_un unix_;
+    };
+};
+
+static struct place find_place(const char *kind, const char *address, int port) {
+    struct place place = {0};
+    if (strcmp(kind, "unix") == 0) {
+        place.size = sizeof place.unix_;
+        place.unix_.sun_family = AF_UNIX;
+        snprintf(place.unix_.sun_path, sizeof place.unix_.sun_path, "%s.%d", address, port);
+    } else {
+        place.size = sizeof place.tcp;
+        place.tcp.sin_family = AF_INET;
+        place.tcp.sin_port = htons((uint16_t)port);
+        if (inet_pton(AF_INET, address, &place.tcp.sin_addr) != 1) fail(address);
+    }
+    return place;
+}
+
+static void no_delay(int fd, const struct place *place) {
+    int on = 1;
+    if (place->any.sa_family == AF_INET && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
+        fail("TCP_NODELAY");
+}
+
+static int listen_at(const struct place *place) {
+    int fd = socket(place->any.sa_family, SOCK_STREAM, 0);
+    if (fd < 0) fail("socket");
+    if (bind(fd, &place->any, place->size) < 0) fail("bind");
+    if (listen(fd, BACKLOG) < 0) fail("listen");
+    return fd;
+}
+
+static int connect_to(const struct place *place) {
+    int fd = socket(place->any.sa_family, SOCK_STREAM, 0);
+    if (fd < 0) fail("socket");
+    if (connect(fd, &place->any, place->size) < 0) fail("connect");
+    return fd;
+}
+
+static void write_all(int fd, const void *data, size_t size) {
+    for (size_t done = 0; done < size;) {
+        ssize_t count = write(fd, (const char *)data + done, size - done);
+        if (count < 0) fail("write");
+        done += (size_t)count;
+    }
+}
+
+/* Less than `size` only at the end of the stream. */
+static size_t read_all(int fd, void *data, size_t size) {
+    size_t done = 0;
+    while (done < size) {
+        ssize_t count = read(fd, (char *)data + done, size - done);
+        if (count < 0) fail("read");
+        if (count == 0) break;
+        done += (size_t)count;
+    }
+    return done;
+}
+
+/* --- the server --- */
+
+/* Reads to the end, then tells how much it was. */
+static void serve_stream(int fd) {
+    uint64_t bytes = 0;
+    ssize_t count;
+    while ((count = read(fd, buffer, sizeof buffer)) > 0) bytes += (uint64_t)count;
+    write_all(fd, &bytes, sizeof bytes);
+}
+
+static void serve_ping(int fd) {
+    ssize_t count;
+    while ((count = read(fd, buffer, sizeof buffer)) > 0) write_all(fd, buffer, (size_t)count);
+}
+
+static void serve(int listener, int mode, const struct place *place) {
+    if (mode != CONNECT) pin(0);
+    for (;;) {
+        int fd = accept(listener, NULL, NULL);
+        if (fd < 0) fail("accept");
+        if (mode != CONNECT) no_delay(fd, place);
+        if (mode == STREAM) serve_stream(fd);
+        if (mode == PING) serve_ping(fd);
+        close(fd);
+    }
+}
+
+static int run_server(const char *kind, const char *address, int port) {
+    for (int mode = 0; mode < MODES; mode++) {
+        struct place place = find_place(kind, address, port + mode);
+        int listener = listen_at(&place);
+        pid_t child = fork();
+        if (child < 0) fail("fork");
+        if (child == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            serve(listener, mode, &place);
+        }
+        close(listener);
+    }
+    puts("ready");
+    fflush(stdout);
+    wait(NULL); /* only a failure ends one */
+    return 1;
+}
+
+/* --- the client --- */
+
+static int stream(const struct place *place, size_t size, double seconds) {
+    pin(1);
+    int fd = connect_to(place);
+    no_delay(fd, place);
+    double start = now();
+    while (now() - start < seconds)
+        for (size_t sent = 0; sent < 65536; sent += size) write_all(fd, buffer, size);
+    shutdown(fd, SHUT_WR);
+    uint64_t bytes = 0;
+    if (read_all(fd, &bytes, sizeof bytes) != sizeof bytes) fail("the server's count");
+    printf("{\"bytes\": %llu, \"seconds\": %.6f}\n", (unsigned long long)bytes, now() - start);
+    return 0;
+}
+
+static int by_value(const void *a, const void *b) {
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static int ping(const struct place *place, size_t size, int count) {
+    double *times = calloc((size_t)count, sizeof *times);
+    if (!times) fail("calloc");
+    pin(0);
+    int fd = connect_to(place);
+    no_delay(fd, place);
+    for (int i = 0; i < count; i++) {
+        double start = now();
+        write_all(fd, buffer, size);
+        if (read_all(fd, buffer, size) != size) fail("the server ended");
+        times[i] = now() - start;
+    }
+    qsort(times, (size_t)count, sizeof *times, by_value);
+    printf("{\"median\": %.9f, \"p99\": %.9f}\n", times[count / 2], times[count * 99 / 100]);
+    return 0;
+}
+
+static void connect_often(const struct place *place, int count) {
+    for (int i = 0; i < count; i++) {
+        int fd = connect_to(place);
+        char byte;
+        ssize_t got = read(fd, &byte, 1);
+        if (got != 0) fail("waiting for the end");
+        close(fd);
+    }
+}
+
+static int connects(const struct place *place, int clients, int count) {
+    int gate[2]; /* its closing starts them */
+    if (pipe(gate) < 0) fail("pipe");
+    for (int i = 0; i < clients; i++) {
+        pid_t child = fork();
+        if (child < 0) fail("fork");
+        if (child > 0) continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        alarm(LONGEST);
+        close(gate[1]);
+        connect_often(place, 1); /* what is done once a process isn't counted */
+        read_all(gate[0], buffer, 1);
+        connect_often(place, count / clients);
+        _exit(0);
+    }
+    usleep(100000);
+    double start = now();
+    close(gate[1]);
+    for (int i = 0; i < clients; i++) {
+        int status;
+        if (wait(&status) < 0) fail("wait");
+        if (status != 0) return 1;
+    }
+    printf("{\"connects\": %d, \"seconds\": %.6f}\n", count / clients * clients, now() - start);
+    return 0;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 5 && strcmp(argv[1], "server") == 0) return run_server(argv[2], argv[3], atoi(argv[4]));
+    if (argc != 8 || strcmp(argv[1], "client") != 0) {
+        fputs("usage: see the head of load.c\n", stderr);
+        return 2;
+    }
+    alarm(LONGEST);
+    const char *kind = argv[2], *address = argv[3], *mode = argv[5];
+    int port = atoi(argv[4]);
+    struct place place;
+    if (strcmp(mode, "stream") == 0) {
+        place = find_place(kind, address, port + STREAM);
+        return stream(&place, (size_t)atol(argv[6]), atof(argv[7]));
+    }
+    if (strcmp(mode, "ping") == 0) {
+        place = find_place(kind, address, port + PING);
+        return ping(&place, (size_t)atol(argv[6]), atoi(argv[7]));
+    }
+    place = find_place(kind, address, port + CONNECT);
+    return connects(&place, atoi(argv[6]), atoi(argv[7]));
+}

@@ -1,0 +1,51 @@
+"""The sessions: `./dev SESSION` runs one, after it got what the system must have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "tests"]
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.error_on_missing_interpreters = True
+
+
+def install(session: nox.Session, *extras: str) -> None:
+    """Installs the package as it stands in this tree, which builds its native parts, and what its `extras` name."""
+    session.install("-q", "-e", f".[{','.join(extras)}]" if extras else ".")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Two web servers on one port, found by name; in plain words."""
+    install(session)
+    session.run("python", "examples/first_light/demo.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything that pytest finds."""
+    install(session, "test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """How the sources look, what their types say, and who imports whom. (The build has -Wall -Wextra -Werror.)"""
+    install(session, "test", "lint", "bench")
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check", "--diff")
+    session.run("mypy")
+    session.run("lint-imports")
+    sources = sorted(str(path) for folder in ("shim", "benchmarks") for path in Path(folder).glob("*.[ch]"))
+    session.run("clang-format", "--dry-run", "-Werror", *sources)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """How fast it is beside a Unix socket, loopback TCP, and TCP through a bridge."""
+    install(session, "bench")
+    session.run("python", "-m", "benchmarks", *session.posargs)

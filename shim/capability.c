@@ -1,0 +1,205 @@
+/* How it works. A route is a destination and up to eight instances, in a place that its hash picks; two destinations of
+ * one place take turns. The first connect to a destination only leaves its mark there: a program that connects once
+ * pays nothing. The second asks for capabilities; from then on, while the epoch is the one that they were given at, the
+ * shim makes the socket, names it and connects it, taking the instances in turn.
+ *
+ * The descriptors have high numbers, and a program may close them and get the number for a file of its own: so once
+ * connected, the name of the other end must be that of the listener that was meant.
+ *
+ * Nothing has to be trusted here: the server's side checks who connects by what the kernel says (verify.h).
+ */
+#define _GNU_SOURCE
+#include "capability.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "epoch.h"
+#include "latch.h"
+#include "names.h"
+#include "sys.h"
+
+enum { ROUTES = 16, FIRST_PORT = 32768, PORTS = 28232 /* ip(7), ip_local_port_range */ };
+
+struct route {
+    int latch;
+    int turn;
+    struct as_addr remote;
+    struct as_capabilities given;
+    int fd[AS_MOST_CAPABILITIES];
+};
+
+/* What one connect needs of a route. */
+struct attempt {
+    uint8_t source_ip[16];
+    uint64_t listener;
+    uint8_t server_family;
+    int fd;
+};
+
+static struct route routes[ROUTES];
+static uint32_t last_port; /* 0: not yet chosen */
+
+static struct route *place_of(const struct as_addr *remote) {
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (size_t i = 0; i < sizeof *remote; i++) hash = (hash ^ ((const uint8_t *)remote)[i]) * 16777619u;
+    return &routes[(hash ^ hash >> 16) % ROUTES];
+}
+
+/* Latches the place of `remote` if it is this destination's and intact. */
+static struct route *latch_route(const struct as_addr *remote) {
+    struct route *route = place_of(remote);
+    int pid = own_pid();
+    enum latched latched = pid ? try_latch(&route->latch, pid) : NOT_LATCHED;
+    if (latched == NOT_LATCHED) return 0;
+    if (latched == LATCHED && memcmp(&route->remote, remote, sizeof *remote) == 0) return route;
+    if (latched == LATCHED_BROKEN) memset(&route->remote, 0, sizeof route->remote);
+    unlatch(&route->latch);
+    return 0;
+}
+
+/* The instances of `remote` in the order of this connect; their number, 0: none or no longer good. */
+static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MOST_CAPABILITIES]) {
+    struct route *route = latch_route(remote);
+    if (!route) return 0;
+    int count = still_true(route->given.epoch) ? (int)route->given.count : 0;
+    if (count) route->turn = (route->turn + 1) % count;
+    for (int i = 0; i < count; i++) {
+        int pick = (route->turn + i) % count;
+        memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
+        attempts[i].listener = route->given.listener[pick];
+        attempts[i].server_family = route->given.family[pick];
+        attempts[i].fd = route->fd[pick];
+    }
+    unlatch(&route->latch);
+    return count;
+}
+
+static uint16_t next_port(void) {
+    if (!__atomic_load_n(&last_port, __ATOMIC_RELAXED)) {
+        uint32_t random = 1, none = 0;
+        sys3(SYS_getrandom, &random, sizeof random, 0);
+        __atomic_compare_exchange_n(&last_port, &none, random | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+    }
+    return (uint16_t)(FIRST_PORT + __atomic_add_fetch(&last_port, 1, __ATOMIC_RELAXED) % PORTS);
+}
+
+/* The name is unique in this namespace: the kernel refuses one in use, and the next port is tried. */
+static long bind_name(long fd, const struct as_addr *remote, const struct attempt *attempt) {
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    struct as_client_name name = {.tag = "asc"};
+    long error = -EADDRINUSE;
+    memcpy(name.source_ip, attempt->source_ip, sizeof name.source_ip);
+    memcpy(name.dest_ip, remote->ip, sizeof name.dest_ip);
+    name.dest_port = remote->port;
+    name.client_family = remote->family;
+    name.server_family = attempt->server_family;
+    for (int i = 0; i < PORTS && error == -EADDRINUSE; i++) {
+        name.source_port = next_port();
+        memcpy(un.sun_path, &name, sizeof name);
+        error = sys3(SYS_bind, fd, &un, offsetof(struct sockaddr_un, sun_path) + sizeof name);
+    }
+    return error;
+}
+
+static long connect_to(long fd, const struct attempt *attempt) {
+    struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/proc/self/fd/"};
+    char digits[12], *at = un.sun_path + as_strlen(un.sun_path);
+    int count = 0, number = attempt->fd;
+    do digits[count++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (count) *at++ = digits[--count];
+    long error = sys3(SYS_connect, fd, &un, sizeof un);
+    if (error < 0) return error;
+    socklen_t size = sizeof un;
+    struct as_listener_name listener;
+    error = sys3(SYS_getpeername, fd, &un, &size);
+    if (error < 0 || !read_listener_name((struct sockaddr *)&un, size, &listener)) return -ECONNREFUSED;
+    return listener.id == attempt->listener ? 0 : -ECONNREFUSED;
+}
+
+int connect_by_capability(const struct as_addr *remote, int status) {
+    struct attempt attempts[AS_MOST_CAPABILITIES];
+    int count = take_turn(remote, attempts);
+    for (int i = 0; i < count; i++) {
+        /* A full queue: with several instances the next one is tried, with one a blocking socket waits, as TCP does. */
+        int flags = status & O_NONBLOCK || count > 1 ? SOCK_NONBLOCK : 0;
+        long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+        if (fd < 0) return -1;
+        int bytes = AS_SNDBUF;
+        sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        long error = bind_name(fd, remote, &attempts[i]);
+        if (error >= 0) error = connect_to(fd, &attempts[i]);
+        if (error >= 0) return (int)fd;
+        sys1(SYS_close, fd);
+        if (error != -EAGAIN) return -1;
+    }
+    return -1;
+}
+
+int wanted_capabilities(const struct as_addr *remote) {
+    struct route *route = latch_route(remote);
+    if (route) {
+        unlatch(&route->latch);
+        return AS_WANT_CAPABILITIES | wanted_epoch();
+    }
+    /* The mark of a first connect. Another destination's descriptors stay until this one's come. */
+    int pid = own_pid();
+    route = place_of(remote);
+    if (pid && try_latch(&route->latch, pid) != NOT_LATCHED) {
+        route->remote = *remote;
+        route->given.epoch = 0; /* never the page's */
+        unlatch(&route->latch);
+    }
+    return 0;
+}
+
+/* Moves the descriptors to high numbers; a program that is short of descriptors needs the low ones itself. How many. */
+static int keep_high(struct as_capabilities *given, const int *fds, int kept[AS_MOST_CAPABILITIES]) {
+    int count = 0;
+    for (uint32_t i = 0; i < given->count; i++) {
+        int high = move_high(fds[i]);
+        if (high == fds[i]) {
+            sys1(SYS_close, high);
+            continue;
+        }
+        given->listener[count] = given->listener[i];
+        given->family[count] = given->family[i];
+        kept[count++] = high;
+    }
+    given->count = (uint32_t)count;
+    return count;
+}
+
+void keep_capabilities(const struct as_addr *remote, const struct as_reply *reply, struct passed *passed) {
+    struct as_capabilities given;
+    int kept[AS_MOST_CAPABILITIES], old[AS_MOST_CAPABILITIES], old_count = 0, first = 1;
+    if (reply->text_size != sizeof given) return close_passed(passed, 1);
+    memcpy(&given, reply->text, sizeof given);
+    if (given.has_epoch && passed->count > first) map_epoch(passed->fd[first++]);
+    if (given.count > AS_MOST_CAPABILITIES || passed->count != first + (int)given.count)
+        return close_passed(passed, 1); /* out of descriptors half-way */
+    if (first == 2) sys1(SYS_close, passed->fd[1]);
+    int count = keep_high(&given, passed->fd + first, kept);
+    passed->count = 1;
+    struct route *route = place_of(remote);
+    int pid = own_pid();
+    enum latched latched = count && pid ? try_latch(&route->latch, pid) : NOT_LATCHED;
+    if (latched == NOT_LATCHED) {
+        for (int i = 0; i < count; i++) sys1(SYS_close, kept[i]);
+        return;
+    }
+    if (latched == LATCHED) {
+        old_count = (int)route->given.count;
+        memcpy(old, route->fd, sizeof old);
+    }
+    route->remote = *remote;
+    route->given = given;
+    memcpy(route->fd, kept, sizeof kept);
+    unlatch(&route->latch);
+    /* A thread that has just taken its turn may still use an old number: then its connect fails, or meets another
+     * listener's name, and it asks the trap handler. */
+    for (int i = 0; i < old_count; i++) sys1(SYS_close, old[i]);
+}

@@ -1,0 +1,182 @@
+"""Who is who, whatever a program says: identities agree, can't be forged, and strangers reach nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from appswitch.wire import trap
+from tests.harness import Switch
+
+PYTHON = sys.executable
+
+# Tells every client what the server's side sees of it, and then what the client's side sees.
+SERVER = """
+import socket, sys
+s = socket.create_server(("", 7000))
+while True:
+    c, peer = s.accept()
+    seen = repr((peer[0], c.getpeername()[:2] == peer[:2], peer[1], c.getsockname()[:2])).encode()
+    try:
+        c.sendall(seen)
+    except BrokenPipeError:
+        pass
+    c.close()
+"""
+CLIENT = """
+import socket, sys
+for _ in range(4):
+    c = socket.create_connection((sys.argv[1], 7000))
+    ip, same, port, local = eval(c.recv(999))
+    assert same and (ip, port) == c.getsockname()[:2] and local == c.getpeername()[:2], (ip, port, local, c)
+    print(ip, local[0])
+"""
+
+
+@pytest.mark.parametrize("dest", ["10.9.9.1", "server"])
+@pytest.mark.parametrize("client", [["--ip", "10.9.9.2"], ["--name", "client", "--no-netns"], []])
+def test_both_ends_agree(switch: Switch, dest: str, client: list[str]) -> None:
+    """By the trap handler's connect (the first) and by capability (from the third on)."""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", SERVER)
+    switch.wait_for("server:7000")
+    lines = switch.run(*client, PYTHON, "-c", CLIENT, dest).stdout.splitlines()
+    assert len(set(lines)) == 1
+    assert lines[0].split()[1] == "10.9.9.1"
+    if "--ip" in client:
+        assert lines[0].split()[0] == "10.9.9.2"
+
+
+# Speaks the trap protocol itself, to get a capability, and connects under a name of its choice.
+HOSTILE = """
+import os, socket, sys
+from ipaddress import ip_address
+from appswitch._wire import ffi, lib
+from appswitch.wire import socknames, trap
+from appswitch.wire.addresses import pack_ip
+
+dest, claimed = sys.argv[1], sys.argv[2]
+channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+channel.connect(os.environ["APPSWITCH_SOCKET"])
+request = ffi.new("struct as_request *")
+request.magic, request.op, request.flags = lib.AS_MAGIC, lib.AS_CONNECT, lib.AS_WANT_CAPABILITIES
+ffi.memmove(request.remote.ip, pack_ip(ip_address(dest)), 16)
+request.remote.port, request.remote.family = 7000, 4
+channel.send(bytes(ffi.buffer(request, trap.HEADER)))
+_, fds, _, _ = socket.recv_fds(channel, 4096, 10)
+os.close(fds[0])
+forged = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+forged.bind(socknames.client_name(0, (ip_address(claimed), 40000), (ip_address(dest), 7000), 4, 4))
+forged.connect(f"/proc/self/fd/{fds[1]}")
+print(forged.recv(999))
+"""
+
+
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "127.0.0.1"])
+def test_a_capability_does_not_let_forge_an_identity(switch: Switch, claimed: str) -> None:
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", SERVER)
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    hostile = ["--ip", "10.9.9.2", "env", "-u", "LD_PRELOAD", PYTHON, "-c", HOSTILE, "10.9.9.1"]
+    assert switch.run(*hostile, claimed).stdout == "b''\n", "the server accepted it"
+    assert "10.9.9.2" in switch.run(*hostile, "10.9.9.2").stdout, "its own identity it may show"
+
+
+def test_a_capability_that_was_passed_on_is_worth_nothing_to_a_stranger(switch: Switch) -> None:
+    """A friend inside hands its descriptor to a process of the host's namespace."""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", SERVER)
+    switch.wait_for("server:7000")
+    path = str(switch.directory / "meet")
+    with socket.socket(socket.AF_UNIX) as meeting:
+        meeting.bind(path)
+        meeting.listen()
+        meeting.settimeout(30)
+        friend = HOSTILE.partition("forged =")[0] + (
+            f"s = socket.socket(socket.AF_UNIX); s.connect({path!r}); socket.send_fds(s, [b'x'], fds[1:2]); s.recv(1)"
+        )
+        inside = switch.spawn(
+            "--ip", "10.9.9.2", "env", "-u", "LD_PRELOAD", PYTHON, "-c", friend, "10.9.9.1", "10.9.9.2"
+        )
+        link, _ = meeting.accept()
+        with link:
+            _, fds, _, _ = socket.recv_fds(link, 10, 1)
+            from ipaddress import ip_address
+
+            from appswitch.wire import socknames
+
+            with socket.socket(socket.AF_UNIX) as stranger:
+                name = (ip_address("10.9.9.2"), 40001), (ip_address("10.9.9.1"), 7000)
+                stranger.bind(socknames.client_name(0, *name, 4, 4))
+                stranger.settimeout(30)
+                stranger.connect(f"/proc/self/fd/{fds[0]}")
+                assert stranger.recv(99) == b""
+            os.close(fds[0])
+        assert inside.wait(30) == 0
+
+
+def frame(op: int, text: bytes = b"") -> bytes:
+    from appswitch._wire import ffi, lib
+
+    request = ffi.new("struct as_request *")
+    request.magic, request.op, request.text_size = lib.AS_MAGIC, op, len(text)
+    request.remote.port = request.local.port = 7000
+    request.remote.family = request.local.family = 6
+    return bytes(ffi.buffer(request, trap.HEADER)) + text
+
+
+def ask(switch: Switch, request: bytes, user: int | None = None) -> int:
+    """The errno that a process of the host's namespace gets."""
+    code = (
+        "import socket, sys; c = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); c.connect(sys.argv[1]);"
+        "c.send(bytes.fromhex(sys.argv[2])); print(int.from_bytes(c.recv(2000)[4:8], 'little'))"
+    )
+    python = shutil.which("python3", path="/usr/bin") or PYTHON  # one that every user may run
+    command = [python, "-c", code, str(switch.trap), request.hex()]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True, user=user, cwd="/").stdout)
+
+
+def test_an_unidentified_process_is_served_nothing(switch: Switch) -> None:
+    import errno
+
+    from appswitch._wire import lib
+
+    for op in (lib.AS_CONNECT, lib.AS_BIND, lib.AS_LISTEN, lib.AS_RESOLVE, lib.AS_WHO):
+        assert ask(switch, frame(op)) == errno.ESRCH
+
+
+@pytest.mark.root
+def test_another_user_may_not_register(switch: Switch) -> None:
+    import errno
+
+    from appswitch._wire import lib
+
+    request = frame(lib.AS_REGISTER, b"APPSWITCH_NAME=db\0")
+    assert ask(switch, request, user=65534) == errno.EPERM
+    assert ask(switch, request) == 0
+
+
+def test_a_namespace_inside_an_app_is_not_the_app(switch: Switch) -> None:
+    """It has a network namespace of its own that nobody registered: unidentified, and sealed."""
+    code = (
+        "import socket, errno\ntry: socket.create_connection(('10.9.9.1', 7000))\nexcept OSError as e: print(e.errno)"
+    )
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", SERVER)
+    switch.wait_for("server:7000")
+    done = switch.run("unshare", "-rn", PYTHON, "-c", code)
+    assert done.stdout == "1\n"
+    assert "the trap handler says" in done.stderr
+
+
+def test_groups(switch: Switch) -> None:
+    """The paper's Figure 1, as far as one service shows it: a group in common, or none asked for."""
+    switch.spawn("--ip", "10.9.9.1", "--name", "db", "--tag", "grp=2", PYTHON, "-c", SERVER)
+    switch.wait_for("db:7000")
+    connect = "import socket; print(socket.create_connection(('db', 7000)).recv(1))"
+    assert switch.run("--tag", "grp=1", "--tag", "grp=2", PYTHON, "-c", connect).stdout == "b'('\n"
+    for tags in (["--tag", "grp=1"], [], ["--ip", "10.9.9.1"]):
+        denied = switch.run(*tags, PYTHON, "-c", connect, check=False)
+        assert "ConnectionRefusedError" in denied.stderr
