@@ -90,10 +90,13 @@ def run_program(build: Build, switch: Switch) -> Callable[[str, str], dict[str, 
     @cache
     def run(name: str, world: str) -> dict[str, Outcome]:
         program = str(build(name, compiler=COMPILERS[world]))
-        if world == "plain":
-            output = run_plain(build, program).stdout
-        else:
-            output = switch.run("--ip", VIP, program, check=False).stdout
+        try:
+            if world == "plain":
+                output = run_plain(build, program).stdout
+            else:
+                output = switch.run("--ip", VIP, program, check=False).stdout
+        except subprocess.TimeoutExpired as error:
+            output = (error.stdout or b"").decode()
         outcomes = {}
         for text in output.split("case ")[1:]:
             case, _, text = text.partition("\n")
@@ -123,5 +126,6 @@ def outcome(
 def check(outcome: tuple[Outcome, Outcome]) -> None:
     """The case passed, and said what it says over the kernel's own TCP."""
     here, plain = outcome
-    assert here.passed, here.output
+    if not here.passed:
+        pytest.fail(here.output, pytrace=False)
     assert here.said == plain.said

@@ -20,7 +20,7 @@ CASE(port_0_is_known_before_listen) {
 
 CASE(a_privileged_port) {
     int listener = listening("127.0.0.1", 80);
-    talk(dial("127.0.0.1", 80), OK(accept(listener, 0, 0)));
+    meet("127.0.0.1", 80, listener);
 }
 
 CASE(an_address_of_nobody) {
@@ -152,7 +152,7 @@ CASE(again_right_after_close_while_a_connection_lives) {
     OK(BIND(second, "127.0.0.1", 5014));
     OK(listen(second, 5));
     talk(client, server);
-    talk(dial("127.0.0.1", 5014), OK(accept(second, 0, 0)));
+    meet("127.0.0.1", 5014, second);
 }
 
 CASE(closed_by_its_last_holder_only) {
@@ -182,7 +182,7 @@ CASE(reuseaddr_lets_two_bind_and_one_listen) {
     OK(BIND(second, "127.0.0.1", 5018));
     OK(listen(first, 5));
     FAILS(listen(second, 5), EADDRINUSE);
-    talk(dial("127.0.0.1", 5018), OK(accept(first, 0, 0)));
+    meet("127.0.0.1", 5018, first);
 }
 
 CASE(reuseport_shares) {
@@ -229,7 +229,7 @@ CASE(a_closed_member_of_reuseport_is_not_dialled) {
     OK(BIND(second, "127.0.0.1", 5021));
     OK(listen(second, 64));
     close(first);
-    for (int i = 0; i < 10; i++) talk(dial("127.0.0.1", 5021), OK(accept(second, 0, 0)));
+    for (int i = 0; i < 10; i++) meet("127.0.0.1", 5021, second);
 }
 
 CASE(bad_addresses) {
@@ -264,16 +264,16 @@ CASE(listen_without_bind) {
     TEXT(ip_of(&name6), "::");
     CHECK(port_of(four) >= 1024);
     CHECK(port_of(six) != port_of(four));
-    talk(dial("127.0.0.1", port_of(four)), OK(accept(four, 0, 0)));
-    talk(dial("127.0.0.1", port_of(six)), OK(accept(six, 0, 0)));
-    talk(dial("::1", port_of(six)), OK(accept(six, 0, 0)));
+    meet("127.0.0.1", port_of(four), four);
+    meet("127.0.0.1", port_of(six), six);
+    meet("::1", port_of(six), six);
 }
 
 CASE(listen_again) {
     int listener = listening("127.0.0.1", 0);
     OK(listen(listener, 1));
     OK(listen(listener, 500));
-    talk(dial("127.0.0.1", port_of(listener)), OK(accept(listener, 0, 0)));
+    meet("127.0.0.1", port_of(listener), listener);
 }
 
 CASE(listen_of_what_is_connected) {
@@ -289,8 +289,8 @@ CASE(listen_with_odd_backlogs) {
     OK(listen(zero, 0));
     OK(listen(negative, -1));
     OK(listen(huge, 0x7fffffff));
-    talk(dial("127.0.0.1", port_of(zero)), OK(accept(zero, 0, 0)));
-    talk(dial("127.0.0.1", port_of(negative)), OK(accept(negative, 0, 0)));
+    meet("127.0.0.1", port_of(zero), zero);
+    meet("127.0.0.1", port_of(negative), negative);
 }
 
 CASE(a_listener_tells_that_it_is_one) {
@@ -304,8 +304,8 @@ CASE(a_listener_tells_that_it_is_one) {
 
 CASE(two_addresses_two_services) {
     int one = listening("127.0.0.1", 5023), other = listening(VIP, 5023);
-    talk(dial("127.0.0.1", 5023), OK(accept(one, 0, 0)));
-    talk(dial(VIP, 5023), OK(accept(other, 0, 0)));
+    meet("127.0.0.1", 5023, one);
+    meet(VIP, 5023, other);
 }
 
 CASE(a_loopback_listener_is_not_at_the_virtual_ip) {

@@ -4,7 +4,9 @@
 /* One end's name is the other's peer, and accept says so, too. */
 static void ends_agree(const char *listen_at, const char *dialled, const char *server_shows, const char *client_shows,
                        const char *source_shown_to_server, const char *source) {
-    int listener = listening(listen_at, 0), port = port_of(listener), client = dial(dialled, port);
+    int listener = listening(listen_at, 0), port = port_of(listener);
+    meet(dialled, port, listener);
+    int client = dial(dialled, port);
     struct address called = {.size = sizeof called.storage};
     int server = OK(accept(listener, &called.any, &called.size));
     struct address client_name = name_of(client), client_peer = peer_of(client), server_name = name_of(server),
