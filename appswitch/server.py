@@ -33,7 +33,7 @@ from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
-from appswitch.host.paths import control_socket
+from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, Node
 from appswitch.wire.dns import Zone
 
@@ -140,8 +140,8 @@ def _only_one(trap: Path, patience: float) -> Iterator[None]:
 
     patience: seconds to wait for another trap handler to let go of it.
     """
+    make_directory(trap)
     try:
-        trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise AppSwitchError(

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,8 +17,23 @@ from typing import Any
 
 from appswitch.host.control_client import ControlClient
 
-APPSWITCH = [sys.executable, "-m", "appswitch"]
 PATIENCE = 30.0  # seconds that anything may take before a test fails
+
+
+def python_for(user: int | None) -> tuple[str, dict[str, str]]:
+    """An interpreter that `user` may run (the tests' own may be in root's home), and the environment for it."""
+    environment = dict(os.environ)
+    for name in ("LD_PRELOAD", "APPSWITCH_SOCKET", "APPSWITCH_APP", "XDG_RUNTIME_DIR"):
+        environment.pop(name, None)
+    if user is None or _may_reach(Path(sys.executable).resolve()):
+        return sys.executable, environment
+    other = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    places = [str(Path(__file__).parent.parent), sysconfig.get_path("purelib")]
+    return other, {**environment, "PYTHONPATH": ":".join(places)}
+
+
+def _may_reach(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in path.parents)
 
 
 class Switch:
@@ -28,8 +44,9 @@ class Switch:
         self.trap = directory / "trap.sock"
         self.log = directory / "serve.log"
         self.user = user
-        self.environment = {**os.environ, "APPSWITCH_SOCKET": str(self.trap)}
-        self.environment.pop("LD_PRELOAD", None)
+        python, environment = python_for(user)
+        self.appswitch = [python, "-m", "appswitch"]
+        self.environment = {**environment, "APPSWITCH_SOCKET": str(self.trap)}
         self._started: list[subprocess.Popen[str]] = []
 
     def serve(self, *flags: str) -> subprocess.Popen[str]:
@@ -37,7 +54,7 @@ class Switch:
         ready, write_end = os.pipe()
         with self.log.open("a") as output:
             server = self._popen(
-                [*APPSWITCH, "serve", "--node", "n1", "--ready-fd", str(write_end), *flags],
+                [*self.appswitch, "serve", "--node", "n1", "--ready-fd", str(write_end), *flags],
                 stdout=output,
                 stderr=output,
                 pass_fds=[write_end],
@@ -53,7 +70,7 @@ class Switch:
         log = self.directory / f"app-{len(self._started)}.log"
         with log.open("w") as output:
             options = {"stdout": output, "stderr": subprocess.STDOUT, **options}
-            process = self._popen([*APPSWITCH, "spawn", *arguments], **options)
+            process = self._popen([*self.appswitch, "spawn", *arguments], **options)
         process.log = log  # type: ignore[attr-defined]
         return process
 
@@ -67,7 +84,7 @@ class Switch:
         options.setdefault("env", self.environment)
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        done = subprocess.run([*APPSWITCH, *arguments], user=self.user, check=False, **options)
+        done = subprocess.run([*self.appswitch, *arguments], **self._as_user(), check=False, **options)
         assert not check or done.returncode == 0, f"{done}\n{self.logs()}"
         return done
 
@@ -96,9 +113,12 @@ class Switch:
         for process in reversed(self._started):
             stop(process)
 
+    def _as_user(self) -> dict[str, Any]:
+        return {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
+
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         options = {"env": self.environment, "stdin": subprocess.DEVNULL, **options}
-        process = subprocess.Popen(command, text=True, start_new_session=True, user=self.user, **options)
+        process = subprocess.Popen(command, text=True, start_new_session=True, **self._as_user(), **options)
         self._started.append(process)
         return process
 

@@ -8,6 +8,7 @@ import click
 
 from appswitch import spawn as spawning
 from appswitch.cli.main import fail
+from appswitch.cli.options import socket_option
 from appswitch.errors import AppSwitchError
 
 
@@ -21,7 +22,7 @@ from appswitch.errors import AppSwitchError
 @click.option("--tcp", is_flag=True, help="Not yet: TCP between programs of one host, too.")
 @click.option("--exclusive", is_flag=True, help="No other app may bind the same IP and port.")
 @click.option("--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served.")
-@click.option("--socket", metavar="PATH", help="The trap socket (also: APPSWITCH_SOCKET).")
+@socket_option
 @click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)
 def spawn(
     ip: str | None,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +21,14 @@ class HandlerGoneError(AppSwitchError):
 def connect(trap: Path) -> ControlClient | None:
     """A connection to a trap handler that answers, and stays while the connection lasts; None: there is none.
 
-    PermissionError when it is another user's.
+    AppSwitchError when it is another user's.
     """
     try:
         client = ControlClient(trap)
     except PermissionError:
-        raise
+        raise AppSwitchError(
+            "not-yours", f"the trap handler at {trap} is another user's", "name your own with --socket"
+        ) from None
     except OSError:
         return None
     try:
@@ -42,6 +46,9 @@ class ControlClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.connect(str(control_socket(trap)))
+            owner = int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little")
+            if os.geteuid() not in (0, owner) and owner != 0:
+                raise PermissionError(errno.EACCES, f"user {owner}'s")
         except OSError:
             self._socket.close()
             raise
@@ -49,18 +56,28 @@ class ControlClient:
     def call(self, name: str, arguments: dict[str, object] | None = None, fds: Sequence[int] = ()) -> Any:
         """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
         line = json.dumps({"call": name, **(arguments or {})}).encode() + b"\n"
-        sent = socket.send_fds(self._socket, [line], list(fds)) if fds else 0
-        self._socket.sendall(line[sent:])
+        try:
+            message = json.loads(self._exchange(line, list(fds)))
+        except ConnectionError:
+            raise _gone() from None
+        if "error" in message:
+            raise AppSwitchError(**message["error"])
+        return message["ok"]
+
+    def _exchange(self, line: bytes, fds: list[int]) -> bytes:
+        try:
+            sent = socket.send_fds(self._socket, [line], fds) if fds else 0
+            if sent < len(line):
+                self._socket.sendall(line[sent:])
+        except BrokenPipeError:
+            pass  # it has closed already, but perhaps said why
         answer = b""
         while not answer.endswith(b"\n"):
             data = self._socket.recv(1 << 16)
             if not data:
-                raise HandlerGoneError("gone", "the trap handler closed the connection", "look at its log")
+                raise _gone()
             answer += data
-        message = json.loads(answer)
-        if "error" in message:
-            raise AppSwitchError(**message["error"])
-        return message["ok"]
+        return answer
 
     def set_timeout(self, seconds: float) -> None:
         """How long an answer may take; TimeoutError after that."""
@@ -69,3 +86,7 @@ class ControlClient:
     def close(self) -> None:
         """Ends the connection."""
         self._socket.close()
+
+
+def _gone() -> HandlerGoneError:
+    return HandlerGoneError("gone", "the trap handler closed the connection", "look at its log")

@@ -9,6 +9,7 @@ import struct
 from pathlib import Path
 
 _PT_INTERP = 3
+_HEAD = 256  # bytes of a file that the kernel looks at, so a script's first line may be as long (execve(2))
 _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
 
 
@@ -21,7 +22,7 @@ def why_untrapped(command: str, path: str | None = None) -> str | None:
         try:
             mode = Path(found).stat().st_mode
             with Path(found).open("rb") as file:
-                head = file.read(64)
+                head = file.read(_HEAD)
                 if head[:2] == b"#!":
                     words = head[2:].split(b"\n")[0].split()
                     found = shutil.which(os.fsdecode(words[0])) if words else None

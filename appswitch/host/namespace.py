@@ -18,6 +18,7 @@ CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 
 DNS_PORT = 53
+IPV6_FREEBIND = 78  # linux/in6.h; the socket module has no name for it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -66,6 +67,8 @@ def open_dns_sockets() -> list[socket.socket]:
         if kind == socket.SOCK_DGRAM:
             if opened.family == socket.AF_INET6:
                 opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+                # Answers come from the name server's address, which is local by its route only, not lo's own.
+                opened.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
             else:
                 opened.setsockopt(socket.IPPROTO_IP, 8, 1)  # IP_PKTINFO
         opened.bind((any_address, DNS_PORT))

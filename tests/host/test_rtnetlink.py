@@ -1,0 +1,128 @@
+"""An app's network namespace: every address is its own, and nothing leads anywhere."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from tests.harness import python_for
+
+PREPARE = """
+import errno, json, socket, sys
+from appswitch.host import namespace, rtnetlink
+namespace.enter_new_namespace()
+"""
+
+
+def inside(code: str) -> object:
+    """What `code` prints, run in a new namespace."""
+    done = subprocess.run([sys.executable, "-c", PREPARE + code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+pytestmark = pytest.mark.root
+
+
+def test_every_address_is_local() -> None:
+    code = """
+rtnetlink.make_everything_local([])
+done = []
+for family, ip in ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET, "127.0.0.53"), (socket.AF_INET6, "2001:db8::1")):
+    with socket.socket(family, socket.SOCK_DGRAM) as server, socket.socket(family, socket.SOCK_DGRAM) as client:
+        server.bind(("" if family == socket.AF_INET else "::", 53))
+        client.connect((ip, 53))
+        client.send(b"x")
+        done.append(server.recv(9).decode())
+print(json.dumps(done))
+"""
+    assert inside(code) == ["x", "x", "x"]
+
+
+def test_los_addresses_are_shown() -> None:
+    """Getifaddrs shows the virtual IP and its alias, ready for use at once."""
+    code = """
+from pyroute2 import IPRoute
+rtnetlink.make_everything_local([])
+rtnetlink.make_everything_local(["10.1.1.1", "fd61:7073:7769::a01:101"])
+with IPRoute() as netlink:
+    addresses = [(each.get("IFA_ADDRESS"), each["prefixlen"], each["flags"] & 0x40) for each in netlink.get_addr()]
+    up = [link.get("IFLA_IFNAME") for link in netlink.get_links() if link["flags"] & 1]
+print(json.dumps([sorted(addresses), up]))
+"""
+    addresses = [["10.1.1.1", 32, 0], ["127.0.0.1", 8, 0], ["::1", 128, 0], ["fd61:7073:7769::a01:101", 128, 0]]
+    assert inside(code) == [addresses, ["lo"]]
+
+
+def test_doing_it_twice_is_fine() -> None:
+    code = """
+for _ in range(3):
+    rtnetlink.make_everything_local(["10.1.1.1", "fd00::1"])
+print(1)
+"""
+    assert inside(code) == 1
+
+
+def test_the_kernels_refusal_is_an_oserror() -> None:
+    code = """
+try:
+    rtnetlink.make_everything_local(["224.0.0.1"])
+except OSError as error:
+    print(json.dumps(error.errno == errno.EINVAL and "rtnetlink" in str(error)))
+else:
+    print(2)
+"""
+    assert inside(code) in (True, 2)
+
+
+def test_dns_sockets_answer_on_every_address_of_both_versions() -> None:
+    code = """
+rtnetlink.make_everything_local([])
+datagrams, listening = namespace.open_dns_sockets()
+done = []
+for family, ip in ((socket.AF_INET, "8.8.8.8"), (socket.AF_INET6, "2001:db8::1")):
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.connect((ip, 53))
+        client.send(b"question")
+        data, control, _, address = datagrams.recvmsg(512, 256)
+        datagrams.sendmsg([data[::-1]], control, 0, address)
+        done.append(client.recv(512).decode())  # a connected socket takes it from the address that was asked only
+    with socket.create_connection((ip, 53)) as client:
+        accepted, _ = listening.accept()
+        done.append(client.getpeername()[0])
+        accepted.close()
+print(json.dumps(done))
+"""
+    assert inside(code) == ["noitseuq", "8.8.8.8", "noitseuq", "2001:db8::1"]
+
+
+def test_nothing_leads_out_of_it() -> None:
+    """A socket of the host's that listens on loopback isn't there."""
+    code = """
+rtnetlink.make_everything_local([])
+with socket.socket() as client:
+    print(client.connect_ex(("127.0.0.1", int(sys.argv[1]))) == errno.ECONNREFUSED)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        command = [sys.executable, "-c", PREPARE + code, str(server.getsockname()[1])]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_an_ordinary_users_files_keep_their_owner() -> None:
+    """A user namespace of one user, who is who they were."""
+    code = """
+import os, tempfile
+with tempfile.TemporaryFile() as file:
+    print(json.dumps([os.getuid(), os.getgid(), os.fstat(file.fileno()).st_uid, os.stat("/").st_uid == os.getuid()]))
+"""
+    python, environment = python_for(65534)
+    done = subprocess.run(
+        [python, "-c", PREPARE + code],
+        capture_output=True, text=True, check=False, user=65534, group=65534, extra_groups=[], env=environment, cwd="/",
+    )  # fmt: skip
+    assert done.stdout, done.stderr
+    assert json.loads(done.stdout)[:3] == [65534, 65534, 65534]

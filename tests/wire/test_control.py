@@ -1,0 +1,100 @@
+"""The control protocol's requests and rows."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import IPv4Address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appswitch.errors import AppSwitchError
+from appswitch.model import App, Listener, Node
+from appswitch.wire import control
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+KNOWN = ["spawn", "ps", "services", "nodes", "resolve", "wait-for"]
+
+
+def decode(**request: object) -> control.Call:
+    return control.decode(json.dumps(request).encode() + b"\n")
+
+
+def test_calls() -> None:
+    assert decode(call="ps") == control.Ps()
+    assert decode(call="resolve", name="web") == control.Resolve("web")
+    assert decode(call="wait-for", services=["db:5432"]) == control.WaitFor(["db:5432"])
+    spawn = decode(call="spawn", name="web", tags=["grp=1"], command=["a", "b"], netns=False, uid=5)
+    assert spawn == control.Spawn(name="web", tags=["grp=1"], command=["a", "b"], netns=False, uid=5)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"\n", b"{}\n", b"[]\n", b"null\n", b"{\n", b'{"call": "ps"\n', b'{"call": 5}\n', b'{"call": "no-such"}\n',
+        b'{"call": "ps", "more": 1}\n', b'{"call": "resolve"}\n', b'{"call": "resolve", "name": null}\n',
+        b'{"call": "spawn", "tags": "grp=1"}\n', b'{"call": "wait-for", "services": [1]}\n', b"\xff\xfe\n",
+        b'{"call": "ps"}\n{"call": "ps"}\n', b"[" * 100000,
+    ],
+)  # fmt: skip
+def test_malformed(line: bytes) -> None:
+    with pytest.raises(AppSwitchError) as error:
+        control.decode(line)
+    assert error.value.reason == "bad-request"
+
+
+@given(st.binary(max_size=200) | st.dictionaries(st.text(), JSON).map(lambda value: json.dumps(value).encode()))
+def test_arbitrary_lines(line: bytes) -> None:
+    with pytest.raises(AppSwitchError):
+        control.decode(line)
+
+
+@given(st.sampled_from(KNOWN), st.dictionaries(st.sampled_from(["name", "ip", "tags", "netns", "services", "x"]), JSON))
+def test_known_calls_with_arbitrary_arguments(call: str, arguments: dict[str, object]) -> None:
+    try:
+        decode(**arguments, call=call)
+    except AppSwitchError as error:
+        assert error.reason == "bad-request"  # noqa: PT017 - either outcome is fine
+
+
+@given(JSON)
+def test_good_answers_are_one_line(value: object) -> None:
+    line = control.encode_ok(value)
+    assert line.endswith(b"\n")
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == {"ok": value}
+
+
+@given(st.text(), st.text(), st.text())
+def test_bad_answers_are_one_line(reason: str, message: str, hint: str) -> None:
+    line = control.encode_error(AppSwitchError(reason, message, hint))
+    assert line.count(b"\n") == 1
+    assert json.loads(line) == {"error": {"reason": reason, "message": message, "hint": hint}}
+
+
+APP = App(id=3, ip=IPv4Address("10.1.1.1"), node="n1", name="web", tags=(("grp", "1"), ("grp", "2")), command=("a",))
+
+
+def test_rows_of_services_have_the_fields_of_the_contract() -> None:
+    row = control.service_row(Listener(id=9, app=APP, family=4, ip=APP.ip, port=80, listening=True))
+    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope"}
+    assert set(row) == wanted
+    del row["real"]
+    assert row == {
+        "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "app": 3, "node": "n1", "tags": ["grp=1", "grp=2"],
+        "medium": "unix", "scope": "public",
+    }  # fmt: skip
+    private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
+    assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
+
+
+def test_other_rows() -> None:
+    assert control.app_row(APP)["tags"] == ["grp=1", "grp=2"]
+    assert control.node_row(Node("n1", gateway=True)) == {"name": "n1", "state": "alive", "gateway": True}
+    row = control.resolve_row("web", "10.1.1.1", 2)
+    assert row == {"name": "web", "fqdn": "web.appswitch.local", "ip": "10.1.1.1", "instances": 2}
