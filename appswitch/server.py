@@ -40,7 +40,7 @@ from appswitch.wire.dns import Zone
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
 LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
-FIRST_APP_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
+FIRST_CALL_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
 
 log = structlog.get_logger()
 
@@ -121,9 +121,8 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 
 async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.CancelScope) -> None:
-    with trio.move_on_after(FIRST_APP_WITHIN):
-        while not apps.table.apps:
-            await apps.changed()
+    with trio.move_on_after(FIRST_CALL_WITHIN):
+        await apps.changed()
     idle = False
     while not idle:
         while apps.table.apps or control.connections:

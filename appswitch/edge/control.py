@@ -52,6 +52,7 @@ class ControlServer:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.apps.note_change()
         try:
             await self._converse(stream)
         except* (trio.BrokenResourceError, OSError) as errors:
