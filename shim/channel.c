@@ -58,6 +58,17 @@ int move_high(int fd) {
     return (int)high;
 }
 
+/* A table of descriptors that grows while there are several threads makes the one that asks wait some 10 ms
+ * (synchronize_rcu in expand_fdtable, fs/file.c). So it grows now, before there are any. */
+__attribute__((constructor)) static void grow_table(void) {
+    for (int fd = 0; fd < 3; fd++) {
+        long high = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD);
+        if (high < 0) continue;
+        sys1(SYS_close, high);
+        return;
+    }
+}
+
 static int open_channel(void) {
     const struct settings *settings = get_settings();
     long fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
