@@ -33,14 +33,14 @@ from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
-from appswitch.host.paths import control_socket
+from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, Node
 from appswitch.wire.dns import Zone
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
 LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
-FIRST_APP_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
+FIRST_CALL_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
 
 log = structlog.get_logger()
 
@@ -121,9 +121,8 @@ async def _stop_on_signal(scope: trio.CancelScope) -> None:
 
 
 async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.CancelScope) -> None:
-    with trio.move_on_after(FIRST_APP_WITHIN):
-        while not apps.table.apps:
-            await apps.changed()
+    with trio.move_on_after(FIRST_CALL_WITHIN):
+        await apps.changed()
     idle = False
     while not idle:
         while apps.table.apps or control.connections:
@@ -140,8 +139,8 @@ def _only_one(trap: Path, patience: float) -> Iterator[None]:
 
     patience: seconds to wait for another trap handler to let go of it.
     """
+    make_directory(trap)
     try:
-        trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise AppSwitchError(

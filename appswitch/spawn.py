@@ -55,10 +55,7 @@ class Options:
 
 def run(options: Options) -> int:
     """Runs the program; returns the exit status: its own, or 128+n. AppSwitchError when it can't be started."""
-    try:
-        trap = paths.trap_socket(options.socket)
-    except ValueError as error:
-        raise AppSwitchError("bad-socket", str(error), "name a shorter one with --socket or APPSWITCH_SOCKET") from None
+    trap = paths.trap_socket(options.socket)
     if not paths.shim_path().exists():
         raise AppSwitchError(
             "no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then"
@@ -191,12 +188,7 @@ def _become(
 
 def _connect_or_start(trap: Path) -> ControlClient:
     """A connection to the trap handler; where there is none, one is started for this user."""
-    try:
-        client = connect(trap)
-    except PermissionError:
-        raise AppSwitchError(
-            "not-yours", f"the trap handler at {trap} is another user's", "name your own with --socket"
-        ) from None
+    client = connect(trap)
     if client is not None:
         return client
     from appswitch.host import background

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=13, help="how often everything is measured (default: 13)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
     parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = 0.1 if arguments.quick else 1.0
@@ -48,10 +49,10 @@ def main() -> None:
     results = list(zip(rows, numbers, strict=True))
     print(report.table(results, [way.name for way in there]))
     print(report.start_up_line(times))
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / time.strftime("%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
+    arguments.results.mkdir(exist_ok=True)
+    path = arguments.results / time.strftime("%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
     path.write_text(json.dumps(report.as_json(results, times, arguments.rounds), indent=1) + "\n")
-    print(f"kept in {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}")
+    print(f"kept in {path}")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,10 @@ static int open_channel(void) {
     } peer = {0, 0, 0};
     socklen_t size = sizeof peer;
     sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    if (settings->is_default && peer.uid != 0 && peer.uid != (unsigned)sys0(SYS_geteuid)) {
+        sys1(SYS_close, fd); /* somebody else was there first, in /tmp */
+        return -ENETDOWN;
+    }
     if (handler_pid != peer.pid) handler_pid = peer.pid;
     return move_high((int)fd);
 }
@@ -121,8 +125,7 @@ static struct process *this_process(void) {
         if (at < 0 && at > -4096) return 0;
         if (sys3(SYS_madvise, at, 4096, MADV_WIPEONFORK) < 0) return 0;
         ((struct process *)at)->pid = pid;
-        if (!__atomic_compare_exchange_n(&page, &process, (struct process *)at, 0, __ATOMIC_ACQ_REL,
-                                         __ATOMIC_ACQUIRE))
+        if (!__atomic_compare_exchange_n(&page, &process, (struct process *)at, 0, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
             sys2(SYS_munmap, at, 4096); /* another thread was first */
         process = __atomic_load_n(&page, __ATOMIC_ACQUIRE);
     }
@@ -139,13 +142,13 @@ static struct process *this_process(void) {
 }
 
 /* Over a connection that is kept. -EAGAIN: no slot is free. */
-static int ask_kept(struct process *process, const struct as_request *request, struct as_reply *reply, struct passed *passed) {
+static int ask_kept(struct process *process, const struct as_request *request, struct as_reply *reply,
+                    struct passed *passed) {
     for (int i = 0; i < SLOTS; i++) {
         struct slot *slot = &process->slots[i];
         int free = 0, error = -ENETDOWN;
         if (!__atomic_compare_exchange_n(&slot->busy, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
-        if (slot->cookie && cookie_of(slot->fd) == slot->cookie)
-            error = exchange(slot->fd, request, reply, passed);
+        if (slot->cookie && cookie_of(slot->fd) == slot->cookie) error = exchange(slot->fd, request, reply, passed);
         if (error == -ENETDOWN) { /* none yet, closed by the program, or the trap handler was restarted */
             if (slot->cookie && cookie_of(slot->fd) == slot->cookie) sys1(SYS_close, slot->fd);
             slot->cookie = 0;

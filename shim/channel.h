@@ -15,7 +15,8 @@ void new_request(struct as_request *request, enum as_op op);
 
 /* Sends `request`, waits for `reply`.
  * 0, or -errno: that of the reply; -ENETDOWN when no trap handler answers; -EMFILE when this process has no room for
- * the first descriptor (then none came). Safe in a signal handler, in any thread, after fork and in a vfork child. Keeps no lock. */
+ * the first descriptor (then none came). Safe in a signal handler, in any thread, after fork and in a vfork child.
+ * Keeps no lock. */
 int ask(struct as_request *request, struct as_reply *reply, struct passed *passed);
 
 /* Closes passed->fd[from] and what follows. */

@@ -19,9 +19,9 @@ extern void *dlsym(void *handle, const char *name) __attribute__((weak));
 
 enum { PATH_SIZE = 4096 };
 
-#define WITH_KEPT_ENVIRONMENT(given, name)       \
-    char name##_preload[AS_PRELOAD_SIZE];        \
-    char *name[kept_environment_size(given)];    \
+#define WITH_KEPT_ENVIRONMENT(given, name)    \
+    char name##_preload[AS_PRELOAD_SIZE];     \
+    char *name[kept_environment_size(given)]; \
     kept_environment(given, name, name##_preload)
 
 static char *const *current_environment(void) {
@@ -118,12 +118,12 @@ static size_t count_arguments(va_list list) {
 }
 
 /* The arguments of an execl kin as argv; `list` is left after the NULL that ends them. */
-#define COLLECT_ARGUMENTS(first, list, argv)                \
-    va_start(list, first);                                  \
-    char *argv[count_arguments(list) + 1];                  \
-    va_end(list);                                           \
-    va_start(list, first);                                  \
-    argv[0] = (char *)first;                                \
+#define COLLECT_ARGUMENTS(first, list, argv) \
+    va_start(list, first);                   \
+    char *argv[count_arguments(list) + 1];   \
+    va_end(list);                            \
+    va_start(list, first);                   \
+    argv[0] = (char *)first;                 \
     for (size_t i = 1; (argv[i] = va_arg(list, char *)); i++)
 
 HOOK int execl(const char *path, const char *arg, ...) {

@@ -17,8 +17,8 @@ enum role {
 struct identity {
     enum role role;
     uint16_t plain_family, plain_port; /* PLAIN: the socket's own name, 0 where there is none; port: not 0 once bound */
-    struct as_listener_name listener; /* LISTENER, ACCEPTED */
-    struct as_client_name client;     /* CLIENT, ACCEPTED */
+    struct as_listener_name listener;  /* LISTENER, ACCEPTED */
+    struct as_client_name client;      /* CLIENT, ACCEPTED */
 };
 
 /* Reads both names of `fd`; `identity->role` is PLAIN for anything that isn't ours, a bad descriptor included. */

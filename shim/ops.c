@@ -156,7 +156,10 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     if (status & O_NONBLOCK) request.flags |= AS_NONBLOCK;
     error = ask_and_replace(fd, &request, status, &kind);
     if (error) return error;
-    if (kind == AS_KERNEL) return sys3(SYS_connect, fd, addr, size);
+    if (kind == AS_KERNEL) { /* the DNS socket in the namespace; dig binds before it connects */
+        if (identity.role == LISTENER && (error = disconnect(fd, &identity, status))) return error;
+        return sys3(SYS_connect, fd, addr, size);
+    }
     if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */
     /* A second connect on a TCP socket that is connecting waits for the outcome (connect(2)). */
     return kind == AS_FD_TCP ? sys3(SYS_connect, fd, addr, size) : 0;

@@ -1,7 +1,7 @@
-/* Host names where there is no namespace (spawn --no-netns, LD_PRELOAD alone): libc's resolver would ask the host's name
- * servers, which know no app. So a name is asked of the trap handler first; if an app has it, libc's own function is
- * called with the address in its place, and makes the result as it always does. In a namespace nothing is done: the DNS
- * socket there answers (DESIGN 3.6).
+/* Host names where there is no namespace (spawn --no-netns, LD_PRELOAD alone): libc's resolver would ask the host's
+ * name servers, which know no app. So a name is asked of the trap handler first; if an app has it, libc's own function
+ * is called with the address in its place, and makes the result as it always does. In a namespace nothing is done: the
+ * DNS socket there answers (DESIGN 3.6).
  */
 #define _GNU_SOURCE
 #include <netdb.h>

@@ -49,15 +49,23 @@ static void read_variable(const char *entry) {
     }
 }
 
-/* /run/appswitch/trap.sock for root, else under XDG_RUNTIME_DIR (DESIGN section 5). */
+/* As appswitch/host/paths.py: /run for root, else under XDG_RUNTIME_DIR, else in /tmp. */
 static void default_socket(const char *runtime_directory) {
-    char *at = settings.socket.sun_path, *end = at + sizeof settings.socket.sun_path;
-    if (sys0(SYS_geteuid) == 0 || !*runtime_directory) {
-        append(at, end, "/run/appswitch/trap.sock");
-    } else {
+    char *at = settings.socket.sun_path, *end = at + sizeof settings.socket.sun_path, digits[12];
+    unsigned user = (unsigned)sys0(SYS_geteuid);
+    int count = 0;
+    settings.is_default = 1;
+    if (user == 0) {
+        at = append(at, end, "/run");
+    } else if (*runtime_directory) {
         at = append(at, end, runtime_directory);
-        append(at, end, "/appswitch/trap.sock");
+    } else {
+        at = append(at, end, "/tmp/appswitch-");
+        do digits[count++] = (char)('0' + user % 10);
+        while (user /= 10);
+        while (count) *at++ = digits[--count];
     }
+    append(at, end, "/appswitch/trap.sock");
 }
 
 /* /proc/self/environ is what this program was started with, whatever it did to `environ` since. */

@@ -10,6 +10,7 @@
 
 struct settings {
     struct sockaddr_un socket;
+    int is_default;               /* the socket's place was not told: its owner is checked */
     int in_namespace;             /* APPSWITCH_APP=netns: spawn gave us a network namespace */
     uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
 };

@@ -5,8 +5,8 @@
  * So: only enums with explicit values, fixed-width types and plain structs, with no implicit padding.
  *
  * One request is one SOCK_SEQPACKET message `struct as_request`; one answer is one message `struct as_reply` with
- * up to AS_MOST_FDS file descriptors (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both ends
- * are on one machine: integers are in its byte order, ports included. Every IP address is 16 bytes; IPv4 is
+ * up to AS_MOST_FDS file descriptors (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both
+ * ends are on one machine: integers are in its byte order, ports included. Every IP address is 16 bytes; IPv4 is
  * v4-mapped (RFC 4291 2.5.5.2).
  */
 #ifndef APPSWITCH_WIRE_H
@@ -19,9 +19,9 @@ enum {
     AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
     AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
     AS_MOST_CAPABILITIES = 8,
-    AS_MOST_FDS = 10,      /* with one reply: the socket, the epoch page, capabilities */
-    AS_SNDBUF = 2097152,   /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
-    AS_BACKLOG = 4096      /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
+    AS_MOST_FDS = 10,    /* with one reply: the socket, the epoch page, capabilities */
+    AS_SNDBUF = 2097152, /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
+    AS_BACKLOG = 4096    /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
 };
 
 enum as_op {
@@ -45,9 +45,9 @@ enum as_flag {
 
 enum as_kind {
     AS_NO_FD = 0,
-    AS_FD_UNIX = 1,   /* connected (or bound) AF_UNIX socket */
-    AS_FD_TCP = 2,    /* TCP socket of the host's namespace, its connect under way */
-    AS_KERNEL = 3     /* not ours: the plain system call answers */
+    AS_FD_UNIX = 1, /* connected (or bound) AF_UNIX socket */
+    AS_FD_TCP = 2,  /* TCP socket of the host's namespace, its connect under way */
+    AS_KERNEL = 3   /* not ours: the plain system call answers */
 };
 
 struct as_addr {
@@ -81,8 +81,8 @@ struct as_reply {
     char text[1024];
 };
 
-/* What AS_CONNECT gives when capabilities were wanted, as text. The descriptors that go along: the connected socket, the
- * epoch page (has_epoch), then an O_PATH descriptor of each listener's socket, in this order. */
+/* What AS_CONNECT gives when capabilities were wanted, as text. The descriptors that go along: the connected socket,
+ * the epoch page (has_epoch), then an O_PATH descriptor of each listener's socket, in this order. */
 struct as_capabilities {
     uint64_t epoch; /* they are good while the epoch page says this */
     uint8_t source_ip[16];
@@ -117,9 +117,9 @@ struct as_listener_name {
  * server read the same name, so both ends agree on who talks to whom (docs/design.md, "The kernel keeps the state").
  */
 struct as_client_name {
-    uint8_t nul; /* 0: an abstract name (unix(7)) */
+    uint8_t nul;    /* 0: an abstract name (unix(7)) */
     uint8_t tag[3]; /* "asc" */
-    uint32_t salt; /* of this trap handler, so that two on one host don't meet */
+    uint32_t salt;  /* of this trap handler, so that two on one host don't meet */
     uint8_t source_ip[16];
     uint8_t dest_ip[16]; /* as the client asked for it */
     uint16_t source_port;

@@ -17,6 +17,7 @@ from typing import Any
 
 from appswitch.host.control_client import ControlClient
 
+APPSWITCH = [sys.executable, "-m", "appswitch"]
 PATIENCE = 30.0  # seconds that anything may take before a test fails
 
 
@@ -158,3 +159,8 @@ def eventually(condition: Any, within: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
+
+
+def open_descriptors() -> int:
+    """How many this process has."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 
 from appswitch import server
-from appswitch.cli.options import socket_option, trap_path
+from appswitch.cli.options import socket_option
 from appswitch.errors import AppSwitchError
+from appswitch.host.paths import trap_socket
 
 
 @click.command()
@@ -43,7 +44,7 @@ def serve(
             raise AppSwitchError("not-yet", f"--{name.replace('_', '-')} isn't there yet in this version")
     server.run(
         server.Settings(
-            trap=trap_path(socket),
+            trap=trap_socket(socket),
             node=node or sockets.gethostname(),
             gateway=gateway,
             state_dir=state_dir,

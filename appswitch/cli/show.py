@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import socket_option, trap_path
+from appswitch.cli.options import socket_option
 from appswitch.errors import AppSwitchError
-from appswitch.host.control_client import ControlClient
+from appswitch.host.control_client import connect
+from appswitch.host.paths import trap_socket
 
 Row = dict[str, Any]
 
@@ -64,17 +65,14 @@ def resolve(name: str, socket: str | None, output: str, no_headers: bool) -> Non
 
 
 def _ask(socket: str | None, call: str, **arguments: object) -> list[Row]:
-    trap = trap_path(socket)
-    try:
-        client = ControlClient(trap)
-    except PermissionError:
-        raise AppSwitchError("not-yours", f"the trap handler at {trap} is another user's") from None
-    except OSError:
+    trap = trap_socket(socket)
+    client = connect(trap)
+    if client is None:
         raise AppSwitchError(
             "no-server",
             f"no trap handler is running at {trap}",
             "start one with `appswitch serve`, or an app with `appswitch spawn`; --socket names another",
-        ) from None
+        )
     try:
         rows: list[Row] = client.call(call, arguments)
     finally:

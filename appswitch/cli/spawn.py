@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from appswitch import spawn as spawning
 from appswitch.cli.main import fail
+from appswitch.cli.options import socket_option
 from appswitch.errors import AppSwitchError
 
 
@@ -21,7 +23,7 @@ from appswitch.errors import AppSwitchError
 @click.option("--tcp", is_flag=True, help="Not yet: TCP between programs of one host, too.")
 @click.option("--exclusive", is_flag=True, help="No other app may bind the same IP and port.")
 @click.option("--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served.")
-@click.option("--socket", metavar="PATH", help="The trap socket (also: APPSWITCH_SOCKET).")
+@socket_option
 @click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)
 def spawn(
     ip: str | None,
@@ -56,6 +58,8 @@ def spawn(
             wait_for=list(wait_for),
             socket=socket,
         )
-        sys.exit(spawning.run(options))
+        status = spawning.run(options)
+        sys.stderr.flush()
+        os._exit(status)  # at once: tearing the interpreter down takes as long as starting it
     except AppSwitchError as error:
         fail(error, spawning.FAILED)

@@ -197,8 +197,9 @@ def _conflict(wanted: Listener, other: Listener) -> bool:
 
 def _candidates(table: ServiceTable, app: App, dest: Address, port: int, inside: bool) -> list[Listener]:
     """The instances that serve (dest, port) for `app`: its own alone if it has one, else its siblings'."""
-    at_port = table.at_port(app.ip if inside else dest, port)
-    serving = [each for each in at_port if each.listening and _serves(each, dest, inside)]
+    bound = [each for each in table.at_port(app.ip if inside else dest, port) if _serves(each, dest, inside)]
+    # One that is only bound may listen already, the word of it still under way: the kernel will say.
+    serving = [each for each in bound if each.listening] or bound
     own = [each for each in serving if each.app.id == app.id]
     return _most_specific(own or serving, dest)
 

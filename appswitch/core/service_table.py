@@ -15,7 +15,7 @@ from attrs import evolve
 
 from appswitch.core import names
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Listener, Tag
+from appswitch.model import Address, App, Listener, Scope, Tag
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -152,9 +152,16 @@ class ServiceTable:
         return self._by_port.get((ip, port), {}).values()
 
     def services(self) -> Iterator[Listener]:
-        """The instances that take connections, in the order of virtual IP and port."""
-        serving = [listener for listener in self.listeners.values() if listener.listening]
-        return iter(sorted(serving, key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id)))
+        """The instances that take connections, in the order of virtual IP and port.
+
+        An app that has several listeners at a port (one for each IP version, say) is one instance.
+        """
+        serving: dict[tuple[int, int, Scope], Listener] = {}
+        for each in self.listeners.values():
+            if each.listening:
+                serving.setdefault((each.app.id, each.port, each.scope), each)
+        order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
+        return iter(order)
 
 
 def _discard(index: dict[Key, dict[int, Value]], key: Key, number: int) -> bool:

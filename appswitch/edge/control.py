@@ -5,8 +5,10 @@ The file system says who may use it: its mode is 0600.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import stat
 from collections.abc import Callable
 
 import structlog
@@ -50,38 +52,40 @@ class ControlServer:
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         self.connections += 1
+        self.apps.note_change()
         try:
-            await self._serve_calls(stream)
+            await self._converse(stream)
+        except* (trio.BrokenResourceError, OSError) as errors:
+            log.debug("control connection broke", error=str(errors.exceptions[0]))
+        except* Exception:  # a fault of ours: this caller's connection ends, the others go on
+            log.exception("control call failed")
         finally:
             self.connections -= 1
             self.apps.note_change()
 
-    async def _serve_calls(self, stream: trio.SocketStream) -> None:
-        connection = stream.socket
-        try:
-            while True:
-                line, fds = await _read_line(connection)
+    async def _converse(self, stream: trio.SocketStream) -> None:
+        while True:
+            line, fds = await _read_line(stream.socket)
+            with contextlib.ExitStack() as passed:
+                for fd in fds:
+                    passed.callback(os.close, fd)
                 if not line:
-                    _close_all(fds)
                     return
                 try:
                     call = control.decode(line)
                 except AppSwitchError as error:
-                    _close_all(fds)
                     await stream.send_all(control.encode_error(error))
                     return
                 if isinstance(call, control.Spawn):
-                    await self._spawn(stream, call, [socket.socket(fileno=fd) for fd in fds])
+                    await self._spawn(stream, call, fds)
                     return
-                _close_all(fds)
-                try:
-                    await stream.send_all(control.encode_ok(await self._answer(call)))
-                except AppSwitchError as error:
-                    await stream.send_all(control.encode_error(error))
-        except (trio.BrokenResourceError, OSError) as error:
-            log.debug("control connection broke", error=str(error))
+            try:
+                answer = control.encode_ok(await self._answer(call, stream))
+            except AppSwitchError as error:
+                answer = control.encode_error(error)
+            await stream.send_all(answer)
 
-    async def _answer(self, call: control.Call) -> object:
+    async def _answer(self, call: control.Call, stream: trio.SocketStream) -> object:
         match call:
             case control.Hello():
                 return None
@@ -94,7 +98,7 @@ class ControlServer:
             case control.Resolve(name=name):
                 return self._resolve(name)
             case control.WaitFor(services=services):
-                await self._wait_for(services)
+                await self._wait_for(services, stream.socket)
                 return None
             case control.Spawn():
                 raise AssertionError("handled by the caller")
@@ -107,10 +111,13 @@ class ControlServer:
         instances = [each for each in self.table.services() if each.app.ip == ip]
         return [control.resolve_row(name, str(ip), len(instances))]
 
-    async def _wait_for(self, services: list[str]) -> None:
+    async def _wait_for(self, services: list[str], connection: trio.socket.SocketType) -> None:
         wanted = [_split_service(text) for text in services]
-        while not all(self._is_served(host, port) for host, port in wanted):
-            await self.apps.changed()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_break_when_closed, connection)
+            while not all(self._is_served(host, port) for host, port in wanted):
+                await self.apps.changed()
+            nursery.cancel_scope.cancel()
 
     def _is_served(self, host: str, port: int) -> bool:
         ip = self.table.resolve(host.removesuffix("." + DOMAIN))
@@ -118,23 +125,23 @@ class ControlServer:
             each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
         )
 
-    async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, passed: list[socket.socket]) -> None:
+    async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, fds: list[int]) -> None:
         """Makes the app, serves its DNS, and keeps it until the connection ends."""
         connection = stream.socket
-        try:
-            app, token = self._new_app(connection, call, passed)
-        except AppSwitchError as error:
-            for each in passed:
-                each.close()
-            await stream.send_all(control.encode_error(error))
-            return
-        log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=app.pid, command=" ".join(app.command)[:80])
-        with self.apps.hold(app):
+        with contextlib.ExitStack() as stack:
+            try:
+                dns_sockets = [stack.enter_context(_dns_socket(fd)) for fd in fds]
+                app, token = self._new_app(connection, call)
+            except AppSwitchError as error:
+                await stream.send_all(control.encode_error(error))
+                return
+            command = " ".join(app.command)[:80]
+            log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=app.pid, command=command)
+            stack.enter_context(self.apps.hold(app))
             async with trio.open_nursery() as nursery:
                 dns = self.dns()
-                for each in passed:
-                    datagrams = each.type == socket.SOCK_DGRAM
-                    nursery.start_soon(dns.serve_udp if datagrams else dns.serve_tcp, each)
+                for each in dns_sockets:
+                    nursery.start_soon(dns.serve_udp if each.type == socket.SOCK_DGRAM else dns.serve_tcp, each)
                 await stream.send_all(
                     control.encode_ok({"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token})
                 )
@@ -143,9 +150,7 @@ class ControlServer:
                 await self.apps.until_ended(app)
                 nursery.cancel_scope.cancel()
 
-    def _new_app(
-        self, connection: trio.socket.SocketType, call: control.Spawn, passed: list[socket.socket]
-    ) -> tuple[App, str]:
+    def _new_app(self, connection: trio.socket.SocketType, call: control.Spawn) -> tuple[App, str]:
         caller = credentials_of(connection)
         if call.netns and caller.netns == self.netns:
             raise AppSwitchError("no-namespace", "spawn called from the host's network namespace", "use --no-netns")
@@ -153,9 +158,6 @@ class ControlServer:
             raise AppSwitchError(
                 "foreign-namespace", "an app without a namespace of its own must be in the trap handler's"
             )
-        for each in passed:
-            if each.family not in (socket.AF_INET, socket.AF_INET6):
-                raise AppSwitchError("bad-request", "the sockets that came along are not for DNS")
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
@@ -174,24 +176,47 @@ class ControlServer:
 
 def _split_service(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example --wait-for db:5432")
     return host.strip("[]").lower(), int(port)
 
 
 async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[int]]:
     """A line and the descriptors that came with it; an empty one at the end or past MAX_LINE."""
-    line, fds = b"", []
-    while not line.endswith(b"\n"):
-        room = socket.CMSG_SPACE(MAX_FDS * 4)
-        data, messages, _, _ = await connection.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
-        for level, kind, body in messages:
-            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                fds += [int.from_bytes(body[at : at + 4], "little") for at in range(0, len(body) - 3, 4)]
-        line += data
-        if not data or len(line) > control.MAX_LINE:
-            return b"", fds
+    line, fds = b"", list[int]()
+    try:
+        while not line.endswith(b"\n"):
+            room = socket.CMSG_SPACE(MAX_FDS * 4)
+            data, messages, _, _ = await connection.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
+            for level, kind, body in messages:
+                if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                    fds += [int.from_bytes(body[at : at + 4], "little") for at in range(0, len(body) - 3, 4)]
+            line += data
+            if not data or len(line) > control.MAX_LINE:
+                return b"", fds
+    except BaseException:
+        for fd in fds:
+            os.close(fd)
+        raise
     return line, fds
+
+
+def _dns_socket(fd: int) -> socket.socket:
+    """A socket of our own from a descriptor that came along. AppSwitchError when it is no socket for DNS."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        raise AppSwitchError("bad-request", "what came along is no socket")
+    passed = socket.socket(fileno=os.dup(fd))
+    listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+    serves = passed.type == socket.SOCK_DGRAM or (passed.type == socket.SOCK_STREAM and listening)
+    if passed.family not in (socket.AF_INET, socket.AF_INET6) or not serves:
+        passed.close()
+        raise AppSwitchError("bad-request", "the sockets that came along are not for DNS")
+    return passed
+
+
+async def _break_when_closed(connection: trio.socket.SocketType) -> None:
+    if not await connection.recv(1, socket.MSG_PEEK):
+        raise trio.BrokenResourceError("the caller has gone")
 
 
 async def _until_closed(connection: trio.socket.SocketType) -> None:
@@ -200,8 +225,3 @@ async def _until_closed(connection: trio.socket.SocketType) -> None:
             pass
     except OSError:
         pass
-
-
-def _close_all(fds: list[int]) -> None:
-    for fd in fds:
-        os.close(fd)

@@ -63,9 +63,12 @@ class Dialer:
             client = self._named_socket(plan, dest, family, listener.family)
             try:
                 client.connect(self._sockets.path(listener.id))
-            except (KeyError, ConnectionRefusedError):
+            except KeyError:
                 client.close()
-                self._gone(listener)
+            except ConnectionRefusedError:
+                client.close()
+                if not self._sockets.alive(listener.id):
+                    self._gone(listener)
             except BlockingIOError:
                 client.close()
                 full = True

@@ -41,7 +41,7 @@ class Upstream:
                 with trio.move_on_after(UPSTREAM_TIMEOUT):
                     reply = await ask(server, own_id + query[2:])
                     return query[:2] + reply[2:]
-            except OSError as error:
+            except (OSError, trio.BrokenResourceError) as error:
                 log.debug("name server failed", server=server[0], error=str(error))
         return None
 
@@ -109,17 +109,19 @@ class DnsServer:
     async def _serve_stream(self, stream: trio.SocketStream) -> None:
         try:
             while True:
+                query = None
                 with trio.move_on_after(IDLE):
                     query = await _read_message(stream)
-                    if query is None:
-                        return
-                    async with self._room:
-                        reply = await self._answer(query, udp=False)
-                    if reply is None:
-                        return
+                if query is None:
+                    return
+                async with self._room:
+                    reply = await self._answer(query, udp=False)
+                if reply is None:
+                    return
+                with trio.move_on_after(IDLE) as sending:
                     await stream.send_all(len(reply).to_bytes(2, "big") + reply)
-                    continue
-                return
+                if sending.cancelled_caught:
+                    return
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             return
 

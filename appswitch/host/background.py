@@ -10,6 +10,7 @@ from pathlib import Path
 
 from appswitch.errors import AppSwitchError
 from appswitch.host.control_client import ControlClient, connect
+from appswitch.host.paths import make_directory
 
 
 def start_server(trap: Path) -> ControlClient:
@@ -17,14 +18,8 @@ def start_server(trap: Path) -> ControlClient:
 
     It goes when its last app has gone. AppSwitchError with the end of its log when it doesn't start.
     """
-    try:
-        trap.parent.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        lock = trap.with_name(trap.name + ".start").open("w")
-    except OSError as error:
-        raise AppSwitchError(
-            "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
-        ) from None
-    with lock:
+    make_directory(trap)
+    with trap.with_name(trap.name + ".start").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = connect(trap)
         if client is not None:

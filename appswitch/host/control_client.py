@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +21,14 @@ class HandlerGoneError(AppSwitchError):
 def connect(trap: Path) -> ControlClient | None:
     """A connection to a trap handler that answers, and stays while the connection lasts; None: there is none.
 
-    PermissionError when it is another user's.
+    AppSwitchError when it is another user's.
     """
     try:
         client = ControlClient(trap)
     except PermissionError:
-        raise
+        raise AppSwitchError(
+            "not-yours", f"the trap handler at {trap} is another user's", "name your own with --socket"
+        ) from None
     except OSError:
         return None
     try:
@@ -42,6 +46,9 @@ class ControlClient:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             self._socket.connect(str(control_socket(trap)))
+            owner = int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)[4:8], "little")
+            if os.geteuid() not in (0, owner) and owner != 0:
+                raise PermissionError(errno.EACCES, f"user {owner}'s")
         except OSError:
             self._socket.close()
             raise

@@ -33,6 +33,8 @@ def enter_new_namespace() -> None:
     if uid == 0 and _unshare(CLONE_NEWNET) == 0:
         return
     error = _unshare(CLONE_NEWUSER | CLONE_NEWNET)
+    if error == errno.ENOSPC:
+        raise NamespaceForbidden("no more network namespaces may be made (/proc/sys/user/max_net_namespaces)")
     if error:
         raise NamespaceForbidden(f"the kernel forbids network namespaces for user {uid}: {os.strerror(error)}")
     try:

@@ -5,20 +5,40 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from appswitch.errors import AppSwitchError
+
 SUN_PATH = 108  # bytes of a Unix socket's path (unix(7))
 
 
 def trap_socket(given: str | None = None) -> Path:
-    """The trap socket: as given, else APPSWITCH_SOCKET, else the user's own. ValueError when it is too long."""
+    """The trap socket: as given, else APPSWITCH_SOCKET, else the user's own. AppSwitchError when it is too long."""
     path = Path(given or os.environ.get("APPSWITCH_SOCKET") or _default()).absolute()
     if len(os.fsencode(control_socket(path))) >= SUN_PATH:
-        raise ValueError(f"the socket's path is too long ({SUN_PATH - 9} bytes at most): {path}")
+        reason = f"the socket's path is too long ({SUN_PATH - 9} bytes at most): {path}"
+        raise AppSwitchError("bad-socket", reason, "name a shorter one with --socket or APPSWITCH_SOCKET")
     return path
 
 
 def control_socket(trap: Path) -> Path:
     """The control socket stands beside the trap socket."""
     return trap.with_name(trap.name + ".control")
+
+
+def make_directory(trap: Path) -> None:
+    """Makes the directory of the trap socket. AppSwitchError when it can't be used, or is another user's.
+
+    The default without XDG_RUNTIME_DIR is in /tmp, where anybody may have made it first.
+    """
+    directory = trap.parent
+    try:
+        directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
+    except OSError as error:
+        reason, hint = f"{directory} can't be used: {error.strerror}", "name another place with --socket"
+        raise AppSwitchError("no-directory", reason, hint) from None
+    if owner not in (0, os.geteuid()):
+        reason, hint = f"{directory} is user {owner}'s", "set XDG_RUNTIME_DIR, or name another place with --socket"
+        raise AppSwitchError("not-yours", reason, hint)
 
 
 def _default() -> str:

@@ -334,8 +334,19 @@ def test_nothing_there_is_refused(world: World) -> None:
         assert refused(world.connect(client, dest), errno.ECONNREFUSED)
     bound = world.bind(server, "0.0.0.0")
     assert isinstance(bound, Listener)
-    assert refused(world.connect(client, OTHER_V4), errno.ECONNREFUSED)  # bound, but it doesn't listen
-    assert refused(world.connect(client, OTHER_V4, gateway=True), errno.ECONNREFUSED)
+    # Bound, and perhaps it listens already: that is for the kernel to say, on this host, gateway or not.
+    for gateway in (False, True):
+        plan = world.connect(client, OTHER_V4, gateway=gateway)
+        assert isinstance(plan, Local)
+        assert plan.candidates == (bound,)
+
+
+def test_one_that_listens_is_preferred_to_one_that_is_only_bound(world: World) -> None:
+    server, sibling = world.app(), world.app()
+    world.bind(server, "0.0.0.0")
+    listener = world.serve(sibling, "0.0.0.0")
+    for app in (server, sibling, world.app(OTHER_V4)):
+        assert world.reached(app, V4) == {listener.id}
 
 
 def test_a_listener_on_loopback_is_seen_by_siblings_only(world: World) -> None:
@@ -529,7 +540,7 @@ def test_a_plan_is_always_one_that_can_be_carried_out(
     where = world.connect(apps[V4], dest, turn=turn)
     if isinstance(where, Local):
         assert where.candidates
-        assert all(world.table.listeners[each.id].listening for each in where.candidates)
+        assert len({world.table.listeners[each.id].listening for each in where.candidates}) == 1
         assert len({each.id for each in where.candidates}) == len(where.candidates)
         assert all(dest.version in each.versions for each in where.candidates)
     else:

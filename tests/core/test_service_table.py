@@ -136,7 +136,12 @@ class TableAgainstLists(RuleBasedStateMachine):
         assert set(self.table.apps.values()) == set(self.live)
         assert set(self.table.listeners) == {each.id for each in self.bound}
         served = list(self.table.services())
-        assert {each.id for each in served} == {each.id for each in self.bound if each.id in self.listening}
+        listening = [each for each in self.bound if each.id in self.listening]
+        instances = {(each.app.id, each.port, each.scope) for each in listening}
+        assert {each.id for each in served} <= {each.id for each in listening}
+        assert sorted((each.app.id, each.port, each.scope.value) for each in served) == sorted(
+            (app_id, port, scope.value) for app_id, port, scope in instances
+        )
         keys = [(each.app.ip.version, each.app.ip.packed, each.port) for each in served]
         assert keys == sorted(keys)
         for ip in {app.ip for app in self.live} | set(IPS):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from appswitch.errors import AppSwitchError
 from appswitch.host import paths
 
 
@@ -60,7 +61,7 @@ def test_both_sockets_fit_or_it_says_so(tmp_path: Path) -> None:
         text = "/tmp/" + "ä" * size
         try:
             path = paths.trap_socket(text)
-        except ValueError as error:
+        except AppSwitchError as error:
             assert text in str(error)  # noqa: PT017 - the first that is too long
             break
         longest = path

@@ -48,7 +48,8 @@ def cases_of(program: str) -> list[str]:
 def every_case(program: str, *worlds: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Runs a test with each case of `program` in each of `worlds`; it takes `outcome`."""
     marked = [
-        pytest.param(world, marks=pytest.mark.program(COMPILERS[world])) for world in worlds or ("plain", "trapped", "musl")
+        pytest.param(world, marks=pytest.mark.program(COMPILERS[world]))
+        for world in worlds or ("plain", "trapped", "musl")
     ]
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:

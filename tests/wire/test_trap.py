@@ -148,7 +148,7 @@ def test_one_frame_leaves_nothing_for_the_next() -> None:
 @given(st.integers(0, 4095), st.integers(0, 3), st.binary(min_size=16, max_size=16), st.text(max_size=100))
 def test_replies(error: int, kind: int, token: bytes, text: str) -> None:
     reply = ffi.new("struct as_reply *")
-    data = trap.encode_reply(error, kind, token, text)
+    data = trap.encode_reply(error, kind, token, text.encode())
     ffi.memmove(reply, data, len(data))
     assert (reply.magic, reply.error, reply.kind, reply.zero) == (lib.AS_MAGIC, error, kind, 0)
     assert bytes(reply.token) == token
@@ -158,4 +158,4 @@ def test_replies(error: int, kind: int, token: bytes, text: str) -> None:
 
 @given(st.text(min_size=300, max_size=3000))
 def test_a_reply_is_never_longer_than_the_shims_buffer(text: str) -> None:
-    assert len(trap.encode_reply(text=text)) <= ffi.sizeof("struct as_reply")
+    assert len(trap.encode_reply(text=text.encode())) <= ffi.sizeof("struct as_reply")

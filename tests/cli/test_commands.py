@@ -1,0 +1,223 @@
+"""The command line, as a contract (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from appswitch.host.paths import shim_path
+from tests.harness import Switch
+
+COMMANDS = ["serve", "spawn", "ps", "services", "nodes", "resolve"]
+PLANNED = ["connections", "why", "observe", "doctor", "compose"]
+LISTS = [["ps"], ["services"], ["nodes"], ["resolve", "web"]]
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Switch:
+    """Without a trap handler."""
+    return Switch(tmp_path)
+
+
+def failed(switch: Switch, *arguments: str, status: int) -> str:
+    """What a command says that fails with this exit status: on stderr alone, and never a traceback."""
+    done = switch.command(*arguments, check=False)
+    assert done.returncode == status, done
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_help_names_every_command(cli: Switch) -> None:
+    text = cli.command("--help").stdout
+    assert text == cli.command("-h").stdout
+    for command in COMMANDS:
+        assert f"\n  {command} " in text
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (
+            "serve",
+            "--node --bind --join --gateway --policy --key-file --socket --state-dir --http --dns-upstream",
+        ),
+        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --socket"),
+        ("ps", "-o --json --no-headers --socket"),
+        ("services", "-o --json --no-headers --socket"),
+        ("nodes", "-o --json --no-headers --socket"),
+        ("resolve", "-o --json --no-headers --socket"),
+    ],
+)
+def test_help_names_every_flag(cli: Switch, command: str, flags: str) -> None:
+    text = cli.command(command, "--help").stdout
+    assert [flag for flag in flags.split() if f"{flag} " not in text and f"{flag}\n" not in text] == []
+    assert "--ready-fd" not in text
+
+
+def test_version(cli: Switch) -> None:
+    assert cli.command("--version").stdout.startswith("appswitch, version ")
+
+
+def test_shim_path(cli: Switch) -> None:
+    printed = cli.command("--shim-path").stdout
+    assert printed == f"{shim_path()}\n"
+    assert Path(printed.strip()).is_file()
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["ps", "--no-such-flag"], ["resolve"], ["ps", "-o", "xml"],
+                                       ["spawn"], ["spawn", "--no-such-flag", "true"], ["ps", "more"]])  # fmt: skip
+def test_usage_errors(cli: Switch, arguments: list[str]) -> None:
+    assert "Usage: appswitch" in failed(cli, *arguments, status=2)
+
+
+@pytest.mark.parametrize("command", PLANNED)
+def test_planned_commands_say_so(cli: Switch, command: str) -> None:
+    said = failed(cli, command, "web", status=1)
+    assert command in said
+    assert "yet" in said
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("--bind", "10.0.0.1"), ("--join", "host"), ("--policy", "f"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
+)
+def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, value: str) -> None:
+    said = failed(cli, "serve", flag, value, status=1)
+    assert flag in said
+    assert "yet" in said
+    assert not cli.trap.exists()
+
+
+@pytest.mark.parametrize("flags", [["--expose", "80"], ["--tcp"]])
+def test_flags_of_spawn_that_are_not_there_yet_say_so(cli: Switch, flags: list[str]) -> None:
+    said = failed(cli, "spawn", *flags, "true", status=125)
+    assert flags[0] in said
+    assert "yet" in said
+    assert not cli.trap.exists()  # nothing was started for it
+
+
+@pytest.mark.parametrize("arguments", LISTS)
+def test_no_server(cli: Switch, arguments: list[str]) -> None:
+    said = failed(cli, *arguments, status=1)
+    assert str(cli.trap) in said
+    assert "hint: start one with" in said
+
+
+def test_the_socket_flag_goes_before_the_environment(cli: Switch, tmp_path: Path) -> None:
+    assert f"{tmp_path}/other.sock" in failed(cli, "ps", "--socket", f"{tmp_path}/other.sock", status=1)
+
+
+def test_a_socket_path_that_is_too_long(cli: Switch) -> None:
+    for arguments in (["ps"], ["serve"]):
+        assert "too long" in failed(cli, *arguments, "--socket", "/" + "x" * 200, status=1)
+    said = failed(cli, "spawn", "--socket", "/" + "x" * 200, "true", status=125)
+    assert "too long" in said
+    assert "hint: " in said
+
+
+@pytest.mark.root
+def test_another_users_server(switch: Switch) -> None:
+    other = Switch(switch.directory, user=65534)
+    for arguments, status in ((["ps"], 1), (["spawn", "true"], 125)):
+        said = failed(other, *arguments, status=status)
+        assert "another user's" in said
+
+
+def test_lists_of_a_server(switch: Switch) -> None:
+    """As a table, wide, as JSON, and without headers."""
+    code = "import socket; s = socket.create_server(('', 8000)); s.accept()"
+    web = ("--name", "web", "--ip", "10.1.1.1", "--tag", "grp=1", "--tag", "grp=2")
+    process = switch.spawn(*web, sys.executable, "-c", code)
+    switch.wait_for("web:8000")
+
+    (app,) = switch.rows("ps")
+    assert (app["name"], app["ip"], app["tags"], app["pid"]) == ("web", "10.1.1.1", ["grp=1", "grp=2"], process.pid)
+    assert app["command"] == [sys.executable, "-c", code]
+    (service,) = switch.rows("services")
+    assert set(service) == {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope"}
+    assert (service["name"], service["port"], service["node"], service["app"]) == ("web", 8000, "n1", app["id"])
+    assert switch.rows("nodes") == [{"name": "n1", "state": "alive", "gateway": False}]
+    (name,) = switch.rows("resolve", "web")
+    assert (name["ip"], name["instances"]) == ("10.1.1.1", 1)
+    assert json.loads(switch.command("services", "-o", "json").stdout) == [service]
+
+    head, line = switch.command("services").stdout.splitlines()
+    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "TAGS", "MEDIUM", "SCOPE"]
+    assert line.split() == ["web", "10.1.1.1", "8000", "tcp", str(app["id"]), "grp=1", "grp=2", "unix", "public"]
+    assert head.index("PORT") == line.index("8000")  # columns stand under their heads
+    assert switch.command("services", "--no-headers").stdout.split() == line.split()
+    head, line = switch.command("services", "-o", "wide").stdout.splitlines()
+    assert {"NODE", "REAL"} <= set(head.split())
+    assert "n1" in line.split()
+
+    said = failed(switch, "resolve", "nothing", status=1)
+    assert "'nothing'" in said
+    assert "hint: " in said
+
+
+def test_empty_lists(switch: Switch) -> None:
+    for command in ("ps", "services"):
+        assert switch.rows(command) == []
+        for output in ("table", "wide"):
+            assert len(switch.command(command, "-o", output).stdout.splitlines()) == 1
+            assert switch.command(command, "-o", output, "--no-headers").stdout == ""
+
+
+def test_a_reader_that_goes_is_no_error(switch: Switch) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = switch.command("ps", capture_output=False, stdout=write_end, stderr=subprocess.PIPE, check=False)
+    os.close(write_end)
+    assert "Traceback" not in done.stderr
+    assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "reason"),
+    [
+        (["--ip", "127.0.0.1"], "127.0.0.1 can't be a virtual IP"),
+        (["--ip", "nonsense"], "'nonsense' is not an IP address"),
+        (["--name", "a b"], "'a b' can't be an app's name"),
+        (["--name", "localhost"], "reserved"),
+        (["--tag", "x"], "'x' is not a tag"),
+        (["--wait-for", "x"], "'x' is not NAME:PORT"),
+        (["--user", "no-such-user"], "'no-such-user'"),
+    ],
+)
+def test_what_spawn_can_t_do(switch: Switch, flags: list[str], reason: str) -> None:
+    said = failed(switch, "spawn", *flags, "true", status=125)
+    assert said.startswith("appswitch: ")
+    assert reason in said
+    assert "hint: " in said or flags[0] == "--user"
+
+
+def test_a_name_that_stands_for_another_address(switch: Switch) -> None:
+    switch.spawn("--name", "web", "--ip", "10.1.1.1", "sh", "-c", "echo ready; exec sleep 99", stdout=subprocess.PIPE)
+    process = switch._started[-1]
+    assert process.stdout
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+    said = failed(switch, "spawn", "--name", "web", "--ip", "10.1.1.2", "true", status=125)
+    assert "10.1.1.1" in said
+    assert "hint: use --ip 10.1.1.1" in said
+
+
+def test_spawn_takes_the_programs_flags_for_its_own_alone(switch: Switch) -> None:
+    """With and without `--`."""
+    for dashes in ([], ["--"]):
+        done = switch.run("--name", "x", *dashes, "echo", "--name", "-h", "--", "--json")
+        assert done.stdout == "--name -h -- --json\n"
+
+
+def test_spawns_imports_are_few() -> None:
+    """Start-up matters: it imports neither trio nor what needs it."""
+    code = "import sys, appswitch.cli.main, appswitch.cli.spawn, appswitch.host.namespace, appswitch.host.rtnetlink\n"
+    code += "print([name for name in ('trio', 'rich', 'attrs', 'attr', 'structlog', 'dns', 'msgspec', 'pyroute2', "
+    code += "'asyncio', 'appswitch._wire') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,111 @@
+"""Names, as programs ask for them, with /etc/resolv.conf as it is."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from tests.harness import Switch, running_switch
+
+PYTHON = sys.executable
+
+
+@contextmanager
+def fake_upstream() -> Iterator[int]:
+    """A name server on loopback that knows example.com; the port."""
+    import socket
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            while (query := server.recvfrom(4096))[0]:
+                reply = dns.message.make_response(dns.message.from_wire(query[0]))
+                if reply.question[0].name.to_text() == "example.com.":
+                    reply.answer.append(dns.rrset.from_text("example.com.", 60, "IN", "A", "192.0.2.9"))
+                else:
+                    reply.set_rcode(dns.rcode.NXDOMAIN)
+                server.sendto(reply.to_wire(), query[1])
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.sendto(b"", server.getsockname())
+            thread.join()
+
+
+@pytest.fixture
+def named() -> Iterator[Switch]:
+    """Two apps with names, and an upstream."""
+    with fake_upstream() as port, running_switch("--dns-upstream", f"127.0.0.1:{port}") as switch:
+        for name, ip in (("web", "10.9.9.1"), ("six", "fd00::6")):
+            switch.spawn("--name", name, "--ip", ip, PYTHON, "-m", "http.server", "8000", "--bind", ip)
+            switch.wait_for(f"{name}:8000")
+        yield switch
+
+
+@pytest.mark.program("dig")
+def test_dig(named: Switch) -> None:
+    def dig(*arguments: str) -> str:
+        return named.run("dig", "+tries=1", *arguments).stdout
+
+    assert dig("+short", "web") == "10.9.9.1\n"
+    assert dig("+short", "WEB.appswitch.local") == "10.9.9.1\n"
+    assert dig("+short", "+tcp", "web") == "10.9.9.1\n"
+    assert dig("+short", "six", "AAAA") == "fd00::6\n"
+    assert dig("+short", "-x", "10.9.9.1") == "web.appswitch.local.\n"
+    assert dig("+short", "-x", "fd00::6") == "six.appswitch.local.\n"
+    for arguments, status in ((["web", "AAAA"], "NOERROR"), (["nothing.appswitch.local"], "NXDOMAIN")):
+        answer = dig(*arguments)
+        assert f"status: {status}" in answer
+        assert "ANSWER: 0" in answer
+    assert dig("+short", "example.com") == "192.0.2.9\n"
+    assert dig("+short", "@192.0.2.53", "web") == "10.9.9.1\n", "whatever server is asked, also by IPv6:"
+    assert dig("+short", "@2001:db8::53", "web") == "10.9.9.1\n"
+    assert "status: NXDOMAIN" in dig("other.example")
+
+
+GLIBC = """
+import socket, sys
+print(socket.getaddrinfo(sys.argv[1], 8000, type=socket.SOCK_STREAM)[0][4][0])
+print(socket.getnameinfo((sys.argv[2], 8000), socket.NI_NUMERICSERV)[0])
+socket.create_connection((sys.argv[1], 8000), timeout=20)
+try:
+    socket.getaddrinfo("nothing.appswitch.local", 1)
+except socket.gaierror as error:
+    print(error.errno == socket.EAI_NONAME)
+"""
+
+
+@pytest.mark.parametrize(("name", "ip"), [("web", "10.9.9.1"), ("six", "fd00::6")])
+def test_glibc(named: Switch, name: str, ip: str) -> None:
+    done = named.run(PYTHON, "-c", GLIBC, name, ip)
+    assert done.stdout == f"{ip}\n{name}.appswitch.local\nTrue\n"
+
+
+@pytest.mark.parametrize(("name", "ip"), [("web", "10.9.9.1"), ("six", "fd00::6")])
+def test_without_a_namespace(named: Switch, name: str, ip: str) -> None:
+    code = "import socket, sys; print(socket.create_connection((sys.argv[1], 8000), timeout=20).getpeername()[0])"
+    assert named.run("--no-netns", PYTHON, "-c", code, name).stdout == f"{ip}\n"
+
+
+def test_names_go_with_their_apps(named: Switch) -> None:
+    assert named.rows("resolve", "web") == [
+        {"name": "web", "fqdn": "web.appswitch.local", "ip": "10.9.9.1", "instances": 1}
+    ]
+    taken = named.command("spawn", "--name", "web", "--ip", "10.9.9.2", "true", check=False)
+    assert taken.returncode == 125
+    assert "stands for 10.9.9.1 already" in taken.stderr
+    assert "hint:" in taken.stderr
+    unknown = named.command("resolve", "nothing", check=False)
+    assert unknown.returncode == 1
+    assert "no app is named 'nothing'" in unknown.stderr
