@@ -73,6 +73,7 @@ int family_of(const struct identity *identity) {
 
 int read_sockaddr(const struct sockaddr *addr, socklen_t size, struct as_addr *out) {
     memset(out, 0, sizeof *out);
+    if (size > sizeof(struct sockaddr_storage)) return -EINVAL; /* move_addr_to_kernel in net/socket.c */
     if (addr->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
         if (size < 24) return -EINVAL; /* SIN6_LEN_RFC2133: the kernel does without the scope */

@@ -1,13 +1,17 @@
 /* How it works. A TCP option on a Unix socket is put to a scratch TCP socket: the kernel checks it, and its default is
  * the kernel's. What was set is remembered by the socket's cookie, which dup, fork and SCM_RIGHTS keep and the kernel
- * never uses again, so nothing has to be told when a descriptor closes: old records are overwritten when their place
- * is needed. Only options with an int value, the ones below, are remembered; others are checked and forgotten.
+ * never uses again, so nothing has to be told when a descriptor closes: the records of closed sockets, else old ones,
+ * are overwritten when their place is needed. A listener's record goes by its id, so that the sockets accepted from it,
+ * which have the id in their name, inherit its options (accept in tcp(7)). Only the congestion control's name and the
+ * options below, with an int value, are remembered; others are checked and forgotten.
  */
+#define _GNU_SOURCE
 #include "options.h"
 
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 
 #include "sys.h"
 
@@ -49,10 +53,15 @@ static const struct {
 static const short native[NATIVE] = {SO_REUSEADDR, SO_KEEPALIVE, SO_OOBINLINE, SO_PRIORITY, SO_TIMESTAMP,
                                      SO_LINGER,    SO_RCVTIMEO,  SO_SNDTIMEO,  SO_BUSY_POLL};
 
+enum { CONGESTION_SIZE = 16 /* TCP_CA_NAME_MAX */, CONGESTION = 1u << 31 };
+
 struct record {
+    uint64_t key; /* 0: free */
     uint64_t cookie;
-    uint32_t set; /* bit i: values[i] is meant */
+    int fd;       /* had the cookie when something was set last */
+    uint32_t set; /* bit i: values[i] is meant; CONGESTION */
     int values[OPTIONS];
+    char congestion[CONGESTION_SIZE];
 };
 
 static struct record records[RECORDS];
@@ -65,23 +74,46 @@ static uint64_t cookie_of(int fd) {
     return cookie;
 }
 
-/* The record of `cookie`; where there is none, one taken for it (`take`) or 0. */
-static struct record *find_record(uint64_t cookie, int take) {
-    size_t start = (size_t)(cookie * 0x9e3779b97f4a7c15u >> 32);
+static uint64_t listener_key(const struct identity *identity) {
+    return identity->listener.id | 1ull << 63; /* no cookie gets that far */
+}
+
+static uint64_t key_of(int fd, const struct identity *identity) {
+    return identity->role == LISTENER ? listener_key(identity) : cookie_of(fd);
+}
+
+static size_t place_of(uint64_t key, size_t probe) {
+    return ((size_t)(key * 0x9e3779b97f4a7c15u >> 32) + probe) % RECORDS;
+}
+
+static const struct record *find_record(uint64_t key) {
     for (size_t i = 0; i < PROBES; i++) {
-        struct record *record = &records[(start + i) % RECORDS];
-        if (__atomic_load_n(&record->cookie, __ATOMIC_ACQUIRE) == cookie) return record;
+        const struct record *record = &records[place_of(key, i)];
+        if (__atomic_load_n(&record->key, __ATOMIC_ACQUIRE) == key) return record;
     }
-    if (!take) return 0;
-    struct record *oldest = &records[start % RECORDS];
-    for (size_t i = 1; i < PROBES; i++) {
-        struct record *record = &records[(start + i) % RECORDS];
-        if (record->cookie < oldest->cookie) oldest = record; /* cookies grow with time; 0 is a free place */
+    return 0;
+}
+
+/* The record of `key`, or a place for it: a free one, that of a closed socket, else the oldest (cookies grow with
+ * time). fd: the number that the socket with `cookie` has, or is about to get. */
+static struct record *take_record(uint64_t key, uint64_t cookie, int fd) {
+    struct record *taken = (struct record *)find_record(key);
+    if (!taken) {
+        taken = &records[place_of(key, 0)];
+        for (size_t i = 0; i < PROBES; i++) {
+            struct record *record = &records[place_of(key, i)];
+            if (record->cookie < taken->cookie) taken = record;
+            if (record->key && cookie_of(record->fd) == record->cookie) continue;
+            taken = record;
+            break;
+        }
+        taken->key = 0;
+        taken->set = 0;
+        __atomic_store_n(&taken->key, key, __ATOMIC_RELEASE);
     }
-    oldest->cookie = 0;
-    oldest->set = 0;
-    __atomic_store_n(&oldest->cookie, cookie, __ATOMIC_RELEASE);
-    return oldest;
+    taken->cookie = cookie;
+    taken->fd = fd;
+    return taken;
 }
 
 void note_new_socket(int fd) {
@@ -103,7 +135,7 @@ static int index_of(int level, int name) {
 }
 
 void carry_options(int fd, int target) {
-    char space[16];
+    char space[CONGESTION_SIZE] = {0};
     if (is_as_made(fd)) return;
     for (int i = 0; i < NATIVE; i++) {
         socklen_t size = sizeof space;
@@ -112,17 +144,19 @@ void carry_options(int fd, int target) {
         for (socklen_t k = 0; k < size; k++) was_set |= space[k];
         if (was_set) sys5(SYS_setsockopt, target, SOL_SOCKET, native[i], space, size);
     }
-    struct record *from = find_record(cookie_of(fd), 0), *to = 0;
-    struct identity of_target;
+    struct identity of_source, of_target;
+    identify(fd, &of_source);
     identify(target, &of_target);
-    if (of_target.role != PLAIN) to = find_record(cookie_of(target), 1);
+    const struct record *from = of_source.role != PLAIN ? find_record(key_of(fd, &of_source)) : 0;
+    struct record *to = 0;
+    if (of_target.role != PLAIN) to = take_record(key_of(target, &of_target), cookie_of(target), fd);
     for (int i = 0; i < OPTIONS; i++) {
         int value = 0, before = 0;
         socklen_t size = sizeof value;
-        if (sys5(SYS_getsockopt, fd, options[i].level, options[i].name, &value, &size) < 0) {
-            if (!from || !(from->set >> i & 1)) continue;
+        if (from && from->set >> i & 1)
             value = from->values[i];
-        }
+        else if (sys5(SYS_getsockopt, fd, options[i].level, options[i].name, &value, &size) < 0)
+            continue;
         if (to) {
             to->values[i] = value;
             to->set |= 1u << i;
@@ -130,6 +164,17 @@ void carry_options(int fd, int target) {
                    value != before) {
             sys5(SYS_setsockopt, target, options[i].level, options[i].name, &value, sizeof value);
         }
+    }
+    socklen_t size = sizeof space;
+    if (from && from->set & CONGESTION)
+        memcpy(space, from->congestion, sizeof space);
+    else if (sys5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_CONGESTION, space, &size) < 0)
+        return;
+    if (to) {
+        memcpy(to->congestion, space, sizeof space);
+        to->set |= CONGESTION;
+    } else {
+        sys5(SYS_setsockopt, target, IPPROTO_TCP, TCP_CONGESTION, space, sizeof space);
     }
 }
 
@@ -139,6 +184,7 @@ static long scratch_socket(const struct identity *identity) {
 
 /* getsockopt's way to give a value: cut to the program's size. */
 static long give(const void *from, socklen_t full, void *value, socklen_t *size) {
+    if ((int)*size < 0) return -EINVAL;
     if (*size < full) full = *size;
     memcpy(value, from, full);
     *size = full;
@@ -146,11 +192,32 @@ static long give(const void *from, socklen_t full, void *value, socklen_t *size)
 }
 
 static long state_of(int fd, const struct identity *identity) {
-    if (identity->role != LISTENER) return TCP_ESTABLISHED;
     int listening = 0;
+    if (identity->role != LISTENER) {
+        struct pollfd each = {fd, POLLRDHUP, 0};
+        struct timespec at_once = {0, 0};
+        sys5(SYS_ppoll, &each, 1, &at_once, 0, 0);
+        return each.revents ? TCP_CLOSE_WAIT : TCP_ESTABLISHED; /* the other end has closed, or not */
+    }
     socklen_t size = sizeof listening;
     sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size);
     return listening ? TCP_LISTEN : TCP_CLOSE;
+}
+
+/* As bind leaves it (inet6_bind in net/ipv6/af_inet6.c): an address that is neither any nor v4-mapped sets it. */
+static int is_v6only(const struct identity *identity) {
+    static const uint8_t any[16], mapped[12] = {[10] = 0xff, [11] = 0xff};
+    const uint8_t *ip = identity->listener.ip;
+    if (identity->role == CLIENT) return 0;
+    return identity->listener.v6only || (memcmp(ip, any, sizeof any) && memcmp(ip, mapped, sizeof mapped));
+}
+
+/* The record that has `bit`: the socket's own, else that of the listener that accepted it; 0: none. */
+static const struct record *find_set(int fd, const struct identity *identity, uint32_t bit) {
+    const struct record *record = find_record(key_of(fd, identity));
+    if (record && record->set & bit) return record;
+    record = identity->role == ACCEPTED ? find_record(listener_key(identity)) : 0;
+    return record && record->set & bit ? record : 0;
 }
 
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size) {
@@ -166,13 +233,15 @@ long get_tcp_option(int fd, const struct identity *identity, int level, int name
         } nobody = {0, -1u, -1u};
         return give(&nobody, sizeof nobody, value, size);
     }
-    int i = index_of(level, name);
-    struct record *record = i < 0 ? 0 : find_record(cookie_of(fd), 0);
-    if (record && record->set >> i & 1) return give(&record->values[i], sizeof(int), value, size);
     if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && family_of(identity) == AF_INET6) {
-        int number = identity->role != CLIENT && identity->listener.v6only;
+        int number = is_v6only(identity);
         return give(&number, sizeof number, value, size);
     }
+    int i = index_of(level, name);
+    int congestion = level == IPPROTO_TCP && name == TCP_CONGESTION;
+    const struct record *record = i < 0 && !congestion ? 0 : find_set(fd, identity, congestion ? CONGESTION : 1u << i);
+    if (record && congestion) return give(record->congestion, sizeof record->congestion, value, size);
+    if (record) return give(&record->values[i], sizeof(int), value, size);
     long scratch = scratch_socket(identity);
     if (scratch < 0) return scratch;
     long error = sys5(SYS_getsockopt, scratch, level, name, value, size);
@@ -183,14 +252,20 @@ long get_tcp_option(int fd, const struct identity *identity, int level, int name
 }
 
 long set_tcp_option(int fd, const struct identity *identity, int level, int name, const void *value, socklen_t size) {
-    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY) return -EINVAL; /* as TCP, once bound */
+    if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && family_of(identity) == AF_INET6)
+        return -EINVAL; /* as TCP, once bound */
     long scratch = scratch_socket(identity);
     if (scratch < 0) return scratch;
     long error = sys5(SYS_setsockopt, scratch, level, name, value, size);
     int i = index_of(level, name), checked = 0;
     socklen_t checked_size = sizeof checked;
-    if (error >= 0 && i >= 0 && sys5(SYS_getsockopt, scratch, level, name, &checked, &checked_size) >= 0) {
-        struct record *record = find_record(cookie_of(fd), 1);
+    if (error >= 0 && level == IPPROTO_TCP && name == TCP_CONGESTION) {
+        struct record *record = take_record(key_of(fd, identity), cookie_of(fd), fd);
+        checked_size = sizeof record->congestion;
+        sys5(SYS_getsockopt, scratch, level, name, record->congestion, &checked_size);
+        record->set |= CONGESTION;
+    } else if (error >= 0 && i >= 0 && sys5(SYS_getsockopt, scratch, level, name, &checked, &checked_size) >= 0) {
+        struct record *record = take_record(key_of(fd, identity), cookie_of(fd), fd);
         record->values[i] = checked;
         record->set |= 1u << i;
     }

@@ -153,10 +153,9 @@ CASE(in_the_order_of_the_calls) {
     }
 }
 
-CASE(inherits_the_listeners_options) {
+CASE(inherits_the_listeners_tcp_options) {
     int listener = tcp("127.0.0.1");
     OK(set(listener, IPPROTO_TCP, TCP_NODELAY, 1));
-    OK(set(listener, SOL_SOCKET, SO_KEEPALIVE, 1));
     OK(set(listener, IPPROTO_TCP, TCP_KEEPIDLE, 77));
     OK(BIND(listener, "127.0.0.1", 0));
     OK(listen(listener, 5));
@@ -166,8 +165,22 @@ CASE(inherits_the_listeners_options) {
     SAME(option(server, IPPROTO_TCP, TCP_NODELAY), 1);
     SAME(option(server, IPPROTO_TCP, TCP_KEEPIDLE), 77);
     SAME(option(server, IPPROTO_TCP, TCP_KEEPCNT), 5);
-    SAME(option(server, SOL_SOCKET, SO_KEEPALIVE), 1);
     SAME(option(server, SOL_SOCKET, SO_ACCEPTCONN), 0);
+}
+
+CASE(inherits_the_listeners_timeouts_and_keepalive) {
+    int listener = listening("127.0.0.1", 0);
+    struct timeval little = {0, 30000}, got = {0, 0};
+    socklen_t size = sizeof got;
+    char byte;
+    OK(setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &little, sizeof little));
+    OK(set(listener, SOL_SOCKET, SO_KEEPALIVE, 1));
+    dial("127.0.0.1", port_of(listener));
+    int server = OK(accept(listener, 0, 0));
+    SAME(option(server, SOL_SOCKET, SO_KEEPALIVE), 1);
+    OK(getsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &got, &size));
+    CHECK(got.tv_usec > 0);
+    FAILS(read(server, &byte, 1), EAGAIN);
 }
 
 CASE(a_timeout) {
