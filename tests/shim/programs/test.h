@@ -67,13 +67,13 @@ __attribute__((format(printf, 1, 2), noreturn, unused)) static void fail(const c
 #define CHECK(condition) \
     ((condition) ? (void)0 : fail("%s:%d: not so: %s (errno is %s)", __FILE__, __LINE__, #condition, strerror(errno)))
 
-#define SAME(got, wanted) same(__FILE__, __LINE__, #got, (long long)(got), (long long)(wanted))
-__attribute__((unused)) static void same(const char *file, int line, const char *what, long long got, long long wanted) {
+#define SAME(got, wanted) is_same(__FILE__, __LINE__, #got, (long long)(got), (long long)(wanted))
+__attribute__((unused)) static void is_same(const char *file, int line, const char *what, long long got, long long wanted) {
     if (got != wanted) fail("%s:%d: %s is %lld, not %lld (errno is %s)", file, line, what, got, wanted, strerror(errno));
 }
 
-#define TEXT(got, wanted) text(__FILE__, __LINE__, #got, got, wanted)
-__attribute__((unused)) static void text(const char *file, int line, const char *what, const char *got,
+#define TEXT(got, wanted) is_text(__FILE__, __LINE__, #got, got, wanted)
+__attribute__((unused)) static void is_text(const char *file, int line, const char *what, const char *got,
                                          const char *wanted) {
     if (strcmp(got, wanted)) fail("%s:%d: %s is \"%s\", not \"%s\"", file, line, what, got, wanted);
 }
@@ -280,13 +280,13 @@ __attribute__((unused)) static void end_well(pid_t child) {
     if (WEXITSTATUS(status)) fail("a child failed with %d", WEXITSTATUS(status));
 }
 
-/* CHILD { ... } runs in a forked child; its pid is the value. */
-#define IN_CHILD(body)         \
+/* IN_CHILD(statements) runs them in a forked child; its pid is the value. */
+#define IN_CHILD(...)          \
     ({                         \
         fflush(stdout);        \
         pid_t pid_ = fork();   \
         if (pid_ == 0) {       \
-            body;              \
+            __VA_ARGS__;       \
             fflush(stdout);    \
             _exit(0);          \
         }                      \

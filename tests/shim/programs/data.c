@@ -1,0 +1,314 @@
+/* Data on a connected socket: every call that may carry an address, half-close, and the calls that no hook sees. */
+#include <sys/sendfile.h>
+#include <sys/uio.h>
+
+#include "test.h"
+
+static int pipe_with(const char *text, int *read_end) {
+    int ends[2];
+    OK(pipe(ends));
+    SAME(write(ends[1], text, strlen(text)), strlen(text));
+    *read_end = ends[0];
+    return ends[1];
+}
+
+static void arrives(int fd, const char *text) {
+    char got[100] = "";
+    size_t filled = 0;
+    while (filled < strlen(text)) {
+        int count = OK(read(fd, got + filled, strlen(text) - filled));
+        if (!count) fail("the end instead of \"%s\"", text + filled);
+        filled += (size_t)count;
+    }
+    TEXT(got, text);
+}
+
+CASE(sendto_without_an_address) {
+    struct pair pair = connected("127.0.0.1");
+    SAME(sendto(pair.client, "hello", 5, 0, 0, 0), 5);
+    arrives(pair.server, "hello");
+    SAME(send(pair.server, "hello", 5, MSG_NOSIGNAL), 5);
+    arrives(pair.client, "hello");
+}
+
+/* TCP takes no notice of the address (tcp_sendmsg in net/ipv4/tcp.c). */
+CASE(sendto_with_an_address) {
+    struct pair pair = connected("127.0.0.1");
+    struct address peer = peer_of(pair.client), other = at("10.78.0.1", 9);
+    SAME(sendto(pair.client, "one", 3, 0, &peer.any, peer.size), 3);
+    SAME(sendto(pair.client, "two", 3, 0, &other.any, other.size), 3);
+    SAME(sendto(pair.server, "back", 4, 0, &other.any, other.size), 4);
+    arrives(pair.server, "onetwo");
+    arrives(pair.client, "back");
+}
+
+CASE(sendmsg_with_an_address) {
+    struct pair pair = connected("127.0.0.1");
+    struct address other = at("10.78.0.1", 9);
+    struct iovec parts[] = {{"one", 3}, {"two", 3}};
+    struct msghdr message = {.msg_name = &other.any, .msg_namelen = other.size, .msg_iov = parts, .msg_iovlen = 2};
+    SAME(sendmsg(pair.client, &message, 0), 6);
+    arrives(pair.server, "onetwo");
+    SAME(message.msg_namelen, other.size);
+    message.msg_name = 0;
+    message.msg_namelen = 0;
+    SAME(sendmsg(pair.server, &message, 0), 6);
+    arrives(pair.client, "onetwo");
+}
+
+CASE(sendmmsg_of_two) {
+    struct pair pair = connected("127.0.0.1");
+    struct iovec one = {"one", 3}, two = {"two", 3};
+    struct mmsghdr messages[] = {{.msg_hdr = {.msg_iov = &one, .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = &two, .msg_iovlen = 1}}};
+    SAME(sendmmsg(pair.client, messages, 2, 0), 2);
+    arrives(pair.server, "onetwo");
+}
+
+CASE(sending_on_what_is_not_connected) {
+    struct address to = at("127.0.0.1", 9);
+    struct iovec part = {"x", 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1}, named = message;
+    named.msg_name = &to.any;
+    named.msg_namelen = to.size;
+    int fresh = tcp("127.0.0.1"), bound = tcp("127.0.0.1"), others[] = {bound, listening("127.0.0.1", 0)};
+    OK(BIND(bound, "127.0.0.1", 0));
+    FAILS(send(fresh, "x", 1, MSG_NOSIGNAL), EPIPE);
+    FAILS(sendto(fresh, "x", 1, MSG_NOSIGNAL, &to.any, to.size), EPIPE);
+    FAILS(sendmsg(fresh, &message, MSG_NOSIGNAL), EPIPE);
+    FAILS(sendmsg(fresh, &named, MSG_NOSIGNAL), EPIPE);
+    for (int i = 0; i < 2; i++) { /* EPIPE on TCP, ENOTCONN on a Unix socket: no hook sees send */
+        SAME(send(others[i], "x", 1, MSG_NOSIGNAL), -1);
+        SAME(sendto(others[i], "x", 1, MSG_NOSIGNAL, &to.any, to.size), -1);
+        SAME(sendmsg(others[i], &message, MSG_NOSIGNAL), -1);
+        SAME(sendmsg(others[i], &named, MSG_NOSIGNAL), -1);
+    }
+}
+
+CASE(receiving_on_what_is_not_connected) {
+    char byte;
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    int fresh = tcp("127.0.0.1"), bound = tcp("127.0.0.1"), others[] = {bound, listening("127.0.0.1", 0)};
+    OK(BIND(bound, "127.0.0.1", 0));
+    FAILS(recv(fresh, &byte, 1, 0), ENOTCONN);
+    FAILS(recvfrom(fresh, &byte, 1, 0, 0, 0), ENOTCONN);
+    FAILS(recvmsg(fresh, &message, 0), ENOTCONN);
+    FAILS(read(fresh, &byte, 1), ENOTCONN);
+    for (int i = 0; i < 2; i++) { /* ENOTCONN on TCP, EINVAL on a Unix socket: no hook sees read */
+        SAME(recv(others[i], &byte, 1, 0), -1);
+        SAME(recvfrom(others[i], &byte, 1, 0, 0, 0), -1);
+        SAME(recvmsg(others[i], &message, 0), -1);
+        SAME(read(others[i], &byte, 1), -1);
+    }
+}
+
+CASE(recvfrom_gives_no_address) {
+    struct pair pair = connected("127.0.0.1");
+    char got[9] = "";
+    struct address from;
+    memset(&from, 0x55, sizeof from);
+    from.size = sizeof from.storage;
+    SAME(write(pair.client, "hello", 5), 5);
+    SAME(recvfrom(pair.server, got, 5, MSG_WAITALL, &from.any, &from.size), 5);
+    TEXT(got, "hello");
+    SAME(from.size, 0);
+    SAME(((unsigned char *)&from.storage)[0], 0x55);
+    SAME(write(pair.server, "again", 5), 5);
+    from.size = sizeof from.storage;
+    SAME(recvfrom(pair.client, got, 5, MSG_WAITALL, &from.any, &from.size), 5);
+    SAME(from.size, 0);
+}
+
+CASE(recvmsg_gives_no_address) {
+    struct pair pair = connected("127.0.0.1");
+    char got[9] = "";
+    struct address from;
+    struct iovec part = {got, 5};
+    struct msghdr message = {.msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = &part, .msg_iovlen = 1};
+    memset(&from, 0x55, sizeof from);
+    SAME(write(pair.client, "hello", 5), 5);
+    SAME(recvmsg(pair.server, &message, MSG_WAITALL), 5);
+    TEXT(got, "hello");
+    SAME(message.msg_namelen, 0);
+    SAME(((unsigned char *)&from.storage)[0], 0x55);
+    SAME(message.msg_flags & MSG_CTRUNC, 0);
+}
+
+CASE(recvfrom_at_the_end_and_with_nothing) {
+    struct pair pair = connected("127.0.0.1");
+    char byte;
+    struct address from = {.size = sizeof from.storage};
+    FAILS(recvfrom(pair.server, &byte, 1, MSG_DONTWAIT, &from.any, &from.size), EAGAIN);
+    close(pair.client);
+    SAME(recvfrom(pair.server, &byte, 1, 0, &from.any, &from.size), 0);
+    SAME(from.size, 0);
+}
+
+CASE(peek) {
+    struct pair pair = connected("127.0.0.1");
+    char got[9] = "";
+    SAME(write(pair.client, "hello", 5), 5);
+    SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+    SAME(recv(pair.server, got, 2, MSG_PEEK), 2);
+    TEXT(got, "he");
+    arrives(pair.server, "hello");
+}
+
+CASE(writev_and_readv) {
+    struct pair pair = connected("127.0.0.1");
+    char first[4] = "", second[4] = "";
+    struct iovec parts[] = {{"one", 3}, {"two", 3}}, into[] = {{first, 3}, {second, 3}};
+    SAME(writev(pair.client, parts, 2), 6);
+    SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+    SAME(readv(pair.server, into, 2), 6);
+    TEXT(first, "one");
+    TEXT(second, "two");
+}
+
+CASE(sendfile_sends) {
+    struct pair pair = connected("127.0.0.1");
+    char name[] = "/tmp/test-XXXXXX";
+    int file = OK(mkstemp(name));
+    unlink(name);
+    SAME(write(file, "from a file", 11), 11);
+    off_t start = 5;
+    SAME(sendfile(pair.client, file, &start, 6), 6);
+    arrives(pair.server, "a file");
+}
+
+CASE(splice_both_ways) {
+    struct pair pair = connected("127.0.0.1");
+    int from, to[2];
+    pipe_with("spliced", &from);
+    OK(pipe(to));
+    SAME(splice(from, 0, pair.client, 0, 7, 0), 7);
+    SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+    SAME(splice(pair.server, 0, to[1], 0, 7, 0), 7);
+    arrives(to[0], "spliced");
+}
+
+CASE(half_close) {
+    struct pair pair = connected("127.0.0.1");
+    char byte;
+    SAME(write(pair.client, "question", 8), 8);
+    OK(shutdown(pair.client, SHUT_WR));
+    arrives(pair.server, "question");
+    SAME(read(pair.server, &byte, 1), 0);
+    SAME(write(pair.server, "answer", 6), 6);
+    arrives(pair.client, "answer");
+    FAILS(send(pair.client, "x", 1, MSG_NOSIGNAL), EPIPE);
+    OK(shutdown(pair.server, SHUT_WR));
+    SAME(read(pair.client, &byte, 1), 0);
+}
+
+CASE(half_close_by_the_server) {
+    struct pair pair = connected("127.0.0.1");
+    char byte;
+    OK(shutdown(pair.server, SHUT_WR));
+    SAME(read(pair.client, &byte, 1), 0);
+    SAME(write(pair.client, "still", 5), 5);
+    arrives(pair.server, "still");
+}
+
+CASE(shutdown_of_what_is_not_connected) {
+    FAILS(shutdown(tcp("127.0.0.1"), SHUT_RDWR), ENOTCONN);
+    FAILS(shutdown(connected("127.0.0.1").client, 9), EINVAL);
+}
+
+CASE(a_close_with_data_unread) {
+    struct pair pair = connected("127.0.0.1");
+    char byte;
+    SAME(write(pair.client, "unread", 6), 6);
+    SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+    close(pair.server);
+    FAILS(read(pair.client, &byte, 1), ECONNRESET);
+}
+
+CASE(a_write_after_the_other_end_has_reset) {
+    struct pair pair = connected("127.0.0.1");
+    SAME(write(pair.client, "unread", 6), 6);
+    SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+    close(pair.server);
+    char byte;
+    FAILS(read(pair.client, &byte, 1), ECONNRESET);
+    FAILS(send(pair.client, "x", 1, MSG_NOSIGNAL), EPIPE);
+}
+
+CASE(out_of_band) {
+    struct pair pair = connected("127.0.0.1");
+    char byte = 0;
+    SAME(send(pair.client, "!", 1, MSG_OOB), 1);
+    SAME(events_of(pair.server, POLLPRI, 5000), POLLPRI);
+    SAME(recv(pair.server, &byte, 1, MSG_OOB), 1);
+    SAME(byte, '!');
+}
+
+static void fast_open(int by_message) {
+    int listener = listening("127.0.0.1", 0);
+    OK(set(listener, IPPROTO_TCP, TCP_FASTOPEN, 5));
+    for (int i = 0; i < 4; i++) {
+        int client = tcp("127.0.0.1");
+        struct address to = at("127.0.0.1", port_of(listener));
+        struct iovec part = {"first", 5};
+        struct msghdr message = {.msg_name = &to.any, .msg_namelen = to.size, .msg_iov = &part, .msg_iovlen = 1};
+        SAME(by_message ? sendmsg(client, &message, MSG_FASTOPEN) : sendto(client, "first", 5, MSG_FASTOPEN, &to.any, to.size), 5);
+        int server = OK(accept(listener, 0, 0));
+        arrives(server, "first");
+        SAME(write(client, "second", 6), 6);
+        arrives(server, "second");
+        struct address peer = peer_of(client);
+        TEXT(show(&peer), show(&to));
+    }
+}
+
+CASE(fast_open_by_sendto) {
+    fast_open(0);
+}
+
+CASE(fast_open_by_sendmsg) {
+    fast_open(1);
+}
+
+CASE(fast_open_to_a_dead_port) {
+    struct address to = at("127.0.0.1", 9);
+    FAILS(sendto(tcp("127.0.0.1"), "first", 5, MSG_FASTOPEN | MSG_NOSIGNAL, &to.any, to.size), ECONNREFUSED);
+}
+
+CASE(fast_open_of_a_connected_socket) {
+    struct pair pair = connected("127.0.0.1");
+    struct address to = peer_of(pair.client);
+    FAILS(sendto(pair.client, "x", 1, MSG_FASTOPEN, &to.any, to.size), EISCONN);
+}
+
+/* TCP_FASTOPEN_CONNECT: connect returns at once, the first write connects; here it is connected by then. */
+CASE(fast_open_by_connect) {
+    int listener = listening("127.0.0.1", 0), client = tcp("127.0.0.1");
+    OK(set(client, IPPROTO_TCP, 30 /* TCP_FASTOPEN_CONNECT */, 1));
+    OK(CONNECT(client, "127.0.0.1", port_of(listener)));
+    SAME(write(client, "first", 5), 5);
+    arrives(OK(accept(listener, 0, 0)), "first");
+}
+
+CASE(much_data_with_nobody_reading_yet) {
+    struct pair pair = connected("127.0.0.1");
+    char block[4096];
+    memset(block, 7, sizeof block);
+    OK(fcntl(pair.client, F_SETFL, O_NONBLOCK));
+    long sent = 0, got = 0;
+    for (ssize_t size; (size = write(pair.client, block, sizeof block)) > 0;) sent += size;
+    SAME(errno, EAGAIN);
+    CHECK(sent > 150000);
+    SAME(events_of(pair.client, POLLOUT, 0), 0);
+    close(pair.client);
+    for (ssize_t size; (size = read(pair.server, block, sizeof block)) > 0;) got += size;
+    SAME(got, sent);
+}
+
+/* Each small write costs a Unix socket some 700 bytes of its buffer. */
+CASE(many_small_writes_with_nobody_reading_yet) {
+    struct pair pair = connected("127.0.0.1");
+    for (int i = 0; i < 2000; i++) {
+        SAME(send(pair.client, "x", 1, MSG_DONTWAIT), 1);
+        SAME(send(pair.server, "y", 1, MSG_DONTWAIT), 1);
+    }
+}
