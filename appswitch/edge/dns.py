@@ -22,6 +22,7 @@ from appswitch.wire.dns import Zone
 MAX_MESSAGE = 65535
 UPSTREAM_TIMEOUT = 2.0  # seconds for each try
 AT_ONCE = 64  # questions of one app under way to upstream
+WAITING = 1024  # and that wait to be; more of them fail at once
 IP_PKTINFO = 8  # ip(7); the socket module has no name for it
 IDLE = 10.0  # seconds that a TCP client may be silent (RFC 7766 6.2.3)
 
@@ -95,7 +96,7 @@ class DnsServer:
                     continue
                 if reply is not None:
                     answer_to(reply)
-                elif self._room.value:
+                elif len(nursery.child_tasks) < WAITING:
                     nursery.start_soon(self._forward_datagram, query, answer_to)
                 else:
                     answer_to(wire.server_failure(query))

@@ -1,7 +1,7 @@
 """The small C programs of this directory: compiled once a session, run once a module in each world.
 
-A program is a list of cases (programs/test.h). It runs over the kernel's own TCP, which proves that its checks know TCP,
-and under `appswitch spawn`, linked to glibc and to musl. A case passes when all its checks hold and what it says is the
+A program is a list of cases (programs/test.h). It runs over the kernel's own TCP, which proves that its checks know
+TCP, and under `appswitch spawn`, linked to glibc and to musl. A case passes when all its checks hold and what it says is the
 same as over the kernel's TCP.
 """
 
@@ -20,7 +20,7 @@ from tests.harness import PATIENCE, Switch, running_switch
 
 PROGRAMS = Path(__file__).parent / "programs"
 VIP = "10.77.0.1"
-CFLAGS = "-std=gnu11 -O1 -g -Wall -Wextra -Werror -D_GNU_SOURCE -pthread".split()
+CFLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-pthread"]
 COMPILERS = {"plain": "gcc", "trapped": "gcc", "musl": "musl-gcc"}
 CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 
@@ -53,16 +53,16 @@ def every_case(program: str, *worlds: str) -> Callable[[Callable[..., None]], Ca
     ]
 
     def decorate(test: Callable[..., None]) -> Callable[..., None]:
-        test = pytest.mark.parametrize("case", cases_of(program))(test)
-        test = pytest.mark.parametrize("world", marked)(test)
-        return pytest.mark.parametrize("program", [program])(test)
+        for name, values in (("case", cases_of(program)), ("world", marked), ("program", [program])):
+            test = pytest.mark.parametrize(name, values)(test)
+        return test
 
     return decorate
 
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """build(NAME, *FLAGS, compiler=...) compiles programs/NAME.c; returns the program's path."""
+    """How to build a program: build(NAME, *FLAGS, compiler=...) compiles programs/NAME.c; returns the program's path."""
     directory = tmp_path_factory.mktemp("programs")
     directory.chmod(0o755)
 
@@ -86,7 +86,7 @@ def switch() -> Iterator[Switch]:
 
 @pytest.fixture(scope="module")
 def run_program(build: Build, switch: Switch) -> Callable[[str, str], dict[str, Outcome]]:
-    """run_program(NAME, WORLD): the outcome of each case; each pair is run once."""
+    """How to run one: run_program(NAME, WORLD) gives the outcome of each case; each pair is run once."""
 
     @cache
     def run(name: str, world: str) -> dict[str, Outcome]:
