@@ -1,8 +1,8 @@
 """The small C programs of this directory: compiled once a session, run once a module in each world.
 
 A program is a list of cases (programs/test.h). It runs over the kernel's own TCP, which proves that its checks know
-TCP, and under `appswitch spawn`, linked to glibc and to musl. A case passes when all its checks hold and what it says is the
-same as over the kernel's TCP.
+TCP, and under `appswitch spawn`, linked to glibc and to musl. A case passes when all its checks hold and what it says
+is the same as over the kernel's TCP.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def every_case(program: str, *worlds: str) -> Callable[[Callable[..., None]], Ca
 
 @pytest.fixture(scope="session")
 def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
-    """How to build a program: build(NAME, *FLAGS, compiler=...) compiles programs/NAME.c; returns the program's path."""
+    """Compiles programs/NAME.c: `build(NAME, *FLAGS, compiler=...)` returns the program's path."""
     directory = tmp_path_factory.mktemp("programs")
     directory.chmod(0o755)
 
@@ -86,7 +86,7 @@ def switch() -> Iterator[Switch]:
 
 @pytest.fixture(scope="module")
 def run_program(build: Build, switch: Switch) -> Callable[[str, str], dict[str, Outcome]]:
-    """How to run one: run_program(NAME, WORLD) gives the outcome of each case; each pair is run once."""
+    """Runs a program's cases: `run_program(NAME, WORLD)` returns their outcomes; each pair is run once."""
 
     @cache
     def run(name: str, world: str) -> dict[str, Outcome]:
