@@ -104,32 +104,36 @@ def loopback(bench: Bench) -> Iterator[Way]:
 def bridge(bench: Bench) -> Iterator[Way]:
     """TCP between two namespaces, veth pairs into a bridge: as containers have it. Root only.
 
-    The bridge has a namespace of its own, so nothing of the host's network is touched, and all goes with the names.
+    The bridge has a namespace of its own, so nothing of the host's network is touched, and all goes with the processes
+    that hold the namespaces. (Named ones are mounts, which others on the machine may move about.)
     """
-    from pyroute2 import NetNS, netns
-
-    hub, *ends = [f"appswitch-bench-{os.getpid()}-{part}" for part in ("hub", "server", "client")]
     with ExitStack() as stack:
-        for name in (hub, *ends):
-            netns.create(name)
-            stack.callback(netns.remove, name)
-        with NetNS(hub) as ip:
-            ip.link("add", ifname="bridge", kind="bridge")
-            (index,) = ip.link_lookup(ifname="bridge")
-            ip.link("set", index=index, state="up")
-            for name in ends:
-                short = name.rpartition("-")[2]
-                ip.link("add", ifname=short, kind="veth", peer={"ifname": "eth0", "net_ns_fd": name})
-                (port,) = ip.link_lookup(ifname=short)
-                ip.link("set", index=port, master=index, state="up")
-        for name, address in zip(ends, BRIDGED_IPS, strict=True):
-            with NetNS(name) as ip:
-                (index,) = ip.link_lookup(ifname="eth0")
-                ip.addr("add", index=index, address=address, prefixlen=24)
-                ip.link("set", index=index, state="up")
-        inside = [["nsenter", f"--net=/var/run/netns/{name}", "--"] for name in ends]
+        hub, *ends = [stack.enter_context(_namespace()) for _ in range(3)]
+        _inside(hub, "hub", *map(str, ends))
+        for pid, address in zip(ends, BRIDGED_IPS, strict=True):
+            _inside(pid, "end", address)
+        inside = [["nsenter", f"--net=/proc/{pid}/ns/net", "--"] for pid in ends]
         with _server(bench, inside[0], "tcp", BRIDGED_IPS[0], PORT):
             yield _way(bench, BRIDGE, inside[1], "tcp", BRIDGED_IPS[0], PORT)
+
+
+@contextmanager
+def _namespace() -> Iterator[int]:
+    """A network namespace; the pid of the process that holds it."""
+    holder = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "echo; read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout
+        holder.stdout.readline()
+        yield holder.pid
+    finally:
+        _stop(holder)
+
+
+def _inside(pid: int, *arguments: str) -> None:
+    command = ["nsenter", f"--net=/proc/{pid}/ns/net", "--", sys.executable, "-m", "benchmarks.bridge", *arguments]
+    subprocess.run(command, check=True)
 
 
 def _way(bench: Bench, name: str, prefix: Sequence[str], kind: str, address: str, port: int) -> Way:
