@@ -100,6 +100,7 @@ static void *take_all(void *unused) {
 CASE(options_at_once_20) {
     pthread_t threads[20];
     listener = listening("127.0.0.1", 0);
+    OK(listen(listener, 1000));
     port = port_of(listener);
     pthread_barrier_init(&together, 0, 20);
     pthread_t taker = start(take_all, 0);
@@ -108,15 +109,15 @@ CASE(options_at_once_20) {
     pthread_join(taker, 0);
 }
 
-static int stop;
-
-static void *connect_for_ever(void *unused) {
+static void *connect_1000_times(void *unused) {
     (void)unused;
-    while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
-        int client = socket(AF_INET, SOCK_STREAM, 0);
-        CONNECT(client, "127.0.0.1", port);
-        close(client);
-    }
+    for (int i = 0; i < 1000; i++) close(dial("127.0.0.1", port));
+    return 0;
+}
+
+static void *accept_4000_times(void *unused) {
+    (void)unused;
+    for (int i = 0; i < 4000; i++) close(OK(accept(listener, 0, 0)));
     return 0;
 }
 
@@ -124,18 +125,21 @@ static void *connect_for_ever(void *unused) {
 CASE(a_fork_while_other_threads_connect) {
     pthread_t threads[4];
     listener = listening("127.0.0.1", 0);
+    OK(listen(listener, 4096));
     port = port_of(listener);
     int mine = listening("127.0.0.1", 0), my_port = port_of(mine);
-    for (int i = 0; i < 4; i++) threads[i] = start(connect_for_ever, 0);
-    OK(fcntl(listener, F_SETFL, O_NONBLOCK));
+    for (int i = 0; i < 4; i++) threads[i] = start(connect_1000_times, 0);
+    pthread_t taker = start(accept_4000_times, 0);
     for (int i = 0; i < 50; i++) {
-        pid_t child = IN_CHILD(close(dial("127.0.0.1", my_port)));
-        for (int fd; (fd = accept(listener, 0, 0)) >= 0;) close(fd);
+        pid_t child = IN_CHILD({
+            close(dial("127.0.0.1", my_port));
+            close(listening("127.0.0.1", 0));
+        });
         close(OK(accept(mine, 0, 0)));
         end_well(child);
     }
-    __atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
     for (int i = 0; i < 4; i++) pthread_join(threads[i], 0);
+    pthread_join(taker, 0);
 }
 
 /* Several threads wait in accept of one listener; each connection wakes one. */
