@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -77,7 +78,12 @@ def run(settings: Settings) -> None:
         trap = stack.enter_context(_listen(settings.trap, socket.SOCK_SEQPACKET, 0o666))
         control = stack.enter_context(_listen(control_socket(settings.trap), socket.SOCK_STREAM, 0o600))
         state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
-        sockets = ListenerSockets(state_dir / "listeners")
+        try:
+            sockets = ListenerSockets(state_dir / "listeners")
+        except OSError as error:
+            raise AppSwitchError(
+                "no-directory", f"{state_dir} can't be used: {error.strerror}", "name another place with --state-dir"
+            ) from None
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
@@ -101,10 +107,10 @@ async def _serve(
     node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns)
     async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
-        nursery.start_soon(_stop_on_signal, nursery.cancel_scope)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
@@ -113,8 +119,11 @@ async def _serve(
             os.close(settings.ready_fd)
 
 
-async def _stop_on_signal(scope: trio.CancelScope) -> None:
+async def _stop_on_signal(
+    scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
             scope.cancel()
@@ -205,7 +214,10 @@ def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for line in lines:
         match line.split():
             case ["nameserver", server, *_]:
-                servers.append(server)
+                try:
+                    servers.append(str(ip_address(server)))
+                except ValueError:
+                    log.warning("not the address of a name server", file=str(path), text=server)
             case ["search" | "domain", *suffixes]:
                 search = tuple(suffix.lower().strip(".") for suffix in suffixes)
     return tuple(suffix for suffix in search if suffix), tuple(servers)
@@ -213,13 +225,15 @@ def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def parse_upstream(text: str) -> tuple[str, int]:
     """`ADDR`, `ADDR:PORT` or `[V6]:PORT`. AppSwitchError when it is none of them."""
-    host, port = text, "53"
-    if text.startswith("["):
-        host, _, port = text[1:].partition("]")
-        port = port.removeprefix(":") or "53"
-    elif text.count(":") == 1:
-        host, port = text.split(":")
+    if match := re.fullmatch(r"\[(.*)\](?::(\d+))?", text) or re.fullmatch(r"([^:]*):(\d+)", text):
+        host, port = match[1], int(match[2] or 53)
+    else:
+        host, port = text, 53
     try:
-        return str(ip_address(host)), int(port)
+        if not 0 < port < 65536:
+            raise ValueError
+        return str(ip_address(host)), port
     except ValueError:
-        raise AppSwitchError("bad-upstream", f"{text!r} is not the address of a name server") from None
+        raise AppSwitchError(
+            "bad-upstream", f"{text!r} is not the address of a name server", "for example 10.0.0.1 or [fd00::1]:5353"
+        ) from None

@@ -35,7 +35,7 @@ struct process {
     struct slot slots[SLOTS];
 };
 
-static int handler_pid;              /* of the last connection's other end */
+static struct ucred handler;         /* the other end of the last connection */
 static struct process *page;         /* MADV_WIPEONFORK */
 static struct slot inherited[SLOTS]; /* what a fork child finds open of its parent's, to close it */
 
@@ -58,6 +58,24 @@ int move_high(int fd) {
     return (int)high;
 }
 
+/* A table of descriptors that grows while there are several threads makes the one that asks wait some 10 ms
+ * (synchronize_rcu in expand_fdtable, fs/file.c). So it grows now, before there are any. */
+__attribute__((constructor)) static void grow_table(void) {
+    for (int fd = 0; fd < 3; fd++) {
+        long high = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD);
+        if (high < 0) continue;
+        sys1(SYS_close, high);
+        return;
+    }
+}
+
+static struct ucred peer_of(int fd) {
+    struct ucred peer = {0, -1u, -1u};
+    socklen_t size = sizeof peer;
+    sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    return peer;
+}
+
 static int open_channel(void) {
     const struct settings *settings = get_settings();
     long fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -67,17 +85,12 @@ static int open_channel(void) {
         sys1(SYS_close, fd);
         return -ENETDOWN;
     }
-    struct {
-        int pid;
-        unsigned uid, gid;
-    } peer = {0, 0, 0};
-    socklen_t size = sizeof peer;
-    sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
+    struct ucred peer = peer_of((int)fd);
     if (settings->is_default && peer.uid != 0 && peer.uid != (unsigned)sys0(SYS_geteuid)) {
         sys1(SYS_close, fd); /* somebody else was there first, in /tmp */
         return -ENETDOWN;
     }
-    if (handler_pid != peer.pid) handler_pid = peer.pid;
+    handler = peer;
     return move_high((int)fd);
 }
 
@@ -104,7 +117,7 @@ static int exchange(int fd, const struct as_request *request, struct as_reply *r
         passed->count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(passed->fd, CMSG_DATA(&control.header), sizeof(int) * (size_t)passed->count);
     }
-    if (passed->count == 0 && (message.msg_flags & MSG_CTRUNC)) return -EMFILE;
+    if (passed->count == 0 && (message.msg_flags & MSG_CTRUNC) && reply->kind != AS_NO_FD) return -EMFILE;
     return 0;
 }
 
@@ -197,8 +210,9 @@ int own_pid(void) {
     return process ? process->pid : 0;
 }
 
-int is_handler(int pid) {
-    return pid && pid == handler_pid;
+int is_from_handler(int fd) {
+    struct ucred peer = peer_of(fd);
+    return memcmp(&peer, &handler, sizeof peer) == 0;
 }
 
 void close_passed(struct passed *passed, int from) {

@@ -25,8 +25,8 @@ void close_passed(struct passed *passed, int from);
 /* The process id; 0 in a vfork child, which shares its parent's memory and must not write to it. */
 int own_pid(void);
 
-/* True when `pid`, as SO_PEERCRED tells it, is the trap handler's. */
-int is_handler(int pid);
+/* Whether it is the trap handler that has the other end of a connected Unix socket, by SO_PEERCRED. */
+int is_from_handler(int fd);
 
 /* Moves a descriptor out of the way of programs that expect the lowest numbers: its new number, close-on-exec; or
  * `fd` itself where there is no room. */

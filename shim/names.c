@@ -76,7 +76,7 @@ int read_sockaddr(const struct sockaddr *addr, socklen_t size, struct as_addr *o
     if (size > sizeof(struct sockaddr_storage)) return -EINVAL; /* move_addr_to_kernel in net/socket.c */
     if (addr->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)addr;
-        if (size < 24) return -EINVAL; /* SIN6_LEN_RFC2133: the kernel does without the scope */
+        if (size < SIN6_LEN_RFC2133) return -EINVAL;
         memcpy(out->ip, &in6->sin6_addr, 16);
         out->port = swap16(in6->sin6_port);
         out->family = 6;
@@ -89,6 +89,16 @@ int read_sockaddr(const struct sockaddr *addr, socklen_t size, struct as_addr *o
     out->port = swap16(in->sin_port);
     out->family = 4;
     return 0;
+}
+
+void any_is_loopback(struct as_addr *addr) {
+    static const uint8_t v4[16] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, v6[16] = {0};
+    if (memcmp(addr->ip, v4, 16) == 0) {
+        addr->ip[12] = 127;
+        addr->ip[15] = 1;
+    } else if (memcmp(addr->ip, v6, 16) == 0) {
+        addr->ip[15] = 1;
+    }
 }
 
 void write_sockaddr(int family, const uint8_t ip[16], uint16_t port, struct sockaddr *addr, socklen_t *size) {

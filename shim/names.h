@@ -36,6 +36,12 @@ int family_of(const struct identity *identity);
 /* sockaddr_in or sockaddr_in6 -> `out` (out->family is that of the sockaddr). 0 or -errno, as connect(2) says. */
 int read_sockaddr(const struct sockaddr *addr, socklen_t size, struct as_addr *out);
 
+/* The any-address as a destination means this host (ip(7)). */
+void any_is_loopback(struct as_addr *addr);
+
+/* The shortest sockaddr_in6 that the kernel takes: without the scope. */
+enum { SIN6_LEN_RFC2133 = 24 };
+
 /* Writes the address as `family` (4 or 6) shows it, cut to *size as getsockname(2) cuts; *size gets the full size. */
 void write_sockaddr(int family, const uint8_t ip[16], uint16_t port, struct sockaddr *addr, socklen_t *size);
 

@@ -76,6 +76,12 @@ long do_socket(int family, int type, int protocol) {
     return fd;
 }
 
+/* AF_UNSPEC with the any-address is AF_INET's any (bind in ip(7)). */
+static int is_inet_any(const struct sockaddr *addr, socklen_t size) {
+    const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
+    return addr->sa_family == AF_UNSPEC && size >= sizeof *in && in->sin_addr.s_addr == 0;
+}
+
 long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_addr local;
     struct identity identity;
@@ -84,8 +90,8 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
         identify(fd, &identity);
         family = fresh_tcp_family(fd, &identity);
     }
-    /* An address of another family: the kernel knows the error (AF_UNSPEC is AF_INET's any, bind(2) in ip(7)). */
-    if (!family || (addr->sa_family != family && !(addr->sa_family == AF_UNSPEC && family == AF_INET)))
+    /* An address of another family: the kernel knows the error. */
+    if (!family || (addr->sa_family != family && !(family == AF_INET && is_inet_any(addr, size))))
         return sys3(SYS_bind, fd, addr, size);
     long error = read_sockaddr(addr, size, &local);
     return error ? error : bind_to(fd, family, &local);
@@ -132,14 +138,19 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
         family = fresh_tcp_family(fd, &identity);
         if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
     } else {
-        if (addr->sa_family == AF_UNSPEC) return disconnect(fd, &identity, status);
+        if (addr->sa_family == AF_UNSPEC) {
+            int only_bound = identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
+            return only_bound ? 0 : disconnect(fd, &identity, status);
+        }
         if (identity.role != LISTENER || int_option(fd, SOL_SOCKET, SO_ACCEPTCONN)) return -EISCONN;
         family = family_of(&identity);
     }
     new_request(&request, AS_CONNECT);
+    if (family == AF_INET6 && size < SIN6_LEN_RFC2133) return -EINVAL; /* looked at before the family */
+    if (addr->sa_family != family) return -EAFNOSUPPORT;
     long error = read_sockaddr(addr, size, &request.remote);
     if (error) return error;
-    if (addr->sa_family != family) return -EAFNOSUPPORT;
+    any_is_loopback(&request.remote);
     if (identity.role == LISTENER) {
         memcpy(request.local.ip, identity.listener.ip, sizeof request.local.ip);
         request.local.port = identity.listener.port;
@@ -174,7 +185,7 @@ static int accepted_by(int accepted, struct as_listener_name *listener) {
 }
 
 /* The queue of a listener may hold a client that is not who it says, or that policy no longer lets in: it is closed,
- * and the next one taken. */
+ * and the next one taken. Where that can't be found out, the error is accept's own (accept(2): ENETDOWN, EMFILE). */
 static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *size, int flags,
                             struct as_client_name *client, int *ours) {
     struct as_listener_name listener;
@@ -184,8 +195,11 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
         if (accepted < 0) return accepted;
         *size = room;
         *ours = read_client_name((struct sockaddr *)name, room, client) && accepted_by((int)accepted, &listener);
-        if (!*ours || verify_client((int)accepted, &listener, client)) return accepted;
+        if (!*ours) return accepted;
+        long true_client = verify_client((int)accepted, &listener, client);
+        if (true_client > 0) return accepted;
         sys1(SYS_close, accepted);
+        if (true_client < 0) return true_client;
     }
 }
 
@@ -196,11 +210,16 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     int ours;
     long accepted = accept_verified(fd, &name, &name_size, flags, &client, &ours);
     if (accepted < 0) return accepted;
+    if (addr && (!size || (int)*size < 0)) { /* as the kernel: the connection is lost */
+        sys1(SYS_close, accepted);
+        return size ? -EINVAL : -EFAULT;
+    }
     if (ours) {
         int bytes = AS_SNDBUF;
         sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        inherit_options(fd, (int)accepted);
     }
-    if (!addr || !size) return accepted;
+    if (!addr) return accepted;
     if (ours) {
         write_sockaddr(client.server_family, client.source_ip, client.source_port, addr, size);
     } else {
@@ -214,6 +233,7 @@ long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
     identify(fd, &identity);
     if (identity.role == PLAIN || !addr || !size) return sys3(SYS_getsockname, fd, addr, size);
+    if ((int)*size < 0) return -EINVAL;
     if (identity.role == LISTENER)
         write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
     else if (identity.role == CLIENT)
@@ -229,6 +249,7 @@ long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
     identify(fd, &identity);
     if ((identity.role != CLIENT && identity.role != ACCEPTED) || !addr || !size)
         return sys3(SYS_getpeername, fd, addr, size);
+    if ((int)*size < 0) return -EINVAL;
     if (identity.role == CLIENT)
         write_sockaddr(identity.client.client_family, identity.client.dest_ip, identity.client.dest_port, addr, size);
     else

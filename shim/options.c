@@ -134,16 +134,24 @@ static int index_of(int level, int name) {
     return -1;
 }
 
+static void copy_option(int fd, int target, int name) {
+    char space[16];
+    socklen_t size = sizeof space;
+    int was_set = 0;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, name, space, &size) < 0) return;
+    for (socklen_t i = 0; i < size; i++) was_set |= space[i];
+    if (was_set) sys5(SYS_setsockopt, target, SOL_SOCKET, name, space, size);
+}
+
+void inherit_options(int listener, int accepted) {
+    static const short inherited[] = {SO_KEEPALIVE, SO_OOBINLINE, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO};
+    for (size_t i = 0; i < sizeof inherited / sizeof *inherited; i++) copy_option(listener, accepted, inherited[i]);
+}
+
 void carry_options(int fd, int target) {
     char space[CONGESTION_SIZE] = {0};
     if (is_as_made(fd)) return;
-    for (int i = 0; i < NATIVE; i++) {
-        socklen_t size = sizeof space;
-        if (sys5(SYS_getsockopt, fd, SOL_SOCKET, native[i], space, &size) < 0) continue;
-        int was_set = 0;
-        for (socklen_t k = 0; k < size; k++) was_set |= space[k];
-        if (was_set) sys5(SYS_setsockopt, target, SOL_SOCKET, native[i], space, size);
-    }
+    for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]);
     struct identity of_source, of_target;
     identify(fd, &of_source);
     identify(target, &of_target);

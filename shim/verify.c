@@ -1,5 +1,6 @@
 #include "verify.h"
 
+#include <errno.h>
 #include <sys/socket.h>
 
 #include "channel.h"
@@ -48,7 +49,8 @@ static void remember(uint64_t netns, uint64_t listener, const struct as_client *
     unlatch(&verdict->latch);
 }
 
-static int ask_who(uint64_t netns, uint64_t listener, struct as_client *client) {
+/* 0; -EACCES: it is nobody who may be here; other errors: it can't be found out. */
+static long ask_who(uint64_t netns, uint64_t listener, struct as_client *client) {
     struct as_request request;
     struct as_reply reply;
     struct passed passed;
@@ -56,12 +58,14 @@ static int ask_who(uint64_t netns, uint64_t listener, struct as_client *client) 
     request.id = listener;
     request.netns = netns;
     request.flags = (uint16_t)wanted_epoch();
-    if (ask(&request, &reply, &passed) < 0 || reply.text_size != sizeof *client) return 0;
+    long error = ask(&request, &reply, &passed);
+    if (error) return error;
+    if (reply.text_size != sizeof *client) return -EACCES;
     memcpy(client, reply.text, sizeof *client);
     if (client->has_epoch && passed.count) map_epoch(passed.fd[0]);
     close_passed(&passed, 0);
     remember(netns, listener, client);
-    return 1;
+    return 0;
 }
 
 static int is_loopback(const uint8_t ip[16]) {
@@ -69,23 +73,16 @@ static int is_loopback(const uint8_t ip[16]) {
     return memcmp(ip, v4, sizeof v4) == 0 || memcmp(ip, v6, sizeof v6) == 0;
 }
 
-static int connected_by_handler(int accepted) {
-    struct {
-        int pid;
-        unsigned uid, gid;
-    } peer = {0, 0, 0};
-    socklen_t size = sizeof peer;
-    sys5(SYS_getsockopt, accepted, SOL_SOCKET, SO_PEERCRED, &peer, &size);
-    return is_handler(peer.pid);
-}
-
-int verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *name) {
+long verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *name) {
     uint64_t netns = 0;
     socklen_t size = sizeof netns;
     struct as_client client;
     if (sys5(SYS_getsockopt, accepted, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &size) < 0) return 0;
-    if (!recall(netns, listener->id, &client) && !ask_who(netns, listener->id, &client)) return 0;
-    if (client.by_handler) return connected_by_handler(accepted);
+    if (!recall(netns, listener->id, &client)) {
+        long error = ask_who(netns, listener->id, &client);
+        if (error) return error == -EACCES ? 0 : error;
+    }
+    if (client.by_handler) return is_from_handler(accepted);
     return memcmp(name->source_ip, client.ip, sizeof client.ip) == 0 ||
            memcmp(name->source_ip, client.alias, sizeof client.alias) == 0 ||
            (client.sibling && is_loopback(name->source_ip));

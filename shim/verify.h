@@ -4,9 +4,10 @@
 
 #include "wire.h"
 
-/* True when the connection `accepted` by `listener` really is from where its client's name says, and that client may be
- * here. An accepted Unix socket belongs to the network namespace of the program that connected (SO_NETNS_COOKIE,
- * Linux 5.14); the trap handler knows whose that is, and its answer is kept while the epoch lasts. */
-int verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *client);
+/* 1 when the connection `accepted` by `listener` really is from where its client's name says, and that client may be
+ * here; 0 when not; -errno when that can't be found out. An accepted Unix socket belongs to the network namespace of
+ * the program that connected (SO_NETNS_COOKIE, Linux 5.14); the trap handler knows whose that is, and its answer is
+ * kept while the epoch lasts. */
+long verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *client);
 
 #endif

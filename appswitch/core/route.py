@@ -70,6 +70,9 @@ class BindRequest:
     reuse_port: bool = False
 
 
+ConnectPlan = Local | Egress | Kernel | Refuse
+
+
 def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.Random) -> Listener | Refuse:
     """A new listener for `app` (not yet in the table), or why not.
 
@@ -118,7 +121,7 @@ def plan_connect(
     turn: int,
     gateway: bool,
     bound: tuple[Address, int] | None = None,
-) -> Local | Egress | Kernel | Refuse:
+) -> ConnectPlan:
     """Where a connect of `app` to (dest, port) goes.
 
     turn: a number that grows by one each connect, for round robin; gateway: this host lets apps out;

@@ -24,13 +24,14 @@ import trio
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
-from appswitch.model import App, Listener
+from appswitch.model import Address, App, Listener
 
 Key = TypeVar("Key")
 AnySocket = socket.socket | trio.socket.SocketType
 
 SO_NETNS_COOKIE = 71
 DORMANT = 4096  # apps remembered by their namespace after their end
+STARTING = 1.0  # seconds
 SWEEP_EVERY = 0.5  # seconds
 
 log = structlog.get_logger()
@@ -67,6 +68,7 @@ class Apps:
         self.epoch = epoch
         self._sockets = sockets
         self._held: dict[int, int] = {}
+        self._started: dict[Address, float] = {}
         self._by_netns: OrderedDict[int, App] = OrderedDict()
         self._by_token: OrderedDict[bytes, App] = OrderedDict()
         self._wake = trio.Event()
@@ -77,8 +79,13 @@ class Apps:
     def new_app(self, **identity: Any) -> App:
         """As ServiceTable.new_app."""
         app = self.table.new_app(**identity)
+        self._started[app.ip] = trio.current_time()
         self.note_change()
         return app
+
+    def is_starting(self, ip: Address) -> bool:
+        """Whether an app with this virtual IP has started just now."""
+        return self._started.get(ip, -STARTING) + STARTING > trio.current_time()
 
     def bind_netns(self, app: App, netns: int) -> None:
         """`app` is whoever calls from this network namespace."""
@@ -151,6 +158,8 @@ class Apps:
         for app in list(self.table.apps.values()):
             if app.id not in self._held and app.id not in serving:
                 self.table.remove_app(app.id)
+                if not self.table.owns(app.ip):
+                    self._started.pop(app.ip, None)
                 self.note_change()
                 log.info("app ended", app=app.id, name=app.name, ip=str(app.ip))
 

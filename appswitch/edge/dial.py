@@ -42,7 +42,7 @@ class Dialer:
         """A Unix socket connected to the first candidate that takes it, and that candidate.
 
         family: 4 or 6, of the client's socket; patience: seconds to wait for room. OSError with the errno for the
-        client when none takes it: ECONNREFUSED, EADDRINUSE (the port that the client has bound is in use to there),
+        client when none takes it: ECONNREFUSED, EADDRNOTAVAIL (no port is free to there),
         ETIMEDOUT (queues stay full).
         """
         connected = self._try_all(plan, dest, family)
@@ -102,8 +102,7 @@ class Dialer:
                     raise
             else:
                 return
-        error_number = errno.EADDRINUSE if plan.port else errno.EADDRNOTAVAIL
-        raise OSError(error_number, "no client port is free")
+        raise OSError(errno.EADDRNOTAVAIL, "the client's port is in use to there" if plan.port else "no port is free")
 
 
 def raise_sndbuf(end: socket.socket) -> None:

@@ -28,6 +28,7 @@ from appswitch.model import DOMAIN, App
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError
 
+GRACE = 0.005  # seconds that a connect to a starting app waits for its bind
 PATIENCE_NONBLOCKING = 1.0  # seconds that a connect may wait for room in a full queue when it shouldn't block
 
 log = structlog.get_logger()
@@ -180,15 +181,13 @@ class TrapHandler:
 
     async def _connect(self, app: App, request: trap.Connect) -> Answer:
         self._turn += 1
-        plan = route.plan_connect(
-            self.apps.table,
-            app,
-            request.ip,
-            request.port,
-            turn=self._turn,
-            gateway=self.gateway,
-            bound=request.bound,
-        )
+        plan = self._plan_connect(app, request)
+        if isinstance(plan, Refuse) and plan.error == errno.ECONNREFUSED and self.apps.is_starting(request.ip):
+            # A bind takes us longer than the kernel. iperf -d binds in one thread and has the other side connect
+            # back by another: a program that has just started may be about to bind.
+            with trio.move_on_after(GRACE):
+                await self.apps.changed()
+            plan = self._plan_connect(app, request)
         match plan:
             case Refuse():
                 log.info("connect refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
@@ -202,6 +201,17 @@ class TrapHandler:
         if request.want_capabilities and app.netns and not plan.port:
             return self._with_capabilities(client, plan, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+
+    def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
+        return route.plan_connect(
+            self.apps.table,
+            app,
+            request.ip,
+            request.port,
+            turn=self._turn,
+            gateway=self.gateway,
+            bound=request.bound,
+        )
 
     def _with_capabilities(self, client: socket.socket, plan: Local, want_epoch: bool) -> Answer:
         """The next connects to there need not ask.
@@ -249,6 +259,7 @@ class TrapHandler:
             return failure(plan.error)
         bound = self.sockets.open(plan)
         self.apps.table.add_listener(plan)
+        self.apps.note_change()
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), bound)
 
     def _listen(self, app: App, request: trap.Listen) -> Answer:

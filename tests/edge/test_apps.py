@@ -18,6 +18,7 @@ from appswitch.core import route
 from appswitch.core.route import BindRequest
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, Credentials, credentials_of, netns_of
+from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
 from appswitch.model import App, Listener
@@ -28,11 +29,8 @@ class World:
     def __init__(self, directory: Path) -> None:
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory)
-        self.ends = 0
-        self.apps = Apps(self.table, self.sockets, self._ended)
-
-    def _ended(self) -> None:
-        self.ends += 1
+        self.epoch = Epoch()
+        self.apps = Apps(self.table, self.sockets, self.epoch)
 
     def app(self, uid: int = 1000, name: str | None = None, netns: bool = True) -> App:
         return self.table.new_app(name=name, ip=IPv4Address("10.1.1.1"), uid=uid, netns=netns)
@@ -50,6 +48,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path / "listeners")
     yield made
     made.sockets.close()
+    made.epoch.close()
 
 
 HOST, APPS_OWN, OTHER = 1, 77, 78
@@ -196,10 +195,8 @@ def test_an_app_lives_while_it_is_held(world: World) -> None:
             world.apps.sweep()
         world.apps.sweep()
         assert app.id in world.table.apps
-        assert world.ends == 0
     world.apps.sweep()
     assert app.id not in world.table.apps
-    assert world.ends == 1
 
 
 def test_an_app_lives_while_a_listener_of_it_does(world: World) -> None:

@@ -23,6 +23,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.control import ControlServer
 from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
 from appswitch.model import Listener, Node
@@ -40,7 +41,8 @@ class World:
         self.path = directory / "control"
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory / "listeners")
-        self.apps = Apps(self.table, self.sockets, ended=lambda: None)
+        self.epoch = Epoch()
+        self.apps = Apps(self.table, self.sockets, self.epoch)
         zone = Zone("appswitch.local", self.table.resolve, self.table.names_of, self.table.owns)
         self.listening = socket.socket(socket.AF_UNIX)
         self.listening.bind(str(self.path))
@@ -56,7 +58,7 @@ class World:
             nursery.start_soon(self.apps.keep_swept)
 
     async def connect(self) -> trio.SocketStream:
-        return await trio.open_unix_socket(self.path)
+        return await trio.open_unix_socket(str(self.path))
 
     async def call(self, name: str, /, **arguments: object) -> Any:
         async with await self.connect() as stream:
@@ -75,6 +77,7 @@ class World:
 
     def close(self) -> None:
         self.sockets.close()
+        self.epoch.close()
         self.listening.close()
 
 

@@ -1,0 +1,445 @@
+"""`appswitch spawn`: the wrapper is not noticed, however the program or the wrapper ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from appswitch.errors import AppSwitchError
+from appswitch.host import namespace
+from appswitch.host.paths import control_socket, shim_path
+from tests.harness import PATIENCE, Switch, eventually, running_switch
+
+NOBODY = 65534
+BOTH = pytest.mark.parametrize("netns", [[], ["--no-netns"]], ids=["netns", "no netns"])
+
+
+def shell(switch: Switch, script: str, *flags: str) -> subprocess.Popen[str]:
+    """`sh -c SCRIPT`, once it has said its first line."""
+    process = switch.spawn(*flags, "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert output(process).readline() == "ready\n"
+    return process
+
+
+def output(process: subprocess.Popen[str]) -> IO[str]:
+    assert process.stdout is not None
+    return process.stdout
+
+
+def end_of(process: subprocess.Popen[str]) -> tuple[str, int]:
+    """What it still says, and its exit status."""
+    said, _ = process.communicate(timeout=PATIENCE)
+    return said, process.returncode
+
+
+def child_of(process: subprocess.Popen[str]) -> int:
+    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+
+
+def lives(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+# --- exit statuses
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("script", "status"), [("exit 0", 0), ("exit 1", 1), ("exit 42", 42), ("exit 255", 255),
+                           ("kill -TERM $$", 128 + 15), ("kill -KILL $$", 128 + 9), ("kill -SEGV $$", 128 + 11)]
+)  # fmt: skip
+def test_it_ends_as_the_program_ends(switch: Switch, netns: list[str], script: str, status: int) -> None:
+    done = switch.run(*netns, "sh", "-c", script, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", "")
+
+
+@pytest.mark.parametrize(
+    ("make", "status"),
+    [
+        ("no-such-program", 127),
+        ("/no/such/program", 127),
+        ("{tmp}/plain/below", 127),
+        ("{tmp}/plain", 126),
+        ("{tmp}", 126),
+    ],
+)
+def test_what_can_t_be_run(switch: Switch, make: str, status: int) -> None:
+    (switch.directory / "plain").write_text("echo no")
+    command = make.format(tmp=switch.directory)
+    done = switch.run(command, check=False)
+    assert done.returncode == status
+    assert done.stderr.startswith(f"appswitch: {command}: ")
+    assert "Traceback" not in done.stderr
+    eventually(lambda: switch.rows("ps") == [])
+
+
+def test_our_own_failure_is_125(switch: Switch) -> None:
+    assert switch.run("--ip", "nonsense", "true", check=False).returncode == 125
+    assert switch.run("--no-such-flag", "true", check=False).returncode == 2
+
+
+def test_the_programs_input_and_output_are_its_own(switch: Switch) -> None:
+    done = switch.run("sh", "-c", "cat; echo error >&2", input="text\n")
+    assert (done.stdout, done.stderr) == ("text\n", "error\n")
+
+
+# --- signals
+
+
+@BOTH
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGQUIT])
+def test_signals_are_passed_on(switch: Switch, netns: list[str], number: signal.Signals) -> None:
+    name = number.name.removeprefix("SIG")
+    process = shell(switch, f"trap 'echo got {name}; exit 7' {name}; echo ready; while :; do sleep 0.05; done", *netns)
+    process.send_signal(number)
+    assert end_of(process) == (f"got {name}\n", 7)
+
+
+def test_a_signal_that_the_program_doesn_t_handle(switch: Switch) -> None:
+    process = shell(switch, "echo ready; exec sleep 99")
+    process.terminate()
+    assert end_of(process) == ("", 128 + 15)
+
+
+def test_a_program_that_ignores_a_signal_goes_on(switch: Switch) -> None:
+    process = shell(
+        switch, "trap '' TERM; trap 'echo still here; exit 3' USR1; echo ready; while :; do sleep 0.05; done"
+    )
+    process.terminate()
+    process.send_signal(signal.SIGUSR1)
+    assert end_of(process) == ("still here\n", 3)
+
+
+def test_the_programs_signal_state_is_the_callers(switch: Switch) -> None:
+    """Nothing blocked, nothing ignored: what Python and the wrapper do to themselves is theirs."""
+    lines = switch.run("grep", "-E", "^Sig(Blk|Ign)|^ShdPnd", "/proc/self/status").stdout.splitlines()
+    assert {line.split()[0]: int(line.split()[1], 16) for line in lines} == {"SigBlk:": 0, "SigIgn:": 0, "ShdPnd:": 0}
+
+
+def test_no_descriptor_of_ours_reaches_the_program(switch: Switch) -> None:
+    code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))"
+    assert switch.run(sys.executable, "-c", code).stdout == "[0, 1, 2, 3]\n"  # 3 is that of listdir
+
+
+@BOTH
+def test_a_killed_wrapper_takes_the_program_down(switch: Switch, netns: list[str]) -> None:
+    process = shell(switch, "echo ready; exec sleep 99", *netns, "--name", "web")
+    program = child_of(process)
+    assert lives(program)
+    process.kill()
+    assert end_of(process)[1] == -9
+    eventually(lambda: not lives(program), within=1)
+    eventually(lambda: switch.rows("ps") == [], within=1.5)  # a second, and the command's own start
+
+
+def test_a_killed_program(switch: Switch) -> None:
+    process = shell(switch, "echo ready; exec sleep 99", "--name", "web")
+    os.kill(child_of(process), signal.SIGKILL)
+    assert end_of(process) == ("", 128 + 9)
+    eventually(lambda: switch.rows("ps") == [], within=1.5)
+
+
+def test_a_program_killed_while_it_serves(switch: Switch) -> None:
+    code = "import socket; s = socket.create_server(('', 80)); print('ready', flush=True); s.accept()"
+    command = ("--name", "web", sys.executable, "-c", code)
+    process = switch.spawn(*command, stdout=subprocess.PIPE)
+    assert output(process).readline() == "ready\n"
+    assert len(switch.rows("services")) == 1
+    os.kill(child_of(process), signal.SIGKILL)
+    assert end_of(process)[1] == 128 + 9
+    eventually(lambda: switch.rows("services") == [], within=1.5)
+
+
+# --- what the program is given
+
+
+def test_the_environment(switch: Switch) -> None:
+    text = switch.run("env", "-0", env={**switch.environment, "KEPT": "a\nb"}).stdout
+    environment = dict(entry.split("=", 1) for entry in text.split("\0") if entry)
+    assert environment["KEPT"] == "a\nb"
+    assert environment["LD_PRELOAD"] == str(shim_path())
+    assert environment["APPSWITCH_SOCKET"] == str(switch.trap)
+
+
+@pytest.mark.program("gcc")
+def test_another_preload_library_is_kept(switch: Switch) -> None:
+    library = switch.directory / "other.so"
+    source = 'int other_library = 1; __attribute__((constructor)) static void f(void) { __builtin_puts("loaded"); }'
+    subprocess.run(["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source.encode(), check=True)
+    environment = {**switch.environment, "LD_PRELOAD": str(library)}
+    code = "import os; print(os.environ['LD_PRELOAD'])"
+    process = subprocess.run(
+        [*switch.appswitch, "spawn", sys.executable, "-c", code], capture_output=True, text=True, env=environment,
+        check=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert f"{shim_path()}:{library}\n" in process.stdout
+    assert process.stdout.count("loaded") == 2  # in the wrapper and in the program
+
+
+def test_arguments_and_directory_are_passed_as_they_are(switch: Switch) -> None:
+    code = "import os, sys; print([os.fsencode(word) for word in sys.argv[1:]], os.getcwd())"
+    arguments = ["", "a b", "ä", os.fsdecode(b"\xff"), "--ip", "$HOME"]
+    done = switch.run(sys.executable, "-c", code, *arguments, cwd="/usr")
+    assert done.stdout == f"{[os.fsencode(word) for word in arguments]} /usr\n"
+    assert switch.rows("ps") == []
+
+
+def test_a_namespace_of_its_own_or_not(switch: Switch) -> None:
+    ours = str(Path("/proc/self/ns/net").readlink())
+    assert switch.run("--no-netns", "readlink", "/proc/self/ns/net").stdout.strip() == ours
+    theirs = switch.run("readlink", "/proc/self/ns/net").stdout.strip()
+    assert theirs.startswith("net:")
+    assert theirs != ours
+
+
+SHOW = "import socket; s = socket.create_server(('', 0)); print(s.getsockname()[0], len(socket.if_nameindex()))"
+
+
+def test_nothing_but_lo_is_in_the_namespace(switch: Switch) -> None:
+    assert switch.run(sys.executable, "-c", SHOW).stdout == "0.0.0.0 1\n"
+
+
+@pytest.mark.root
+@BOTH
+@pytest.mark.parametrize("user", ["nobody", str(NOBODY)])
+def test_user(switch: Switch, netns: list[str], user: str) -> None:
+    code = "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['USER'], os.environ['HOME'])"
+    done = switch.run("--user", user, *netns, "/usr/bin/python3", "-c", code)
+    expected = (NOBODY,) * 3
+    assert done.stdout == f"{expected} {expected} [{NOBODY}] nobody /nonexistent\n"
+
+
+@pytest.mark.root
+def test_a_program_of_another_user_is_trapped_and_dies_with_its_wrapper(switch: Switch) -> None:
+    """Changing the user clears the parent-death signal (prctl(2)): it is set after that."""
+    code = "import socket; s = socket.create_server(('', 80)); print('ready', flush=True); s.accept()"
+    command = ("--user", "nobody", "--name", "web", "/usr/bin/python3", "-c", code)
+    process = switch.spawn(*command, stdout=subprocess.PIPE)
+    assert output(process).readline() == "ready\n"
+    (service,) = switch.rows("services")
+    assert (service["name"], service["port"]) == ("web", 80)
+    program = child_of(process)
+    process.kill()
+    end_of(process)
+    eventually(lambda: not lives(program), within=1)
+
+
+# --- exclusive, wait-for
+
+SERVE = "import socket, sys; s = socket.create_server(('', 80)); print('ready', flush=True); sys.stdin.read()"
+
+
+def serving(switch: Switch, *flags: str, **options: Any) -> subprocess.Popen[str]:
+    options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, **options}
+    process = switch.spawn(*flags, sys.executable, "-c", SERVE, **options)
+    assert output(process).readline() == "ready\n"
+    return process
+
+
+def test_exclusive(switch: Switch) -> None:
+    """Either of the two may have asked for it; and it ends with its app."""
+    first = serving(switch, "--name", "one", "--exclusive")
+    done = switch.run("--name", "one", sys.executable, "-c", SERVE, check=False)
+    assert "Address already in use" in done.stderr
+    assert end_of(first)[1] == 0
+    second = serving(switch, "--name", "one")
+    third = serving(switch, "--name", "one")
+    done = switch.run("--name", "one", "--exclusive", sys.executable, "-c", SERVE, check=False)
+    assert "Address already in use" in done.stderr
+    assert [end_of(second)[1], end_of(third)[1]] == [0, 0]
+
+
+def test_wait_for(switch: Switch) -> None:
+    waiting = switch.spawn(
+        "--wait-for", "db:80", "--wait-for", "10.1.1.5:80", "echo", "started", stdout=subprocess.PIPE
+    )
+    first = serving(switch, "--name", "db")
+    assert len(switch.rows("ps")) == 1  # who waits is no app yet
+    assert waiting.poll() is None
+    second = serving(switch, "--ip", "10.1.1.5")
+    assert end_of(waiting) == ("started\n", 0)
+    end_of(first)
+    end_of(second)
+
+
+def test_a_wait_can_be_broken_off(switch: Switch) -> None:
+    waiting = switch.spawn("--wait-for", "db:80", "true", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(lambda: waits(waiting))
+    waiting.send_signal(signal.SIGINT)
+    _, error = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode in (1, 130, -signal.SIGINT)
+    assert "Traceback" not in error
+
+
+def waits(process: subprocess.Popen[str]) -> bool:
+    """Whether it is in a blocking receive."""
+    return Path(f"/proc/{process.pid}/wchan").read_text().startswith(("unix_stream", "sock_"))
+
+
+# --- a server that is started when there is none
+
+
+@pytest.fixture
+def no_server(tmp_path: Path) -> Iterator[Switch]:
+    tmp_path.chmod(0o755)
+    switch = Switch(tmp_path)
+    try:
+        yield switch
+    finally:
+        switch.close()
+        eventually(lambda: not is_served(switch))
+
+
+def is_served(switch: Switch) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(control_socket(switch.trap))) == 0
+
+
+def server_has_gone(switch: Switch) -> bool:
+    with switch.trap.with_name(switch.trap.name + ".lock").open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+def test_a_server_is_started_and_goes_with_its_last_app(no_server: Switch) -> None:
+    done = no_server.run("sh", "-c", f"{' '.join(no_server.appswitch)} ps --no-headers")
+    assert len(done.stdout.splitlines()) == 1
+    assert str(no_server.trap) in done.stderr
+    assert "starting one" in done.stderr
+    eventually(lambda: server_has_gone(no_server), within=5)
+    assert not no_server.trap.exists()
+    assert not control_socket(no_server.trap).exists()
+
+
+def test_the_server_stays_while_there_are_apps(no_server: Switch) -> None:
+    first = serving(no_server, "--name", "one", stderr=None)
+    done = no_server.run("true")
+    assert "starting" not in done.stderr
+    eventually(lambda: len(no_server.rows("ps")) == 1)
+    assert not server_has_gone(no_server)
+    assert end_of(first)[1] == 0
+    eventually(lambda: server_has_gone(no_server), within=5)
+
+
+def test_two_spawns_at_once_start_one_server(no_server: Switch) -> None:
+    several = [
+        no_server.spawn("cat", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(4)
+    ]
+    eventually(lambda: is_served(no_server) and len(no_server.rows("ps")) == 4)
+    errors = [process.communicate("text\n", timeout=PATIENCE) for process in several]
+    assert [said for said, _ in errors] == ["text\n"] * 4
+    assert sum("starting one" in error for _, error in errors) == 1
+    assert [process.returncode for process in several] == [0] * 4
+    eventually(lambda: server_has_gone(no_server), within=5)
+
+
+def test_a_server_that_can_t_start_says_why(no_server: Switch, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    done = no_server.run("--socket", str(tmp_path / "file" / "trap.sock"), "true", check=False)
+    assert done.returncode == 125
+    assert "can't be used" in done.stderr
+    assert "hint: " in done.stderr
+    assert "Traceback" not in done.stderr
+    no_server.trap.mkdir()  # in the socket's place: it can't be replaced
+    done = no_server.run("true", check=False)
+    assert done.returncode == 125
+    assert "didn't start" in done.stderr
+    assert "hint: " in done.stderr
+    no_server.trap.rmdir()
+
+
+# --- an ordinary user
+
+
+@pytest.mark.root
+def test_an_ordinary_user_gets_a_namespace_and_keeps_who_they_are() -> None:
+    with running_switch(user=NOBODY) as switch:
+        code = f"""
+import json, os, socket
+open({str(switch.directory / "made")!r}, "w").close()
+server = socket.create_server(("", 80))  # a low port, too
+print(json.dumps([os.getuid(), os.getgid(), os.stat({str(switch.directory)!r}).st_uid, len(socket.if_nameindex())]))
+"""
+        done = switch.run("--ip", "10.1.1.1", switch.appswitch[0], "-c", code)
+        assert json.loads(done.stdout) == [NOBODY, NOBODY, NOBODY, 1]
+        made = (switch.directory / "made").stat()
+        assert (made.st_uid, made.st_gid) == (NOBODY, NOBODY)
+        done = switch.run("--user", "root", "true", check=False)
+        assert done.returncode == 125
+        assert "only root" in done.stderr
+
+
+@pytest.mark.root
+def test_an_ordinary_users_apps_meet() -> None:
+    with running_switch(user=NOBODY) as switch:
+        code = "import socket; c = socket.create_server(('', 80)).accept()[0]; c.sendall(c.getpeername()[0].encode())"
+        switch.spawn("--name", "web", switch.appswitch[0], "-c", code)
+        switch.wait_for("web:80")
+        code = "import socket; print(socket.create_connection(('web', 80)).recv(99).decode())"
+        assert switch.run("--ip", "10.1.1.2", switch.appswitch[0], "-c", code).stdout == "10.1.1.2\n"
+
+
+FORBIDDEN = """
+import os, sys
+from pathlib import Path
+from appswitch.host import namespace
+from appswitch.cli.main import main
+assert namespace._unshare(namespace.CLONE_NEWUSER) == 0  # a user namespace of the test's own: its limits are, too
+Path("/proc/sys/user/max_net_namespaces").write_text("0")
+sys.argv = ["appswitch", "spawn", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.mark.root
+def test_where_namespaces_are_forbidden() -> None:
+    with running_switch(user=NOBODY) as switch:
+        done = subprocess.run(
+            [switch.appswitch[0], "-c", FORBIDDEN, "true"],
+            capture_output=True, text=True, check=False, timeout=PATIENCE, env=switch.environment,
+            user=NOBODY, group=NOBODY, extra_groups=[],
+        )  # fmt: skip
+        assert done.returncode == 125, done
+        assert "namespace" in done.stderr
+        assert "hint: " in done.stderr
+        assert "--no-netns" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_kernel_that_takes_the_capabilities_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AppArmor lets unshare pass; then /proc/self/uid_map can't be written."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(namespace, "_unshare", lambda flags: 0)
+
+    def refuse(path: Path, text: str) -> int:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(namespace.NamespaceForbidden, match=r"user 1000: Operation not permitted"):
+        namespace.enter_new_namespace()
+
+
+def test_an_installation_without_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from appswitch import spawn
+
+    monkeypatch.setattr("appswitch.host.paths.shim_path", lambda: tmp_path / "libappswitch.so")
+    with pytest.raises(AppSwitchError) as error:
+        spawn.run(spawn.Options(["true"]))
+    assert error.value.reason == "no-shim"
+    assert error.value.hint
