@@ -56,7 +56,7 @@ static const short native[NATIVE] = {SO_REUSEADDR, SO_KEEPALIVE, SO_OOBINLINE, S
 enum { CONGESTION_SIZE = 16 /* TCP_CA_NAME_MAX */, CONGESTION = 1u << 31 };
 
 struct record {
-    uint64_t key; /* 0: free */
+    uint64_t key; /* 0: free; TAKING: about to be another socket's */
     uint64_t cookie;
     int fd;       /* had the cookie when something was set last */
     uint32_t set; /* bit i: values[i] is meant; CONGESTION */
@@ -73,6 +73,8 @@ static uint64_t cookie_of(int fd) {
     sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
     return cookie;
 }
+
+static const uint64_t TAKING = ~0ull;
 
 static uint64_t listener_key(const struct identity *identity) {
     return identity->listener.id | 1ull << 63; /* no cookie gets that far */
@@ -94,22 +96,37 @@ static const struct record *find_record(uint64_t key) {
     return 0;
 }
 
-/* The record of `key`, or a place for it: a free one, that of a closed socket, else the oldest (cookies grow with
- * time). fd: the number that the socket with `cookie` has, or is about to get. */
+/* The place for a new record of `key`: a free one, else that of the oldest closed socket, else the oldest (cookies grow
+ * with time). */
+static struct record *choose_place(uint64_t key) {
+    struct record *chosen = 0;
+    int chosen_is_closed = 0;
+    for (size_t i = 0; i < PROBES; i++) {
+        struct record *record = &records[place_of(key, i)];
+        uint64_t held = __atomic_load_n(&record->key, __ATOMIC_RELAXED);
+        if (!held) return record;
+        if (held == TAKING) continue;
+        int is_closed = cookie_of(record->fd) != record->cookie;
+        if (chosen && (is_closed < chosen_is_closed ||
+                       (is_closed == chosen_is_closed && record->cookie > chosen->cookie)))
+            continue;
+        chosen = record;
+        chosen_is_closed = is_closed;
+    }
+    return chosen ? chosen : &records[place_of(key, 0)]; /* taken by a thread that a fork left behind */
+}
+
+/* The record of `key`, found or made. fd: the number that the socket with `cookie` has, or is about to get. */
 static struct record *take_record(uint64_t key, uint64_t cookie, int fd) {
     struct record *taken = (struct record *)find_record(key);
-    if (!taken) {
-        taken = &records[place_of(key, 0)];
-        for (size_t i = 0; i < PROBES; i++) {
-            struct record *record = &records[place_of(key, i)];
-            if (record->cookie < taken->cookie) taken = record;
-            if (record->key && cookie_of(record->fd) == record->cookie) continue;
-            taken = record;
-            break;
-        }
-        taken->key = 0;
-        taken->set = 0;
-        __atomic_store_n(&taken->key, key, __ATOMIC_RELEASE);
+    while (!taken) {
+        struct record *place = choose_place(key);
+        uint64_t old = __atomic_load_n(&place->key, __ATOMIC_RELAXED);
+        if (!__atomic_compare_exchange_n(&place->key, &old, TAKING, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
+        place->cookie = cookie;
+        place->set = 0;
+        __atomic_store_n(&place->key, key, __ATOMIC_RELEASE);
+        taken = place;
     }
     taken->cookie = cookie;
     taken->fd = fd;
