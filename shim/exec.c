@@ -65,6 +65,7 @@ static long do_execvpe(const char *file, char *const argv[], char *const envp[])
     long error = -ENOENT;
     size_t file_size = as_strlen(file) + 1;
     if (!*file) return -ENOENT;
+    if (file_size > 256 /* NAME_MAX + 1 */ && !has_slash(file)) return -ENAMETOOLONG;
     if (has_slash(file)) return exec_or_script(file, argv, envp);
     for (const char *start = search_path();; start++) {
         const char *end = start;
