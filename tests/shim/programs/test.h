@@ -296,6 +296,7 @@ __attribute__((unused)) static void end_well(pid_t child) {
 
 /* --- main */
 
+#ifndef OWN_MAIN
 static int run_case(const struct test_case *each) {
     printf("case %s\n", each->name);
     fflush(stdout);
@@ -318,7 +319,6 @@ static int run_case(const struct test_case *each) {
     return status != 0;
 }
 
-#ifndef OWN_MAIN
 int main(int argc, char **argv) {
     int failed = 0;
     signal(SIGPIPE, SIG_IGN);
