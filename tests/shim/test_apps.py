@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import Switch, eventually, stop
-from tests.shim.conftest import VIP, Build
+from tests.shim.cases import VIP, Build, each_compiler
 
 IPS = {
     "v4": ("10.77.1.1", "10.77.1.2"),
@@ -31,7 +31,7 @@ def bare(text: str) -> str:
     return text.rpartition(":")[0].strip("[]")
 
 
-@pytest.mark.parametrize("compiler", [pytest.param(name, marks=pytest.mark.program(name)) for name in ("gcc", "musl-gcc")])
+@each_compiler
 @pytest.mark.parametrize(
     ("version", "bound", "dialled"),
     [

@@ -7,13 +7,13 @@ import re
 import pytest
 
 from tests.harness import Switch
-from tests.shim.conftest import VIP, Build
+from tests.shim.cases import VIP, Build, each_compiler
 
 CALL = re.compile(r"^(?:\d+ +)?(\w+)\((\d+)")
 
 
 @pytest.mark.program("strace")
-@pytest.mark.parametrize("compiler", [pytest.param(name, marks=pytest.mark.program(name)) for name in ("gcc", "musl-gcc")])
+@each_compiler
 def test_data_goes_straight_to_the_kernel(switch: Switch, build: Build, compiler: str) -> None:
     name = f"answer-{compiler.partition('-')[0]}"
     ip = {"answer-gcc": "10.77.1.1", "answer-musl": "10.77.1.2"}[name]
@@ -25,7 +25,7 @@ def test_data_goes_straight_to_the_kernel(switch: Switch, build: Build, compiler
     assert done.stdout == "ok\n"
     lines = trace.read_text().splitlines()
     connected = max(i for i, line in enumerate(lines) if re.search(r"\b(dup3|connect)\(", line))
-    calls = []
+    calls: list[tuple[str, int]] = []
     for line in lines[connected + 1 :]:
         found = CALL.match(line)
         if found and not calls and found[1] not in ("write", "writev"):

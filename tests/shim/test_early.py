@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.harness import Switch
-from tests.shim.conftest import VIP, Build
+from tests.shim.cases import VIP, Build
 
 
 def test_another_librarys_constructor_connects(switch: Switch, build: Build) -> None:

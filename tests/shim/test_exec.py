@@ -9,11 +9,10 @@ import pytest
 
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
-from tests.shim.conftest import VIP, Build, Outcome, check, every_case
+from tests.shim.cases import VIP, Build, Outcome, each_compiler, every_case
 
 WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "fexecve", "posix_spawn", "posix_spawnp", "vfork"]
 WITHOUT = ["execv", "execvp", "execl", "execlp"]
-COMPILERS = [pytest.param(name, marks=pytest.mark.program(name)) for name in ("gcc", "musl-gcc")]
 
 
 @pytest.fixture
@@ -42,7 +41,7 @@ def run_exec(
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("compiler", COMPILERS)
+@each_compiler
 @pytest.mark.parametrize("kind", ["clean", "none", "same"])
 @pytest.mark.parametrize("how", [*WITH_ENVIRONMENT, *WITHOUT])
 def test_a_started_program_is_trapped(switch: Switch, build: Build, how: str, kind: str, compiler: str) -> None:
@@ -124,5 +123,5 @@ def test_many_variables(switch: Switch, build: Build) -> None:
 
 
 @every_case("search")
-def test_search(outcome: tuple[Outcome, Outcome]) -> None:
-    check(outcome)
+def test_search(outcome: Outcome) -> None:
+    outcome.check()

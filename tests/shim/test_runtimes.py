@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tests.harness import Switch
-from tests.shim.conftest import VIP
+from tests.shim.cases import VIP
 
 PYTHON = sys.executable
 
@@ -89,7 +89,7 @@ def python(switch: Switch, code: str) -> str:
 
 
 def test_getaddrinfo_of_nothing(switch: Switch) -> None:
-    """python -m http.server asks so where to bind."""
+    """As `python -m http.server` asks where to bind."""
     code = """
 import socket
 for flags in (0, socket.AI_PASSIVE):
@@ -117,7 +117,7 @@ print(listener.accept()[1][0], socket.gethostbyname("localhost"))
 
 
 def test_a_server_that_reloads(switch: Switch) -> None:
-    """uvicorn --reload: the parent binds, passes the descriptor by number to a child that it starts anew."""
+    """As uvicorn --reload: the parent binds, passes the descriptor by number to a child that it starts anew."""
     code = """
 import socket, subprocess, sys
 child = '''
