@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "epoch.h"
@@ -23,12 +24,18 @@
 
 enum { ROUTES = 16, FIRST_PORT = 32768, PORTS = 28232 /* ip(7), ip_local_port_range */ };
 
+/* A descriptor, and the file that it was: the program may have closed it and got the number for its own. */
+struct kept {
+    int fd;
+    uint64_t device, inode;
+};
+
 struct route {
     int latch;
     int turn;
     struct as_addr remote;
     struct as_capabilities given;
-    int fd[AS_MOST_CAPABILITIES];
+    struct kept fd[AS_MOST_CAPABILITIES];
 };
 
 /* What one connect needs of a route. */
@@ -71,7 +78,7 @@ static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MO
         memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
         attempts[i].listener = route->given.listener[pick];
         attempts[i].server_family = route->given.family[pick];
-        attempts[i].fd = route->fd[pick];
+        attempts[i].fd = route->fd[pick].fd;
     }
     unlatch(&route->latch);
     return count;
@@ -156,8 +163,21 @@ int wanted_capabilities(const struct as_addr *remote) {
     return 0;
 }
 
+static struct kept file_of(int fd) {
+    struct stat status = {0};
+    sys2(SYS_fstat, fd, &status);
+    return (struct kept){fd, status.st_dev, status.st_ino};
+}
+
+static void close_kept(const struct kept *kept, int count) {
+    for (int i = 0; i < count; i++) {
+        struct kept now = file_of(kept[i].fd);
+        if (now.device == kept[i].device && now.inode == kept[i].inode) sys1(SYS_close, kept[i].fd);
+    }
+}
+
 /* Moves the descriptors to high numbers; a program that is short of descriptors needs the low ones itself. How many. */
-static int keep_high(struct as_capabilities *given, const int *fds, int kept[AS_MOST_CAPABILITIES]) {
+static int keep_high(struct as_capabilities *given, const int *fds, struct kept kept[AS_MOST_CAPABILITIES]) {
     int count = 0;
     for (uint32_t i = 0; i < given->count; i++) {
         int high = move_high(fds[i]);
@@ -167,7 +187,7 @@ static int keep_high(struct as_capabilities *given, const int *fds, int kept[AS_
         }
         given->listener[count] = given->listener[i];
         given->family[count] = given->family[i];
-        kept[count++] = high;
+        kept[count++] = file_of(high);
     }
     given->count = (uint32_t)count;
     return count;
@@ -175,7 +195,8 @@ static int keep_high(struct as_capabilities *given, const int *fds, int kept[AS_
 
 void keep_capabilities(const struct as_addr *remote, const struct as_reply *reply, struct passed *passed) {
     struct as_capabilities given;
-    int kept[AS_MOST_CAPABILITIES], old[AS_MOST_CAPABILITIES], old_count = 0, first = 1;
+    struct kept kept[AS_MOST_CAPABILITIES], old[AS_MOST_CAPABILITIES];
+    int old_count = 0, first = 1;
     if (reply->text_size != sizeof given) return close_passed(passed, 1);
     memcpy(&given, reply->text, sizeof given);
     if (given.has_epoch && passed->count > first) map_epoch(passed->fd[first++]);
@@ -188,7 +209,7 @@ void keep_capabilities(const struct as_addr *remote, const struct as_reply *repl
     int pid = own_pid();
     enum latched latched = count && pid ? try_latch(&route->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) {
-        for (int i = 0; i < count; i++) sys1(SYS_close, kept[i]);
+        close_kept(kept, count);
         return;
     }
     if (latched == LATCHED) {
@@ -201,5 +222,5 @@ void keep_capabilities(const struct as_addr *remote, const struct as_reply *repl
     unlatch(&route->latch);
     /* A thread that has just taken its turn may still use an old number: then its connect fails, or meets another
      * listener's name, and it asks the trap handler. */
-    for (int i = 0; i < old_count; i++) sys1(SYS_close, old[i]);
+    close_kept(old, old_count);
 }

@@ -106,6 +106,14 @@ HOOK long syscall(long number, ...) {
         return result(do_getsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t *)arg[4]));
     case SYS_setsockopt:
         return result(do_setsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t)arg[4]));
+    case SYS_sendto:
+        return result(do_sendto(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t)arg[5]));
+    case SYS_sendmsg:
+        return result(do_sendmsg(fd, second, (int)arg[2]));
+    case SYS_recvfrom:
+        return result(do_recvfrom(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t *)arg[5]));
+    case SYS_recvmsg:
+        return result(do_recvmsg(fd, second, (int)arg[2]));
     case SYS_epoll_ctl:
         return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
     default:

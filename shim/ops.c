@@ -187,16 +187,15 @@ static int accepted_by(int accepted, struct as_listener_name *listener) {
 /* The queue of a listener may hold a client that is not who it says, or that policy no longer lets in: it is closed,
  * and the next one taken. Where that can't be found out, the error is accept's own (accept(2): ENETDOWN, EMFILE). */
 static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *size, int flags,
-                            struct as_client_name *client, int *ours) {
-    struct as_listener_name listener;
+                            struct as_listener_name *listener, struct as_client_name *client, int *ours) {
     for (;;) {
         socklen_t room = sizeof *name;
         long accepted = sys4(SYS_accept4, fd, name, &room, flags);
         if (accepted < 0) return accepted;
         *size = room;
-        *ours = read_client_name((struct sockaddr *)name, room, client) && accepted_by((int)accepted, &listener);
+        *ours = read_client_name((struct sockaddr *)name, room, client) && accepted_by((int)accepted, listener);
         if (!*ours) return accepted;
-        long true_client = verify_client((int)accepted, &listener, client);
+        long true_client = verify_client((int)accepted, listener, client);
         if (true_client > 0) return accepted;
         sys1(SYS_close, accepted);
         if (true_client < 0) return true_client;
@@ -205,10 +204,11 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
 
 long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     struct sockaddr_storage name;
+    struct as_listener_name listener;
     struct as_client_name client;
     socklen_t name_size;
     int ours;
-    long accepted = accept_verified(fd, &name, &name_size, flags, &client, &ours);
+    long accepted = accept_verified(fd, &name, &name_size, flags, &listener, &client, &ours);
     if (accepted < 0) return accepted;
     if (addr && (!size || (int)*size < 0)) { /* as the kernel: the connection is lost */
         sys1(SYS_close, accepted);
@@ -217,7 +217,7 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     if (ours) {
         int bytes = AS_SNDBUF;
         sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-        inherit_options(fd, (int)accepted);
+        inherit_options(fd, listener.id, (int)accepted);
     }
     if (!addr) return accepted;
     if (ours) {
@@ -279,7 +279,7 @@ long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
 
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
     struct identity identity;
-    note_option(fd);
+    note_option(fd, level, name);
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
     if (!differs && !unknown_to_unix(error)) return error;
@@ -296,9 +296,7 @@ static int is_ours(int fd) {
 
 /* TCP Fast Open connects by the first send (MSG_FASTOPEN in tcp(7)): here the connect comes first. 0: go on. */
 static long connect_first(int fd, int flags, const struct sockaddr *addr, socklen_t size) {
-    if (!(flags & MSG_FASTOPEN) || !addr) return 0;
-    long error = do_connect(fd, addr, size);
-    return error == -EISCONN ? 0 : error;
+    return (flags & MSG_FASTOPEN) && addr ? do_connect(fd, addr, size) : 0;
 }
 
 long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
@@ -337,8 +335,12 @@ long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *a
 }
 
 long do_recvmsg(int fd, struct msghdr *message, int flags) {
+    if (!message || !message->msg_name || !is_ours(fd)) return sys3(SYS_recvmsg, fd, message, flags);
+    void *name = message->msg_name;
+    message->msg_name = 0;
     long received = sys3(SYS_recvmsg, fd, message, flags);
-    if (received >= 0 && message->msg_name && message->msg_namelen && is_ours(fd)) message->msg_namelen = 0;
+    message->msg_name = name;
+    if (received >= 0) message->msg_namelen = 0;
     return received;
 }
 

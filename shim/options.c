@@ -15,7 +15,7 @@
 
 #include "sys.h"
 
-enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, PROBES = 8 };
+enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, INHERITED = 5, LISTENERS = 64, PROBES = 8 };
 
 static const struct {
     short level, name;
@@ -52,6 +52,12 @@ static const struct {
 /* Options of SOL_SOCKET that mean the same on a Unix socket: set there for good. */
 static const short native[NATIVE] = {SO_REUSEADDR, SO_KEEPALIVE, SO_OOBINLINE, SO_PRIORITY, SO_TIMESTAMP,
                                      SO_LINGER,    SO_RCVTIMEO,  SO_SNDTIMEO,  SO_BUSY_POLL};
+
+/* Those of them that an accepted TCP socket has of its listener. */
+static const short inherited[INHERITED] = {SO_KEEPALIVE, SO_OOBINLINE, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO};
+
+/* Ids of listeners that have none of them set, at the place of id % LISTENERS: most have none, and accept is quick. */
+static uint64_t nothing_to_inherit[LISTENERS];
 
 enum { CONGESTION_SIZE = 16 /* TCP_CA_NAME_MAX */, CONGESTION = 1u << 31 };
 
@@ -107,8 +113,8 @@ static struct record *choose_place(uint64_t key) {
         if (!held) return record;
         if (held == TAKING) continue;
         int is_closed = cookie_of(record->fd) != record->cookie;
-        if (chosen && (is_closed < chosen_is_closed ||
-                       (is_closed == chosen_is_closed && record->cookie > chosen->cookie)))
+        if (chosen &&
+            (is_closed < chosen_is_closed || (is_closed == chosen_is_closed && record->cookie > chosen->cookie)))
             continue;
         chosen = record;
         chosen_is_closed = is_closed;
@@ -137,8 +143,11 @@ void note_new_socket(int fd) {
     if (fd < NEW) new_sockets[fd] = cookie_of(fd);
 }
 
-void note_option(int fd) {
+void note_option(int fd, int level, int name) {
     if (fd >= 0 && fd < NEW) new_sockets[fd] = 0;
+    if (level != SOL_SOCKET) return;
+    for (int i = 0; i < INHERITED; i++)
+        if (inherited[i] == name) memset(nothing_to_inherit, 0, sizeof nothing_to_inherit);
 }
 
 static int is_as_made(int fd) {
@@ -151,18 +160,22 @@ static int index_of(int level, int name) {
     return -1;
 }
 
-static void copy_option(int fd, int target, int name) {
+/* Copies an option of SOL_SOCKET that isn't 0. Whether it was. */
+static int copy_option(int fd, int target, int name) {
     char space[16];
     socklen_t size = sizeof space;
     int was_set = 0;
-    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, name, space, &size) < 0) return;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, name, space, &size) < 0) return 0;
     for (socklen_t i = 0; i < size; i++) was_set |= space[i];
     if (was_set) sys5(SYS_setsockopt, target, SOL_SOCKET, name, space, size);
+    return was_set != 0;
 }
 
-void inherit_options(int listener, int accepted) {
-    static const short inherited[] = {SO_KEEPALIVE, SO_OOBINLINE, SO_LINGER, SO_RCVTIMEO, SO_SNDTIMEO};
-    for (size_t i = 0; i < sizeof inherited / sizeof *inherited; i++) copy_option(listener, accepted, inherited[i]);
+void inherit_options(int fd, uint64_t listener, int accepted) {
+    int any = 0;
+    if (nothing_to_inherit[listener % LISTENERS] == listener) return;
+    for (int i = 0; i < INHERITED; i++) any |= copy_option(fd, accepted, inherited[i]);
+    if (!any) nothing_to_inherit[listener % LISTENERS] = listener;
 }
 
 void carry_options(int fd, int target) {

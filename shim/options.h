@@ -10,13 +10,13 @@
  * for it where it is a Unix socket. */
 void carry_options(int fd, int target);
 
-/* What an accepted TCP socket has of its listener and a Unix socket hasn't. (What is remembered of the listener is
- * looked up there, through the name that both have.) */
-void inherit_options(int listener, int accepted);
+/* What an accepted TCP socket has of its listener (`fd`, with the id `listener`) and a Unix socket hasn't. (What is
+ * remembered of the listener is looked up there, through the name that both have.) */
+void inherit_options(int fd, uint64_t listener, int accepted);
 
 /* Told of each new socket and of each setsockopt, so that a socket without options set needs none carried. */
 void note_new_socket(int fd);
-void note_option(int fd);
+void note_option(int fd, int level, int name);
 
 /* getsockopt and setsockopt of a descriptor that is ours, answered as its TCP socket would. 0 or -errno. */
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size);

@@ -65,16 +65,18 @@ class ServiceTable:
             netns=netns,
             exclusive=exclusive,
         )
-        self.revive(app)
-        return app
+        return self.revive(app)
 
-    def revive(self, app: App) -> None:
-        """Adds an app that has been in the table before."""
+    def revive(self, app: App) -> App:
+        """Adds an app that has been in the table before; without its name if that stands for another IP by now."""
+        if app.name is not None and self.resolve(app.name) not in (None, app.ip):
+            app = evolve(app, name=None)
         self.apps[app.id] = app
         self._by_ip.setdefault(app.ip, {})[app.id] = app
         if app.name is not None:
             self._by_name.setdefault(app.name, {})[app.id] = app
         self._retired.pop(app.ip, None)
+        return app
 
     def _identity(self, name: str | None, ip: Address | None) -> Address:
         if name is not None:

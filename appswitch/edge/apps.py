@@ -111,7 +111,11 @@ class Apps:
             if app is not None and caller.uid != app.uid and app.uid != 0:
                 return None
         if app is not None and app.id not in self.table.apps:
-            self.table.revive(app)  # its main program has ended, another one of it calls
+            app = self.table.revive(app)  # its main program has ended, another one of it calls
+            if app.netns:
+                self._by_netns[caller.netns] = app
+            else:
+                self._by_token[token] = app
             log.info("app is back", app=app.id, name=app.name)
         return app
 

@@ -182,7 +182,7 @@ def _split_service(text: str) -> tuple[str, int]:
 
 
 async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[int]]:
-    """A line and the descriptors that came with it; an empty one at the end or past MAX_LINE."""
+    """A line and the descriptors that came with it; an empty one at the end."""
     line, fds = b"", list[int]()
     try:
         while not line.endswith(b"\n"):
@@ -192,8 +192,10 @@ async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[in
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                     fds += [int.from_bytes(body[at : at + 4], "little") for at in range(0, len(body) - 3, 4)]
             line += data
-            if not data or len(line) > control.MAX_LINE:
+            if not data:
                 return b"", fds
+            if len(line) > control.MAX_LINE:
+                return line, fds  # cut: an answer will say that it can't be read
     except BaseException:
         for fd in fds:
             os.close(fd)

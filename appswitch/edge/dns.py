@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 import trio
@@ -20,7 +21,9 @@ from appswitch.wire.dns import Zone
 
 MAX_MESSAGE = 65535
 UPSTREAM_TIMEOUT = 2.0  # seconds for each try
-AT_ONCE = 64  # questions under way for one app
+AT_ONCE = 64  # questions of one app under way to upstream
+WAITING = 1024  # and that wait to be; more of them fail at once
+IP_PKTINFO = 8  # ip(7); the socket module has no name for it
 IDLE = 10.0  # seconds that a TCP client may be silent (RFC 7766 6.2.3)
 
 log = structlog.get_logger()
@@ -85,21 +88,21 @@ class DnsServer:
                     continue
                 if client[1] == 53:
                     continue  # a server's answer, or two servers talking past each other
-                await self._room.acquire()
-                nursery.start_soon(self._answer_datagram, datagrams, query, control, client)
-
-    async def _answer_datagram(
-        self, datagrams: socket.socket, query: bytes, control: list[tuple[int, int, bytes]], client: tuple[str, int]
-    ) -> None:
-        try:
-            reply = await self._answer(query, udp=True)
-            if reply is not None:
                 pktinfo = [each for each in control if each[1] in (socket.IPV6_PKTINFO, IP_PKTINFO)]
-                datagrams.sendmsg([reply], pktinfo, 0, client)
-        except OSError as error:  # the app's queue is full or its socket is gone: as lost datagrams are
-            log.debug("DNS answer lost", error=str(error))
-        finally:
-            self._room.release()
+                answer_to = partial(_send, datagrams, pktinfo, client)
+                try:
+                    reply = wire.answer(query, self._zone, udp=True)
+                except wire.NotAQuery:
+                    continue
+                if reply is not None:
+                    answer_to(reply)
+                elif len(nursery.child_tasks) < WAITING:
+                    nursery.start_soon(self._forward_datagram, query, answer_to)
+                else:
+                    answer_to(wire.server_failure(query))
+
+    async def _forward_datagram(self, query: bytes, answer_to: Callable[[bytes], None]) -> None:
+        answer_to(await self._forward(query, udp=True))
 
     async def serve_tcp(self, listening: socket.socket) -> None:
         """listening: on port 53 in the app's namespace. Runs for ever."""
@@ -114,8 +117,7 @@ class DnsServer:
                     query = await _read_message(stream)
                 if query is None:
                     return
-                async with self._room:
-                    reply = await self._answer(query, udp=False)
+                reply = await self._answer(query, udp=False)
                 if reply is None:
                     return
                 with trio.move_on_after(IDLE) as sending:
@@ -130,12 +132,22 @@ class DnsServer:
             reply = wire.answer(query, self._zone, udp)
         except wire.NotAQuery:
             return None
-        if reply is not None:
-            return reply
-        return await self._upstream.ask(query, udp) or wire.server_failure(query)
+        return reply if reply is not None else await self._forward(query, udp)
+
+    async def _forward(self, query: bytes, udp: bool) -> bytes:
+        """Upstream's answer, or our word that there is none. Names of apps never wait behind these."""
+        async with self._room:
+            return await self._upstream.ask(query, udp) or wire.server_failure(query)
 
 
-IP_PKTINFO = 8  # ip(7); the socket module has no name for it
+def _send(
+    datagrams: socket.socket, pktinfo: list[tuple[int, int, bytes]], client: tuple[str, int], reply: bytes
+) -> None:
+    """From the address that was asked. The app's queue is full or its socket is gone: as lost datagrams are."""
+    try:
+        datagrams.sendmsg([reply], pktinfo, 0, client)
+    except OSError as error:
+        log.debug("DNS answer lost", error=str(error))
 
 
 async def _read_message(stream: trio.SocketStream) -> bytes | None:

@@ -43,7 +43,7 @@ def switch() -> Iterator[Switch]:
 
 @pytest.fixture(scope="module")
 def run_program(build: Build, switch: Switch) -> RunProgram:
-    """Gives the output of each case of a program (the first argument) in a world (the second); each pair is run once."""
+    """Gives the output of each case of a program in a world; each pair is run once."""
 
     def command(name: str, world: str) -> list[str]:
         program = str(build(name, compiler=COMPILERS[world]))
