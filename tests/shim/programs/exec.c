@@ -22,7 +22,10 @@ int main(int argc, char **argv) {
     char **args = argv + 3, variable[300];
     snprintf(variable, sizeof variable, "LD_PRELOAD=%s", getenv("FOREIGN") ? getenv("FOREIGN") : "");
     foreign[1] = variable;
-    char **env = !strcmp(kind, "clean") ? clean : !strcmp(kind, "foreign") ? foreign : !strcmp(kind, "none") ? none : environ;
+    char **env = !strcmp(kind, "clean")     ? clean
+                 : !strcmp(kind, "foreign") ? foreign
+                 : !strcmp(kind, "none")    ? none
+                                            : environ;
     pid_t child = 0;
     fflush(stdout);
     if (!strcmp(how, "execve")) execve(path, args, env);

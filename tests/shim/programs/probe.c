@@ -19,7 +19,10 @@ int main(int argc, char **argv) {
     socklen_t size = sizeof raw;
     /* The kernel's own answer, past the shim: the call is made from here. */
     long result;
-    __asm__ volatile("syscall" : "=a"(result) : "0"((long)SYS_getsockname), "D"((long)client), "S"(&raw), "d"(&size) : "rcx", "r11", "memory");
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "0"((long)SYS_getsockname), "D"((long)client), "S"(&raw), "d"(&size)
+                     : "rcx", "r11", "memory");
     printf("%s\n", result == 0 && raw.sun_family == AF_UNIX ? "trapped" : "not trapped");
     return 0;
 }

@@ -26,8 +26,8 @@ static void make_directory(const char *name) {
 
 static void set_path(const char *first, const char *second) {
     char path[500];
-    snprintf(path, sizeof path, "%s%s%s:%s%s%s:/usr/bin:/bin", *first == '/' ? "" : directory, *first == '/' ? "" : "/", first,
-             *second == '/' ? "" : directory, *second == '/' ? "" : "/", second);
+    snprintf(path, sizeof path, "%s%s%s:%s%s%s:/usr/bin:/bin", *first == '/' ? "" : directory, *first == '/' ? "" : "/",
+             first, *second == '/' ? "" : directory, *second == '/' ? "" : "/", second);
     OK(setenv("PATH", path, 1));
 }
 
