@@ -57,8 +57,14 @@ static void tell_run(const char *file) {
     end_well(spawned);
 }
 
+static void remove_all(void) {
+    if (fork() == 0) execl("/bin/rm", "rm", "-r", directory, (char *)0);
+    wait(0);
+}
+
 static void begin(void) {
     CHECK(mkdtemp(directory));
+    atexit(remove_all);
     make_directory("a");
     make_directory("b");
 }

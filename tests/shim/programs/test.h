@@ -314,8 +314,7 @@ static int run_case(const struct test_case *each) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(SECONDS);
         each->run();
-        fflush(stdout);
-        _exit(0);
+        exit(0);
     }
     int status;
     setpgid(child, child);
