@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.shim.conftest import Outcome, check, every_case
+from tests.shim.cases import Outcome, every_case
 
 
 @every_case("accept")
-def test_accept(outcome: tuple[Outcome, Outcome]) -> None:
-    check(outcome)
+def test_accept(outcome: Outcome) -> None:
+    outcome.check()

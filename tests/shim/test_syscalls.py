@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.shim.conftest import Outcome, check, every_case
+from tests.shim.cases import Outcome, every_case
 
 
 @every_case("syscalls")
-def test_syscalls(outcome: tuple[Outcome, Outcome]) -> None:
-    check(outcome)
+def test_syscalls(outcome: Outcome) -> None:
+    outcome.check()

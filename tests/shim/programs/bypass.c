@@ -1,5 +1,5 @@
-/* What is not AppSwitch's: the program's own Unix sockets, UDP, pipes, files and bad descriptors. Each call's outcome is
- * told, and has to be the same with and without the shim. */
+/* What is not AppSwitch's: the program's own Unix sockets, UDP, pipes, files and bad descriptors. Each call's outcome
+ * is told, and has to be the same with and without the shim. */
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -34,12 +34,14 @@ static void tell_name(const char *what, int (*call)(int, struct sockaddr *, sock
 
 /* Every hook once, on one descriptor. */
 static void tell_every_call(int fd) {
-    struct address any = at("127.0.0.1", 0), six = at("::1", 0), un = unix_at("nothing"), from = {.size = sizeof from.storage};
+    struct address any = at("127.0.0.1", 0), six = at("::1", 0), un = unix_at("nothing"),
+                   from = {.size = sizeof from.storage};
     struct address port9 = at("127.0.0.1", 9);
     char bytes[4];
-    int value = 0, level_names[][2] = {{SOL_SOCKET, SO_TYPE},      {SOL_SOCKET, SO_DOMAIN},   {SOL_SOCKET, SO_PROTOCOL},
-                                       {SOL_SOCKET, SO_REUSEPORT}, {SOL_SOCKET, SO_ERROR},    {IPPROTO_TCP, TCP_NODELAY},
-                                       {IPPROTO_IP, IP_TTL},       {IPPROTO_IPV6, IPV6_V6ONLY}, {IPPROTO_TCP, TCP_MAXSEG}};
+    int value = 0,
+        level_names[][2] = {{SOL_SOCKET, SO_TYPE},      {SOL_SOCKET, SO_DOMAIN},     {SOL_SOCKET, SO_PROTOCOL},
+                            {SOL_SOCKET, SO_REUSEPORT}, {SOL_SOCKET, SO_ERROR},      {IPPROTO_TCP, TCP_NODELAY},
+                            {IPPROTO_IP, IP_TTL},       {IPPROTO_IPV6, IPV6_V6ONLY}, {IPPROTO_TCP, TCP_MAXSEG}};
     socklen_t size = sizeof value;
     struct iovec part = {bytes, sizeof bytes};
     struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1}, named = message;
@@ -143,7 +145,8 @@ CASE(fresh_sockets) {
 
 /* UDP to where a TCP port would be trapped; only the any address and loopback, which both worlds have. */
 CASE(udp) {
-    int one = OK(socket(AF_INET, SOCK_DGRAM, 0)), other = OK(socket(AF_INET, SOCK_DGRAM, 0)), six = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    int one = OK(socket(AF_INET, SOCK_DGRAM, 0)), other = OK(socket(AF_INET, SOCK_DGRAM, 0)),
+        six = OK(socket(AF_INET6, SOCK_DGRAM, 0));
     struct address to = at("127.0.0.1", 7001), from = {.size = sizeof from.storage};
     char bytes[9] = "";
     OK(BIND(one, "127.0.0.1", 7001));
@@ -162,7 +165,8 @@ CASE(udp) {
     SAME(port_in(&own), port_in(&from));
     SAME(send(other, "again", 5, 0), 5);
     struct iovec part = {bytes, 8};
-    struct msghdr message = {.msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = &part, .msg_iovlen = 1};
+    struct msghdr message = {
+        .msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = &part, .msg_iovlen = 1};
     SAME(recvmsg(one, &message, 0), 5);
     SAME(message.msg_namelen, sizeof from.in);
     TELL(BIND(six, "::1", 7001));
@@ -242,7 +246,8 @@ CASE(its_own_unix_client_with_a_name) {
 /* A name that only looks like one of ours. */
 CASE(its_own_unix_socket_with_a_name_like_ours) {
     CHECK(mkdtemp(directory));
-    static const char *const names[] = {"as.00", "as.zz00000000000000000000000000000000000000000000000000000000000000000000000000"};
+    static const char *const names[] = {
+        "as.00", "as.zz00000000000000000000000000000000000000000000000000000000000000000000000000"};
     for (int i = 0; i < 2; i++) {
         struct address where = unix_at(names[i]);
         int fd = OK(socket(AF_UNIX, SOCK_STREAM, 0));

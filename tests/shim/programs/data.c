@@ -59,7 +59,8 @@ CASE(sendmsg_with_an_address) {
 CASE(sendmmsg_of_two) {
     struct pair pair = connected("127.0.0.1");
     struct iovec one = {"one", 3}, two = {"two", 3};
-    struct mmsghdr messages[] = {{.msg_hdr = {.msg_iov = &one, .msg_iovlen = 1}}, {.msg_hdr = {.msg_iov = &two, .msg_iovlen = 1}}};
+    struct mmsghdr messages[] = {{.msg_hdr = {.msg_iov = &one, .msg_iovlen = 1}},
+                                 {.msg_hdr = {.msg_iov = &two, .msg_iovlen = 1}}};
     SAME(sendmmsg(pair.client, messages, 2, 0), 2);
     arrives(pair.server, "onetwo");
 }
@@ -124,7 +125,8 @@ CASE(recvmsg_gives_no_address) {
     char got[9] = "";
     struct address from;
     struct iovec part = {got, 5};
-    struct msghdr message = {.msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = &part, .msg_iovlen = 1};
+    struct msghdr message = {
+        .msg_name = &from.storage, .msg_namelen = sizeof from.storage, .msg_iov = &part, .msg_iovlen = 1};
     memset(&from, 0x55, sizeof from);
     SAME(write(pair.client, "hello", 5), 5);
     SAME(recvmsg(pair.server, &message, MSG_WAITALL), 5);
@@ -251,7 +253,9 @@ static void fast_open(int by_message) {
         struct address to = at("127.0.0.1", port_of(listener));
         struct iovec part = {"first", 5};
         struct msghdr message = {.msg_name = &to.any, .msg_namelen = to.size, .msg_iov = &part, .msg_iovlen = 1};
-        SAME(by_message ? sendmsg(client, &message, MSG_FASTOPEN) : sendto(client, "first", 5, MSG_FASTOPEN, &to.any, to.size), 5);
+        SAME(by_message ? sendmsg(client, &message, MSG_FASTOPEN)
+                        : sendto(client, "first", 5, MSG_FASTOPEN, &to.any, to.size),
+             5);
         int server = OK(accept(listener, 0, 0));
         arrives(server, "first");
         SAME(write(client, "second", 6), 6);

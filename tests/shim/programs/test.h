@@ -8,8 +8,8 @@
  *     CHECK(condition)
  *     say("...")                  a line that has to be the same with and without the shim
  *
- * A program runs twice: over the kernel's own TCP (then the checks prove that they know TCP) and under `appswitch spawn`.
- * Both have the addresses VIP and VIP6, and each run its own ports. `main` prints "ok" when every case passed.
+ * A program runs twice: over the kernel's own TCP (then the checks prove that they know TCP) and under `appswitch
+ * spawn`. Both have the addresses VIP and VIP6, and each run its own ports. `main` prints "ok" when every case passed.
  */
 #ifndef TEST_H
 #define TEST_H
@@ -40,7 +40,7 @@
 #define VIP6 "fd61:7073:7769::a4d:1" /* AppSwitch's IPv6 alias of VIP */
 
 #ifndef SECONDS
-#define SECONDS 5 /* that a case may take; the alarm's signal ends it */
+#define SECONDS 10 /* that a case may take; the alarm's signal ends it */
 #endif
 
 struct test_case {
@@ -69,13 +69,15 @@ __attribute__((format(printf, 1, 2), noreturn, unused)) static void fail(const c
     ((condition) ? (void)0 : fail("%s:%d: not so: %s (errno is %s)", __FILE__, __LINE__, #condition, strerror(errno)))
 
 #define SAME(got, wanted) is_same(__FILE__, __LINE__, #got, (long long)(got), (long long)(wanted))
-__attribute__((unused)) static void is_same(const char *file, int line, const char *what, long long got, long long wanted) {
-    if (got != wanted) fail("%s:%d: %s is %lld, not %lld (errno is %s)", file, line, what, got, wanted, strerror(errno));
+__attribute__((unused)) static void is_same(const char *file, int line, const char *what, long long got,
+                                            long long wanted) {
+    if (got != wanted)
+        fail("%s:%d: %s is %lld, not %lld (errno is %s)", file, line, what, got, wanted, strerror(errno));
 }
 
 #define TEXT(got, wanted) is_text(__FILE__, __LINE__, #got, got, wanted)
 __attribute__((unused)) static void is_text(const char *file, int line, const char *what, const char *got,
-                                         const char *wanted) {
+                                            const char *wanted) {
     if (strcmp(got, wanted)) fail("%s:%d: %s is \"%s\", not \"%s\"", file, line, what, got, wanted);
 }
 
@@ -196,10 +198,16 @@ __attribute__((unused)) static int tcp(const char *ip) {
     return OK(socket(strchr(ip, ':') ? AF_INET6 : AF_INET, SOCK_STREAM, 0));
 }
 
-#define BIND(fd, ip, port) \
-    ({ struct address bind_to_ = at(ip, port); bind(fd, &bind_to_.any, bind_to_.size); })
-#define CONNECT(fd, ip, port) \
-    ({ struct address connect_to_ = at(ip, port); connect(fd, &connect_to_.any, connect_to_.size); })
+#define BIND(fd, ip, port)                      \
+    ({                                          \
+        struct address bind_to_ = at(ip, port); \
+        bind(fd, &bind_to_.any, bind_to_.size); \
+    })
+#define CONNECT(fd, ip, port)                            \
+    ({                                                   \
+        struct address connect_to_ = at(ip, port);       \
+        connect(fd, &connect_to_.any, connect_to_.size); \
+    })
 
 __attribute__((unused)) static int listening(const char *ip, int port) {
     int fd = tcp(ip);
@@ -282,20 +290,21 @@ __attribute__((unused)) static void end_well(pid_t child) {
 }
 
 /* IN_CHILD(statements) runs them in a forked child; its pid is the value. */
-#define IN_CHILD(...)          \
-    ({                         \
-        fflush(stdout);        \
-        pid_t pid_ = fork();   \
-        if (pid_ == 0) {       \
-            __VA_ARGS__;       \
-            fflush(stdout);    \
-            _exit(0);          \
-        }                      \
-        OK(pid_);              \
+#define IN_CHILD(...)        \
+    ({                       \
+        fflush(stdout);      \
+        pid_t pid_ = fork(); \
+        if (pid_ == 0) {     \
+            __VA_ARGS__;     \
+            fflush(stdout);  \
+            _exit(0);        \
+        }                    \
+        OK(pid_);            \
     })
 
 /* --- main */
 
+#ifndef OWN_MAIN
 static int run_case(const struct test_case *each) {
     printf("case %s\n", each->name);
     fflush(stdout);
@@ -305,20 +314,19 @@ static int run_case(const struct test_case *each) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(SECONDS);
         each->run();
-        fflush(stdout);
-        _exit(0);
+        exit(0);
     }
     int status;
     setpgid(child, child);
     while (waitpid(child, &status, 0) < 0) continue;
     kill(-child, SIGKILL); /* what it left behind */
-    if (WIFSIGNALED(status)) printf("died of signal %d%s\n", WTERMSIG(status), WTERMSIG(status) == SIGALRM ? " (too slow)" : "");
+    if (WIFSIGNALED(status))
+        printf("died of signal %d%s\n", WTERMSIG(status), WTERMSIG(status) == SIGALRM ? " (too slow)" : "");
     printf("%s %s\n", status ? "FAIL" : "pass", each->name);
     fflush(stdout);
     return status != 0;
 }
 
-#ifndef OWN_MAIN
 int main(int argc, char **argv) {
     int failed = 0;
     signal(SIGPIPE, SIG_IGN);
