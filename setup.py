@@ -29,6 +29,14 @@ class BuildShim(build_ext):
             return fullname.replace(".", "/") + ".so"
         return super().get_ext_filename(fullname)
 
+    def build_extension(self, ext: Extension) -> None:
+        """Python's own linker flags may name a place of the builder's to look for libraries in: not for the shim."""
+        linker = self.compiler.linker_so
+        if ext.name == SHIM:
+            self.compiler.linker_so = [word for word in linker if not word.startswith("-Wl,-rpath")]
+        super().build_extension(ext)
+        self.compiler.linker_so = linker
+
     def get_export_symbols(self, ext: Extension) -> list[str]:
         return [] if ext.name == SHIM else super().get_export_symbols(ext)
 

@@ -10,6 +10,7 @@
 #include <spawn.h>
 #include <stdarg.h>
 
+#include "exec.h"
 #include "hooks.h"
 #include "settings.h"
 #include "sys.h"
@@ -28,9 +29,14 @@ static char *const *current_environment(void) {
     return &environ ? environ : 0;
 }
 
-static long do_execve(const char *path, char *const argv[], char *const envp[]) {
+long do_execve(const char *path, char *const argv[], char *const envp[]) {
     WITH_KEPT_ENVIRONMENT(envp, kept);
     return sys3(SYS_execve, path, argv, kept);
+}
+
+long do_execveat(int directory, const char *path, char *const argv[], char *const envp[], int flags) {
+    WITH_KEPT_ENVIRONMENT(envp, kept);
+    return sys5(SYS_execveat, directory, path, argv, kept, flags);
 }
 
 static const char *search_path(void) {
@@ -103,13 +109,11 @@ HOOK int execvpe(const char *file, char *const argv[], char *const envp[]) {
 }
 
 HOOK int execveat(int directory, const char *path, char *const argv[], char *const envp[], int flags) {
-    WITH_KEPT_ENVIRONMENT(envp, kept);
-    return (int)result(sys5(SYS_execveat, directory, path, argv, kept, flags));
+    return (int)result(do_execveat(directory, path, argv, envp, flags));
 }
 
 HOOK int fexecve(int fd, char *const argv[], char *const envp[]) {
-    WITH_KEPT_ENVIRONMENT(envp, kept);
-    return (int)result(sys5(SYS_execveat, fd, "", argv, kept, AT_EMPTY_PATH));
+    return (int)result(do_execveat(fd, "", argv, envp, AT_EMPTY_PATH));
 }
 
 static size_t count_arguments(va_list list) {

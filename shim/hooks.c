@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <sys/epoll.h>
 
+#include "exec.h"
 #include "ops.h"
 #include "sys.h"
 
@@ -114,6 +115,10 @@ HOOK long syscall(long number, ...) {
         return result(do_recvfrom(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t *)arg[5]));
     case SYS_recvmsg:
         return result(do_recvmsg(fd, second, (int)arg[2]));
+    case SYS_execve:
+        return result(do_execve((const char *)arg[0], second, third));
+    case SYS_execveat:
+        return result(do_execveat(fd, second, third, (void *)arg[3], (int)arg[4]));
     case SYS_epoll_ctl:
         return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
     default:
