@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import click
@@ -25,14 +26,20 @@ NARROW = {
 
 def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every list has."""
+
+    @wraps(function)
+    def listed(output: str, as_json: bool, **others: Any) -> None:
+        function(output="json" if as_json else output, **others)
+
+    decorated: Callable[..., Any] = listed
     for option in (
         click.option("--no-headers", is_flag=True, help="Rows only."),
-        click.option("--json", "output", flag_value="json", help="Short for -o json."),
+        click.option("--json", "as_json", is_flag=True, help="Short for -o json."),
         click.option("-o", "output", type=click.Choice(["table", "wide", "json"]), default="table", help="The format."),
         socket_option,
     ):
-        function = option(function)
-    return function
+        decorated = option(decorated)
+    return decorated
 
 
 @click.command()
