@@ -113,11 +113,7 @@ static long bind_name(long fd, const struct as_addr *remote, const struct attemp
 
 static long connect_to(long fd, const struct attempt *attempt) {
     struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/proc/self/fd/"};
-    char digits[12], *at = un.sun_path + as_strlen(un.sun_path);
-    int count = 0, number = attempt->fd;
-    do digits[count++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (count) *at++ = digits[--count];
+    write_number(un.sun_path + as_strlen(un.sun_path), (unsigned)attempt->fd);
     long error = sys3(SYS_connect, fd, &un, sizeof un);
     if (error < 0) return error;
     socklen_t size = sizeof un;

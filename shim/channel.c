@@ -39,13 +39,6 @@ static struct ucred handler;         /* the other end of the last connection */
 static struct process *page;         /* MADV_WIPEONFORK */
 static struct slot inherited[SLOTS]; /* what a fork child finds open of its parent's, to close it */
 
-static uint64_t cookie_of(int fd) {
-    uint64_t cookie = 0;
-    socklen_t size = sizeof cookie;
-    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) return 0;
-    return cookie;
-}
-
 /* High, yet below what a small limit allows and without a large table of descriptors. */
 int move_high(int fd) {
     struct rlimit limit = {HIGH_FD, HIGH_FD};

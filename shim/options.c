@@ -73,13 +73,6 @@ struct record {
 static struct record records[RECORDS];
 static uint64_t new_sockets[NEW]; /* the cookie of the socket that this process made under the number, no option set */
 
-static uint64_t cookie_of(int fd) {
-    uint64_t cookie = 0;
-    socklen_t size = sizeof cookie;
-    sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size);
-    return cookie;
-}
-
 static const uint64_t TAKING = ~0ull;
 
 static uint64_t listener_key(const struct identity *identity) {

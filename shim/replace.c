@@ -39,16 +39,6 @@ static int maybe_added(int fd) {
     return fd >= BITS || added[fd / 8] >> fd % 8 & 1;
 }
 
-static char *write_number(char *at, unsigned number) {
-    char digits[12];
-    int count = 0;
-    do digits[count++] = (char)('0' + number % 10);
-    while (number /= 10);
-    while (count) *at++ = digits[--count];
-    *at = 0;
-    return at;
-}
-
 static const char *read_number(const char *at, int base, uint64_t *number) {
     *number = 0;
     while (*at == ' ' || *at == '\t') at++;

@@ -51,9 +51,8 @@ static void read_variable(const char *entry) {
 
 /* As appswitch/host/paths.py: /run for root, else under XDG_RUNTIME_DIR, else in /tmp. */
 static void default_socket(const char *runtime_directory) {
-    char *at = settings.socket.sun_path, *end = at + sizeof settings.socket.sun_path, digits[12];
+    char *at = settings.socket.sun_path, *end = at + sizeof settings.socket.sun_path;
     unsigned user = (unsigned)sys0(SYS_geteuid);
-    int count = 0;
     settings.is_default = 1;
     if (user == 0) {
         at = append(at, end, "/run");
@@ -61,9 +60,7 @@ static void default_socket(const char *runtime_directory) {
         at = append(at, end, runtime_directory);
     } else {
         at = append(at, end, "/tmp/appswitch-");
-        do digits[count++] = (char)('0' + user % 10);
-        while (user /= 10);
-        while (count) *at++ = digits[--count];
+        at = write_number(at, user);
     }
     append(at, end, "/appswitch/trap.sock");
 }

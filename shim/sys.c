@@ -1,5 +1,7 @@
-/* The few memory functions that a freestanding library must bring itself. */
+/* The few functions that a freestanding library must bring itself. */
 #include "sys.h"
+
+#include <sys/socket.h>
 
 void *memcpy(void *restrict to, const void *restrict from, size_t size) {
     for (size_t i = 0; i < size; i++) ((char *)to)[i] = ((const char *)from)[i];
@@ -22,4 +24,21 @@ size_t as_strlen(const char *text) {
     size_t size = 0;
     while (text[size]) size++;
     return size;
+}
+
+char *write_number(char *at, unsigned number) {
+    char digits[10];
+    int count = 0;
+    do digits[count++] = (char)('0' + number % 10);
+    while (number /= 10);
+    while (count) *at++ = digits[--count];
+    *at = 0;
+    return at;
+}
+
+uint64_t cookie_of(int fd) {
+    uint64_t cookie = 0;
+    socklen_t size = sizeof cookie;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) return 0;
+    return cookie;
 }

@@ -61,4 +61,10 @@ void *memset(void *to, int byte, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
 size_t as_strlen(const char *text);
 
+/* Writes `number` in decimal, and a NUL; returns where that is. `at` needs room for 11 bytes. */
+char *write_number(char *at, unsigned number);
+
+/* SO_COOKIE: the same for every descriptor of a socket in every process, never used again; 0: no socket. */
+uint64_t cookie_of(int fd);
+
 #endif
