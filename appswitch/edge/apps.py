@@ -144,6 +144,9 @@ class Apps:
         if listener.id in self.table.listeners:
             self._sockets.forget(listener.id)
             self.table.remove_listener(listener.id)
+            if not listener.listening:  # bound, perhaps to connect from there: no one has learnt of it
+                self.note_change()
+                return
             self.services_changed()
             log.info("listener closed", app=listener.app.id, ip=str(listener.app.ip), port=listener.port)
 
