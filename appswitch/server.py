@@ -180,6 +180,8 @@ def _locked(lock: int) -> bool:
 @contextlib.contextmanager
 def _listen(path: Path, kind: socket.SocketKind, mode: int) -> Iterator[socket.socket]:
     """A listening Unix socket; a stale one of an earlier server is replaced."""
+    if path.exists() and not path.is_socket():
+        raise AppSwitchError("bad-socket", f"{path} is there and is no socket", "name another one with --socket")
     listening = socket.socket(socket.AF_UNIX, kind)
     try:
         path.unlink(missing_ok=True)

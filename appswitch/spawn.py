@@ -1,29 +1,23 @@
 """`appswitch spawn`: gives a program an identity and waits for it.
 
-The wrapper enters a new network namespace, sets it up, and registers it with the trap handler over a connection that it
-keeps; then it forks, and the child becomes the program, with the shim preloaded. The wrapper stays as the program's
-parent: it passes signals on, and ends as the program ended. Start-up matters: nothing heavy is imported here.
+It enters a new network namespace, sets it up, and registers it with the trap handler over a connection that is kept as
+long as the app lives; then it runs the program in a child, with the shim preloaded (host/processes.py). Start-up
+matters: nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
-import sys
 from pathlib import Path
 from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import elf, paths
+from appswitch.host import elf, paths, processes
 from appswitch.host.control_client import ControlClient, connect
+from appswitch.host.processes import FAILED, tell
 
-FAILED, NOT_EXECUTABLE, NOT_FOUND = 125, 126, 127
-SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
-NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
-                 signal.SIGCONT, signal.SIGWINCH, signal.SIGURG, signal.SIGPIPE,
-                 signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP,
-                 signal.SIGSYS}  # fmt: skip
+NOT_EXECUTABLE, NOT_FOUND = 126, 127
 
 
 class Options:
@@ -63,7 +57,7 @@ def run(options: Options) -> int:
     user = _User(options.user)
     why = elf.why_untrapped(options.command[0])
     if why:
-        print(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network", file=sys.stderr)
+        tell(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network")
     client = _connect_or_start(trap)
     if options.wait_for:
         client.call("wait-for", {"services": options.wait_for})
@@ -79,9 +73,8 @@ def run(options: Options) -> int:
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
-    status = _run_child(options.command, environment, user)
-    client.close()
-    return status
+    client.signal_end()
+    return processes.run(lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap))
 
 
 class _User:
@@ -144,46 +137,27 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> Con
     return client
 
 
-def _run_child(command: list[str], environment: dict[str, str], user: _User) -> int:
-    """Forks, becomes the program in the child, and waits for it."""
-    passed_on = set(signal.Signals) - NOT_PASSED_ON
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, passed_on | {signal.SIGCHLD})
-    parent = os.getpid()
-    child = os.fork()
-    if child == 0:
-        _become(command, environment, user, mask, parent)
-    while True:
-        info = signal.sigwaitinfo(passed_on | {signal.SIGCHLD})
-        if info.si_signo != signal.SIGCHLD:
-            if info.si_code != SI_KERNEL:
-                os.kill(child, info.si_signo)
-            continue
-        pid, status = os.waitpid(child, os.WNOHANG)
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else 128 - code
-
-
-def _become(
-    command: list[str], environment: dict[str, str], user: _User, mask: set[signal.Signals | int], parent: int
-) -> NoReturn:
+def _become(command: list[str], environment: dict[str, str], user: _User) -> NoReturn:
+    """Becomes the program, in the child."""
     status = FAILED
     try:
-        from appswitch.host.namespace import die_with_parent
-
-        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep that
-            signal.signal(number, signal.SIG_DFL)
         user.become()
-        die_with_parent(signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(FAILED)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        processes.die_with_parent()
         os.execvpe(command[0], command, environment)
     except OSError as error:
         status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
-        print(f"appswitch: {command[0]}: {error.strerror}", file=sys.stderr, flush=True)
+        tell(f"appswitch: {command[0]}: {error.strerror}")
     finally:
         os._exit(status)
+
+
+def _say_when_gone(client: ControlClient, trap: Path) -> None:
+    """The connection has something to read: it can only be its end."""
+    if client.is_closed():
+        tell(
+            f"appswitch: the trap handler at {trap} has gone: connections go on, new ones fail\n"
+            "hint: start it again, and then this program"
+        )
 
 
 def _connect_or_start(trap: Path) -> ControlClient:

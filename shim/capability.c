@@ -22,7 +22,8 @@
 #include "names.h"
 #include "sys.h"
 
-enum { ROUTES = 16, FIRST_PORT = 32768, PORTS = 28232 /* ip(7), ip_local_port_range */ };
+/* Odd ports of ip_local_port_range (ip(7)): the even ones are the trap handler's, for the connects that it makes. */
+enum { ROUTES = 16, FIRST_PORT = 32769, PORTS = 14116 };
 
 /* A descriptor, and the file that it was: the program may have closed it and got the number for its own. */
 struct kept {
@@ -90,7 +91,7 @@ static uint16_t next_port(void) {
         sys3(SYS_getrandom, &random, sizeof random, 0);
         __atomic_compare_exchange_n(&last_port, &none, random | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
-    return (uint16_t)(FIRST_PORT + __atomic_add_fetch(&last_port, 1, __ATOMIC_RELAXED) % PORTS);
+    return (uint16_t)(FIRST_PORT + 2 * (__atomic_add_fetch(&last_port, 1, __ATOMIC_RELAXED) % PORTS));
 }
 
 /* The name is unique in this namespace: the kernel refuses one in use, and the next port is tried. */

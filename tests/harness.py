@@ -60,6 +60,7 @@ class Switch:
                 stderr=output,
                 pass_fds=[write_end],
             )
+        self.server = server
         os.close(write_end)
         said = os.read(ready, 16)
         os.close(ready)

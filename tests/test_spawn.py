@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -18,15 +19,16 @@ import pytest
 from appswitch.errors import AppSwitchError
 from appswitch.host import namespace
 from appswitch.host.paths import control_socket, shim_path
-from tests.harness import PATIENCE, Switch, eventually, running_switch
+from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
 
 NOBODY = 65534
 BOTH = pytest.mark.parametrize("netns", [[], ["--no-netns"]], ids=["netns", "no netns"])
 
 
-def shell(switch: Switch, script: str, *flags: str) -> subprocess.Popen[str]:
+def shell(switch: Switch, script: str, *flags: str, **options: Any) -> subprocess.Popen[str]:
     """`sh -c SCRIPT`, once it has said its first line."""
-    process = switch.spawn(*flags, "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
+    process = switch.spawn(*flags, "sh", "-c", script, **options)
     assert output(process).readline() == "ready\n"
     return process
 
@@ -42,8 +44,17 @@ def end_of(process: subprocess.Popen[str]) -> tuple[str, int]:
     return said, process.returncode
 
 
+def first_child(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def keeper_of(process: subprocess.Popen[str]) -> int:
+    return first_child(process.pid)
+
+
 def child_of(process: subprocess.Popen[str]) -> int:
-    return int(Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[0])
+    """The program: the keeper's child."""
+    return first_child(keeper_of(process))
 
 
 def lives(pid: int) -> bool:
@@ -86,9 +97,79 @@ def test_what_can_t_be_run(switch: Switch, make: str, status: int) -> None:
     eventually(lambda: switch.rows("ps") == [])
 
 
-def test_our_own_failure_is_125(switch: Switch) -> None:
-    assert switch.run("--ip", "nonsense", "true", check=False).returncode == 125
+def test_our_own_failure_is_125_and_wrong_usage_2(switch: Switch) -> None:
+    switch.spawn("--name", "web", "--ip", "10.9.9.1", "sleep", "99")
+    eventually(lambda: switch.rows("ps"))
+    assert switch.run("--name", "web", "--ip", "10.9.9.2", "true", check=False).returncode == 125
+    assert switch.run("--ip", "nonsense", "true", check=False).returncode == 2
     assert switch.run("--no-such-flag", "true", check=False).returncode == 2
+
+
+def test_a_killed_keeper_takes_the_program_along(switch: Switch) -> None:
+    process = shell(switch, "echo ready; exec sleep 99")
+    keeper, program = keeper_of(process), child_of(process)
+    os.kill(keeper, signal.SIGKILL)
+    assert end_of(process)[1] == 128 + 9
+    eventually(lambda: not lives(program), within=1)
+
+
+def test_signals_to_the_keeper_reach_the_program(switch: Switch) -> None:
+    process = shell(switch, "trap 'exit 7' TERM; echo ready; while :; do read line; done <> /dev/zero >&0")
+    os.kill(keeper_of(process), signal.SIGTERM)
+    assert end_of(process)[1] == 7
+
+
+# --- an app is a process tree
+
+
+@BOTH
+def test_what_the_program_leaves_behind_is_still_the_app(switch: Switch, netns: list[str]) -> None:
+    """A job in the background that has used no socket yet: it is listed, finds names, and reaches services."""
+    code = "import socket; s = socket.create_server(('', 80)); c, _ = s.accept(); c.sendall(b'hello')"
+    switch.spawn("--name", "web", sys.executable, "-c", code)
+    switch.wait_for("web:80")
+    out, fifo = switch.directory / "out", switch.directory / "fifo"
+    os.mkfifo(fifo)
+    client = "import socket; print(socket.create_connection(('web', 80)).recv(9).decode())"
+    script = f'(read go < {fifo}; {sys.executable} -c "{client}" > {out} 2>&1) & echo started'
+    done = switch.run("--name", "late", *netns, "sh", "-c", script)
+    assert done.stdout == "started\n", "its output is not held up either"
+    assert [row["name"] for row in switch.rows("ps")] == ["web", "late"]
+    fifo.write_text("go\n")
+    eventually(lambda: out.exists() and out.read_text() == "hello\n")
+    eventually(lambda: switch.rows("ps") == [])
+
+
+def test_a_daemon_keeps_the_trap_handler_that_was_started_for_it(no_server: Switch) -> None:
+    script = "setsid sh -c 'sleep 3; exec sleep 99' > /dev/null 2>&1 & echo $!"
+    daemon = int(no_server.run("--name", "late", "sh", "-c", script).stdout)
+    try:
+        time.sleep(2.5)  # longer than an idle one lingers: nothing announces that it has not gone
+        assert [row["name"] for row in no_server.rows("ps")] == ["late"]
+    finally:
+        os.kill(daemon, signal.SIGKILL)
+    eventually(lambda: server_has_gone(no_server))
+
+
+def test_the_end_of_the_trap_handler_is_said(switch: Switch) -> None:
+    process = shell(switch, "echo ready; read line; echo $line", stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stderr
+    assert process.stdin
+    stop(switch.server)
+    assert "has gone" in process.stderr.readline()
+    assert "hint:" in process.stderr.readline()
+    process.stdin.write("on\n")
+    process.stdin.flush()
+    assert output(process).readline() == "on\n"
+
+
+def test_a_closed_stderr_changes_nothing(switch: Switch) -> None:
+    for program, status in (("true", 0), ("no-such-program", 127)):
+        command = ["sh", "-c", 'exec "$@" 2>&-', "sh", *switch.appswitch, "spawn", program]
+        done = subprocess.run(
+            command, env=switch.environment, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, check=False, timeout=30
+        )
+        assert (done.returncode, done.stdout) == (status, b"")
 
 
 def test_the_programs_input_and_output_are_its_own(switch: Switch) -> None:

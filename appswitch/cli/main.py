@@ -10,6 +10,7 @@ import click
 
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import shim_path
+from appswitch.host.processes import tell
 
 # command -> the module in appswitch.cli that has it
 COMMANDS = {
@@ -20,6 +21,10 @@ COMMANDS = {
     "nodes": "show",
     "resolve": "show",
 }
+USAGE = 2
+BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
+"""Reasons of errors that are the command line's (exit status 2)."""
+
 PLANNED = ("connections", "why", "observe", "doctor", "drain", "compose")
 
 
@@ -55,10 +60,7 @@ def cli() -> None:
 
 def fail(error: AppSwitchError, status: int = 1) -> None:
     """Says what went wrong and ends with `status`."""
-    print(f"appswitch: {error.message}", file=sys.stderr)
-    if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
-    sys.stderr.flush()
+    tell(f"appswitch: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""))
     sys.exit(status)
 
 
@@ -67,7 +69,9 @@ def main() -> None:
     try:
         cli(prog_name="appswitch")
     except AppSwitchError as error:
-        fail(error)
+        fail(error, USAGE if error.reason in BAD_ARGUMENTS else 1)
     except BrokenPipeError:  # `appswitch ps | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(141)
+    except OSError as error:
+        fail(AppSwitchError("system", str(error)))

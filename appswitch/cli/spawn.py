@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 
 import click
 
 from appswitch import spawn as spawning
-from appswitch.cli.main import fail
+from appswitch.cli.main import BAD_ARGUMENTS, USAGE, fail
 from appswitch.cli.options import socket_option
 from appswitch.errors import AppSwitchError
+from appswitch.host.processes import FAILED
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -58,8 +58,8 @@ def spawn(
             wait_for=list(wait_for),
             socket=socket,
         )
-        status = spawning.run(options)
-        sys.stderr.flush()
-        os._exit(status)  # at once: tearing the interpreter down takes as long as starting it
+        os._exit(spawning.run(options))  # at once: tearing the interpreter down takes as long as starting it
     except AppSwitchError as error:
-        fail(error, spawning.FAILED)
+        fail(error, USAGE if error.reason in BAD_ARGUMENTS else FAILED)
+    except OSError as error:
+        fail(AppSwitchError("system", str(error)), FAILED)

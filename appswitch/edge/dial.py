@@ -21,6 +21,10 @@ from appswitch.wire.trap import SNDBUF
 PATIENCE = 60.0
 PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
+# The kernel sees to it that no two names are the same in one namespace: ours are in the host's, with even ports; those
+# that a shim binds when it connects by capability are in the app's, with odd ones (shim/capability.c).
+OUR_PORTS = EPHEMERAL[::2]
+
 SO_SNDBUFFORCE = 32
 
 
@@ -32,8 +36,8 @@ class Dialer:
         self._sockets = sockets
         self._gone = gone
         self._salt = rng.getrandbits(32)
-        self._ports = itertools.cycle(EPHEMERAL)
-        for _ in range(rng.randrange(len(EPHEMERAL))):
+        self._ports = itertools.cycle(OUR_PORTS)
+        for _ in range(rng.randrange(len(OUR_PORTS))):
             next(self._ports)
 
     async def connect(
@@ -93,7 +97,7 @@ class Dialer:
         self, client: socket.socket, plan: Local, dest: tuple[Address, int], family: int, server_family: int
     ) -> None:
         """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
-        for _ in range(1 if plan.port else len(EPHEMERAL)):
+        for _ in range(1 if plan.port else len(OUR_PORTS)):
             source = plan.source, plan.port or next(self._ports)
             try:
                 client.bind(socknames.client_name(self._salt, source, dest, family, server_family))

@@ -11,6 +11,7 @@ from pathlib import Path
 from appswitch.errors import AppSwitchError
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.paths import make_directory
+from appswitch.host.processes import tell
 
 
 def start_server(trap: Path) -> ControlClient:
@@ -25,7 +26,7 @@ def start_server(trap: Path) -> ControlClient:
         if client is not None:
             return client
         log = trap.with_name(trap.name + ".log")
-        print(f"appswitch: no trap handler is running: starting one (socket {trap}, log {log})", file=sys.stderr)
+        tell(f"appswitch: no trap handler is running: starting one (socket {trap}, log {log})")
         ready, write_end = os.pipe()
         command = [sys.executable, "-m", "appswitch", "serve", "--socket", str(trap), "--exit-when-idle",
                    "--ready-fd", str(write_end)]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import socket
@@ -82,6 +83,20 @@ class ControlClient:
     def set_timeout(self, seconds: float) -> None:
         """How long an answer may take; TimeoutError after that."""
         self._socket.settimeout(seconds)
+
+    def signal_end(self) -> None:
+        """From now on this process gets SIGIO when the connection ends (fcntl(2), O_ASYNC)."""
+        fcntl.fcntl(self._socket, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._socket, fcntl.F_SETFL, fcntl.fcntl(self._socket, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def is_closed(self) -> bool:
+        """Whether the other end has closed the connection."""
+        try:
+            return not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def close(self) -> None:
         """Ends the connection."""

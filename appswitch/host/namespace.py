@@ -15,7 +15,6 @@ from pathlib import Path
 
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
-PR_SET_PDEATHSIG = 1
 
 DNS_PORT = 53
 IPV6_FREEBIND = 78  # linux/in6.h; the socket module has no name for it
@@ -34,7 +33,9 @@ def enter_new_namespace() -> None:
         return
     error = _unshare(CLONE_NEWUSER | CLONE_NEWNET)
     if error == errno.ENOSPC:
-        raise NamespaceForbidden("no more network namespaces may be made (/proc/sys/user/max_net_namespaces)")
+        raise NamespaceForbidden(
+            "no more namespaces may be made (max_user_namespaces and max_net_namespaces in /proc/sys/user)"
+        )
     if error:
         raise NamespaceForbidden(f"the kernel forbids network namespaces for user {uid}: {os.strerror(error)}")
     try:
@@ -78,11 +79,6 @@ def open_dns_sockets() -> list[socket.socket]:
             opened.listen(64)
         sockets.append(opened)
     return sockets
-
-
-def die_with_parent(signal_number: int) -> None:
-    """The kernel sends this process a signal when its parent dies (prctl(2), PR_SET_PDEATHSIG)."""
-    _libc.prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
 
 
 def _unshare(flags: int) -> int:

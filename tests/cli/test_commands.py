@@ -115,8 +115,8 @@ def test_the_socket_flag_goes_before_the_environment(cli: Switch, tmp_path: Path
 
 def test_a_socket_path_that_is_too_long(cli: Switch) -> None:
     for arguments in (["ps"], ["serve"]):
-        assert "too long" in failed(cli, *arguments, "--socket", "/" + "x" * 200, status=1)
-    said = failed(cli, "spawn", "--socket", "/" + "x" * 200, "true", status=125)
+        assert "too long" in failed(cli, *arguments, "--socket", "/" + "x" * 200, status=2)
+    said = failed(cli, "spawn", "--socket", "/" + "x" * 200, "true", status=2)
     assert "too long" in said
     assert "hint: " in said
 
@@ -191,7 +191,7 @@ def test_a_reader_that_goes_is_no_error(switch: Switch) -> None:
     ],
 )
 def test_what_spawn_can_t_do(switch: Switch, flags: list[str], reason: str) -> None:
-    said = failed(switch, "spawn", *flags, "true", status=125)
+    said = failed(switch, "spawn", *flags, "true", status=2)
     assert said.startswith("appswitch: ")
     assert reason in said
     assert "hint: " in said or flags[0] == "--user"

@@ -1,0 +1,136 @@
+"""A program as a child, waited for by two processes.
+
+The *wrapper* is what the user started: it passes signals on and ends as the program ends. An app is a process tree
+though, and may outlive its main program (a daemon, a job in the background). So the program is not the wrapper's child
+but that of a *keeper*, which adopts what the tree leaves behind (prctl(2), PR_SET_CHILD_SUBREAPER) and stays, with
+nothing but the connection to the trap handler, until the last process of the tree has ended.
+
+    wrapper --fork--> keeper --fork--> program
+
+The keeper tells the wrapper the program's pid, and in the end its status, through a pipe, and wakes it with SIGCHLD.
+Signals reach the program through both. When the wrapper is killed, the keeper gets a signal (PR_SET_PDEATHSIG) and
+kills the program, as the user would expect.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+FAILED = 125
+SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+NOT_PASSED_ON = {signal.SIGCHLD, signal.SIGKILL, signal.SIGSTOP, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU,
+                 signal.SIGCONT, signal.SIGWINCH, signal.SIGURG, signal.SIGPIPE,
+                 signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT, signal.SIGTRAP,
+                 signal.SIGSYS}  # fmt: skip
+PASSED_ON = set(signal.Signals) - NOT_PASSED_ON - {signal.SIGIO}
+WRAPPER_GONE = signal.SIGUSR1
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def tell(text: str) -> None:
+    """Says something on stderr, if there is one."""
+    if sys.stderr is not None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def run(program: Callable[[], NoReturn], hung_up: Callable[[], None]) -> int:
+    """Runs `program` (which execs) in a child; returns the exit status: its own, or 128+n.
+
+    hung_up: called on SIGIO.
+    """
+    wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
+    heard, say = os.pipe()
+    wrapper = os.getpid()
+    keeper = os.fork()
+    if keeper == 0:
+        os.close(heard)
+        _keep(program, mask, wrapper, say)
+    os.close(say)
+    child = int.from_bytes(os.read(heard, 4), "little")
+    os.set_blocking(heard, False)
+    while True:
+        info = signal.sigwaitinfo(wanted)
+        if info.si_signo == signal.SIGCHLD:
+            with suppress(BlockingIOError):  # the keeper was stopped or continued
+                said = os.read(heard, 4)
+                return _exit_code(int.from_bytes(said, "little") if said else os.waitpid(keeper, 0)[1])
+        elif info.si_signo == signal.SIGIO:
+            hung_up()
+        else:
+            _pass_on(info, child)
+
+
+def _pass_on(info: signal.struct_siginfo, child: int) -> None:
+    if info.si_code != SI_KERNEL:
+        with suppress(ProcessLookupError):
+            os.kill(child, info.si_signo)
+
+
+def _exit_code(status: int) -> int:
+    code = os.waitstatus_to_exitcode(status)
+    return code if code >= 0 else 128 - code
+
+
+def _keep(program: Callable[[], NoReturn], mask: set[signal.Signals | int], wrapper: int, say: int) -> NoReturn:
+    try:
+        _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        _libc.prctl(PR_SET_PDEATHSIG, WRAPPER_GONE, 0, 0, 0)
+        keeper = os.getpid()
+        child = os.fork()
+        if child == 0:
+            _start(program, mask, keeper)
+        os.write(say, child.to_bytes(4, "little"))
+        _let_go()
+        _reap(child, wrapper, say)
+    finally:
+        os._exit(FAILED)
+
+
+def _start(program: Callable[[], NoReturn], mask: set[signal.Signals | int], keeper: int) -> NoReturn:
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep that
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    program()
+
+
+def die_with_parent() -> None:
+    """The kernel kills this process when its parent dies. To be called after a change of user, which undoes it."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _let_go() -> None:
+    """The keeper holds up no terminal, no pipe and no directory."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(nothing, fd)
+    os.chdir("/")
+
+
+def _reap(child: int, wrapper: int, say: int) -> None:
+    """Waits for the whole tree. Returns after its last process."""
+    running = True
+    while True:
+        if running and os.getppid() != wrapper:
+            os.kill(child, signal.SIGKILL)
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            info = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD})
+            if running and info.si_signo != signal.SIGCHLD and os.getppid() == wrapper:
+                _pass_on(info, child)
+        elif pid == child:
+            running = False
+            os.write(say, status.to_bytes(4, "little"))
+            if os.getppid() == wrapper:
+                os.kill(wrapper, signal.SIGCHLD)
