@@ -114,7 +114,7 @@ def test_a_killed_keeper_takes_the_program_along(switch: Switch) -> None:
 
 
 def test_signals_to_the_keeper_reach_the_program(switch: Switch) -> None:
-    process = shell(switch, "trap 'exit 7' TERM; echo ready; while :; do read line; done <> /dev/zero >&0")
+    process = shell(switch, "trap 'exit 7' TERM; sleep 99 > /dev/null 2>&1 & echo ready; wait")
     os.kill(keeper_of(process), signal.SIGTERM)
     assert end_of(process)[1] == 7
 
@@ -131,7 +131,7 @@ def test_what_the_program_leaves_behind_is_still_the_app(switch: Switch, netns: 
     out, fifo = switch.directory / "out", switch.directory / "fifo"
     os.mkfifo(fifo)
     client = "import socket; print(socket.create_connection(('web', 80)).recv(9).decode())"
-    script = f'(read go < {fifo}; {sys.executable} -c "{client}" > {out} 2>&1) & echo started'
+    script = f'(read go < {fifo}; {sys.executable} -c "{client}" > {out} 2>&1) > /dev/null 2>&1 & echo started'
     done = switch.run("--name", "late", *netns, "sh", "-c", script)
     assert done.stdout == "started\n", "its output is not held up either"
     assert [row["name"] for row in switch.rows("ps")] == ["web", "late"]
@@ -158,9 +158,7 @@ def test_the_end_of_the_trap_handler_is_said(switch: Switch) -> None:
     stop(switch.server)
     assert "has gone" in process.stderr.readline()
     assert "hint:" in process.stderr.readline()
-    process.stdin.write("on\n")
-    process.stdin.flush()
-    assert output(process).readline() == "on\n"
+    assert process.communicate("on\n", timeout=PATIENCE)[0] == "on\n"
 
 
 def test_a_closed_stderr_changes_nothing(switch: Switch) -> None:
