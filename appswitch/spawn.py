@@ -147,6 +147,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> Con
 def _run_child(command: list[str], environment: dict[str, str], user: _User) -> int:
     """Forks, becomes the program in the child, and waits for it."""
     passed_on = set(signal.Signals) - NOT_PASSED_ON
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a caller may leave it, the child's end goes unnoticed
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, passed_on | {signal.SIGCHLD})
     parent = os.getpid()
     child = os.fork()
@@ -173,6 +174,8 @@ def _become(
 
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep that
             signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that comes before exec ends us as it ends the program
         user.become()
         die_with_parent(signal.SIGKILL)
         if os.getppid() != parent:
