@@ -90,12 +90,13 @@ class TrapHandler:
                     request = await self._receive(channel)
                     if request is None:
                         return
-                    app, answer = self._identify(caller, *request)
+                    token, first = request
+                    app, answer = self._identify(caller, token, first)
                     if answer is not None:
                         await self._send(channel, answer)
                 with self.apps.hold(app):  # from its first request on, which may take its time
                     if answer is None:
-                        await self._send(channel, await self._answer(app, request[1]))
+                        await self._send(channel, await self._answer(app, first))
                     while (request := await self._receive(channel)) is not None:
                         await self._send(channel, await self._answer(app, request[1]))
             except FrameError as error:
