@@ -68,7 +68,7 @@ def run(settings: Settings) -> None:
             structlog.processors.format_exc_info,
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
         ],
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=_LogFactory(sys.stderr),
     )
     _raise_descriptor_limit()
     with (
@@ -88,6 +88,21 @@ def run(settings: Settings) -> None:
         epoch = Epoch()
         stack.callback(epoch.close)
         trio.run(_serve, settings, trap, control, sockets, epoch)
+
+
+class _Log(structlog.PrintLogger):
+    """A full disk, or a pipe that nobody reads any more, costs the line and not the server."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = error = exception = critical = fatal = failure = err = msg
+
+
+class _LogFactory(structlog.PrintLoggerFactory):
+    def __call__(self, *args: object) -> structlog.PrintLogger:
+        return _Log(self._file)
 
 
 async def _serve(

@@ -193,9 +193,12 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
         long accepted = sys4(SYS_accept4, fd, name, &room, flags);
         if (accepted < 0) return accepted;
         *size = room;
-        *ours = read_client_name((struct sockaddr *)name, room, client) && accepted_by((int)accepted, listener);
+        *ours = name->ss_family == AF_UNIX && accepted_by((int)accepted, listener);
         if (!*ours) return accepted;
-        long true_client = verify_client((int)accepted, listener, client);
+        /* Without a client's name it came by a capability, past the checks of that name. */
+        long true_client = read_client_name((struct sockaddr *)name, room, client)
+                               ? verify_client((int)accepted, listener, client)
+                               : 0;
         if (true_client > 0) return accepted;
         sys1(SYS_close, accepted);
         if (true_client < 0) return true_client;

@@ -120,10 +120,13 @@ long replace(int fd, int target, int status) {
     carry_options(fd, target);
     carry_flags(fd, target, status);
     int count = find_registrations(fd, registrations);
-    for (int i = 0; i < count; i++) sys4(SYS_epoll_ctl, registrations[i].epoll, EPOLL_CTL_DEL, fd, 0);
+    /* What can't be taken out is another file's, which had this number once and lives on under another. */
+    for (int i = 0; i < count; i++)
+        if (sys4(SYS_epoll_ctl, registrations[i].epoll, EPOLL_CTL_DEL, fd, 0) < 0) registrations[i].epoll = -1;
     long error = sys3(SYS_dup3, target, fd, flags > 0 && (flags & FD_CLOEXEC) ? O_CLOEXEC : 0);
     for (int i = 0; i < count; i++)
-        sys4(SYS_epoll_ctl, registrations[i].epoll, EPOLL_CTL_ADD, fd, &registrations[i].event);
+        if (registrations[i].epoll >= 0)
+            sys4(SYS_epoll_ctl, registrations[i].epoll, EPOLL_CTL_ADD, fd, &registrations[i].event);
     sys1(SYS_close, target);
     return error < 0 ? error : 0;
 }

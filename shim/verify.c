@@ -73,6 +73,20 @@ static int is_loopback(const uint8_t ip[16]) {
     return memcmp(ip, v4, sizeof v4) == 0 || memcmp(ip, v6, sizeof v6) == 0;
 }
 
+/* Whether `ip` is one that a socket of `family` (4 or 6) shows in full: an IPv6 address cut to its last four bytes
+ * would be somebody else's. */
+static int is_shown_whole(int family, const uint8_t ip[16]) {
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    return family == 6 || memcmp(ip, mapped, sizeof mapped) == 0;
+}
+
+/* The rest of the name is shown to the server, too (getsockname, and which kind of sockaddr), so it must fit. */
+static int fits_listener(const struct as_listener_name *listener, const struct as_client_name *name, int sibling) {
+    return name->server_family == listener->family && name->dest_port == listener->port &&
+           is_shown_whole(listener->family, name->source_ip) && is_shown_whole(listener->family, name->dest_ip) &&
+           (sibling || !is_loopback(name->dest_ip));
+}
+
 long verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *name) {
     uint64_t netns = 0;
     socklen_t size = sizeof netns;
@@ -83,6 +97,7 @@ long verify_client(int accepted, const struct as_listener_name *listener, const 
         if (error) return error == -EACCES ? 0 : error;
     }
     if (client.by_handler) return is_from_handler(accepted);
+    if (!fits_listener(listener, name, client.sibling)) return 0;
     return memcmp(name->source_ip, client.ip, sizeof client.ip) == 0 ||
            memcmp(name->source_ip, client.alias, sizeof client.alias) == 0 ||
            (client.sibling && is_loopback(name->source_ip));

@@ -158,6 +158,9 @@ class ControlServer:
             raise AppSwitchError(
                 "foreign-namespace", "an app without a namespace of its own must be in the trap handler's"
             )
+        owner = self.apps.owner_of(caller.netns)
+        if owner is not None and owner.id in self.table.apps:
+            raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,

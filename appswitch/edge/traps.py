@@ -90,9 +90,13 @@ class TrapHandler:
                     request = await self._receive(channel)
                     if request is None:
                         return
-                    app, answer = await self._answer_stranger(caller, *request)
-                    await self._send(channel, answer)
-                with self.apps.hold(app):
+                    token, first = request
+                    app, answer = self._identify(caller, token, first)
+                    if answer is not None:
+                        await self._send(channel, answer)
+                with self.apps.hold(app):  # from its first request on, which may take its time
+                    if answer is None:
+                        await self._send(channel, await self._answer(app, first))
                     while (request := await self._receive(channel)) is not None:
                         await self._send(channel, await self._answer(app, request[1]))
             except FrameError as error:
@@ -130,13 +134,11 @@ class TrapHandler:
             if answer.passed is not None:
                 answer.passed.close()
 
-    async def _answer_stranger(
-        self, caller: Credentials, token: bytes, request: trap.Request
-    ) -> tuple[App | None, Answer]:
-        """The first request on a channel: whose is it?"""
+    def _identify(self, caller: Credentials, token: bytes, request: trap.Request) -> tuple[App | None, Answer | None]:
+        """The first request on a channel: whose is it? And the answer, where that is not the app's."""
         app = self.apps.identify(caller, token)
         if app is not None:
-            return app, await self._answer(app, request)
+            return app, None
         if isinstance(request, trap.Register):
             return self._register(caller, request)
         return None, failure(errno.ESRCH)  # ask it to register

@@ -32,12 +32,13 @@ def make_directory(trap: Path) -> None:
     directory = trap.parent
     try:
         directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        owner = directory.stat().st_uid
+        owners = {each.stat().st_uid for each in (directory, *directory.parents)}
     except OSError as error:
         reason, hint = f"{directory} can't be used: {error.strerror}", "name another place with --socket"
         raise AppSwitchError("no-directory", reason, hint) from None
-    if owner not in (0, os.geteuid()):
-        reason, hint = f"{directory} is user {owner}'s", "set XDG_RUNTIME_DIR, or name another place with --socket"
+    others = owners - {0, os.geteuid()}
+    if others:
+        reason, hint = f"{directory} or one above it is user {min(others)}'s", "set XDG_RUNTIME_DIR, or name another place with --socket"
         raise AppSwitchError("not-yours", reason, hint)
 
 

@@ -46,6 +46,7 @@ def run(program: Callable[[], NoReturn], hung_up: Callable[[], None]) -> int:
 
     hung_up: called on SIGIO.
     """
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a caller may leave it, an end goes unnoticed
     wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, wanted)
     heard, say = os.pipe()
@@ -98,6 +99,8 @@ def _keep(program: Callable[[], NoReturn], mask: set[signal.Signals | int], wrap
 def _start(program: Callable[[], NoReturn], mask: set[signal.Signals | int], keeper: int) -> NoReturn:
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them, and exec would keep that
         signal.signal(number, signal.SIG_DFL)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # one that comes before exec ends us as it ends the program
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     program()
 

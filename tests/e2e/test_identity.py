@@ -180,3 +180,37 @@ def test_groups(switch: Switch) -> None:
     for tags in (["--tag", "grp=1"], [], ["--ip", "10.9.9.1"]):
         denied = switch.run(*tags, PYTHON, "-c", connect, check=False)
         assert "ConnectionRefusedError" in denied.stderr
+
+
+@pytest.mark.parametrize(
+    ("client", "name"),
+    [
+        ("10.9.9.2", None),  # no name at all
+        ("fd00::a09:903", ("fd00::a09:903", "10.9.9.1", 7000, 4)),  # cut to four bytes it would be 10.9.9.3
+        ("10.9.9.2", ("10.9.9.2", "10.9.9.1", 7000, 6)),  # the server would get another kind of sockaddr
+        ("10.9.9.2", ("10.9.9.2", "10.9.9.1", 25, 4)),
+        ("10.9.9.2", ("10.9.9.2", "127.0.0.1", 7000, 4)),
+    ],
+)
+def test_what_a_capability_connects_under_has_to_fit_the_listener(
+    switch: Switch, client: str, name: tuple[str, str, int, int] | None
+) -> None:
+    server = """
+import contextlib, socket
+s = socket.create_server(("", 7000))
+while True:
+    with contextlib.suppress(BrokenPipeError):
+        s.accept()[0].sendall(b"in")
+"""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.wait_for("server:7000")
+    hostile = HOSTILE.partition("forged =")[0] + "forged = socket.socket(socket.AF_UNIX)\n"
+    if name is not None:
+        source, dest, port, family = name
+        hostile += (
+            f"forged.bind(socknames.client_name(0, (ip_address({source!r}), 40000),"
+            f" (ip_address({dest!r}), {port}), 4, {family}))\n"
+        )
+    hostile += "forged.connect(f'/proc/self/fd/{fds[1]}'); print(forged.recv(99))"
+    arguments = ["--ip", client, "env", "-u", "LD_PRELOAD", PYTHON, "-c", hostile, "10.9.9.1", client]
+    assert switch.run(*arguments).stdout == "b''\n"
