@@ -73,7 +73,8 @@ def run(options: Options) -> int:
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
-    client.signal_end()
+    if options.netns:  # without, the program registers again by itself
+        client.signal_end()
     return processes.run(lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap))
 
 

@@ -140,7 +140,7 @@ def test_serve_says_what_it_does(tmp_path: Path) -> None:
     assert "serving" in text
     assert str(switch.trap) in text
     done = switch.command("serve", "--dns-upstream", "nonsense", check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "'nonsense'" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -27,26 +27,30 @@ def control_socket(trap: Path) -> Path:
 def make_directory(trap: Path) -> None:
     """Makes the directory of the trap socket. AppSwitchError when it can't be used, or is another user's.
 
-    The default without XDG_RUNTIME_DIR is in /tmp, where anybody may have made it first.
+    The default without XDG_RUNTIME_DIR is in /tmp, where anybody may have made it first, or the one above it.
     """
     directory = trap.parent
     try:
         directory.mkdir(mode=0o755 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
-        owners = {each.stat().st_uid for each in (directory, *directory.parents)}
+        checked = [directory, directory.parent] if directory.parent == _fallback() else [directory]
+        owners = {each.lstat().st_uid for each in checked}
     except OSError as error:
         reason, hint = f"{directory} can't be used: {error.strerror}", "name another place with --socket"
         raise AppSwitchError("no-directory", reason, hint) from None
     others = owners - {0, os.geteuid()}
     if others:
-        reason, hint = f"{directory} or one above it is user {min(others)}'s", "set XDG_RUNTIME_DIR, or name another place with --socket"
-        raise AppSwitchError("not-yours", reason, hint)
+        hint = "set XDG_RUNTIME_DIR, or name another place with --socket"
+        raise AppSwitchError("not-yours", f"{directory} is user {min(others)}'s", hint)
+
+
+def _fallback() -> Path:
+    return Path(f"/tmp/appswitch-{os.geteuid()}")
 
 
 def _default() -> str:
     if os.geteuid() == 0:
         return "/run/appswitch/trap.sock"
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/appswitch-{os.geteuid()}"
-    return f"{runtime}/appswitch/trap.sock"
+    return f"{os.environ.get('XDG_RUNTIME_DIR') or _fallback()}/appswitch/trap.sock"
 
 
 def shim_path() -> Path:
