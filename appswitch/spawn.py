@@ -15,6 +15,7 @@ from typing import NoReturn
 from appswitch.errors import AppSwitchError
 from appswitch.host import elf, paths, processes
 from appswitch.host.control_client import ControlClient, connect
+from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -63,9 +64,11 @@ def run(options: Options) -> int:
         client.call("wait-for", {"services": options.wait_for})
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
+    maker = None
     if options.netns:
         environment["APPSWITCH_APP"] = "netns"
-        outside, client = client, _register_in_new_namespace(options, trap, user)
+        maker = Maker()
+        outside, client = client, _register_in_new_namespace(options, trap, user, maker)
         outside.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
@@ -75,7 +78,9 @@ def run(options: Options) -> int:
                 environment["APPSWITCH_" + key] = value
     if options.netns:  # without, the program registers again by itself
         client.signal_end()
-    return processes.run(lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap))
+    return processes.run(
+        lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap), maker
+    )
 
 
 class _User:
@@ -119,7 +124,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
     }
 
 
-def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> ControlClient:
+def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker) -> ControlClient:
     from appswitch.host import namespace, rtnetlink
 
     try:
@@ -129,10 +134,10 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User) -> Con
         raise AppSwitchError("no-namespace", str(error), hint) from None
     namespace.allow_low_ports()
     rtnetlink.make_everything_local([])
-    dns = namespace.open_dns_sockets()
+    passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in dns])
-    for each in dns:
+    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in passed])
+    for each in passed:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
     return client

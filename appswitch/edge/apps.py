@@ -24,6 +24,7 @@ import trio
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.namespaces import Namespace
 from appswitch.model import Address, App, Listener
 
 Key = TypeVar("Key")
@@ -66,6 +67,7 @@ class Apps:
     def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch) -> None:
         self.table = table
         self.epoch = epoch
+        self.namespaces: dict[int, Namespace] = {}
         self._sockets = sockets
         self._held: dict[int, int] = {}
         self._started: dict[Address, float] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import stat
 from collections.abc import Callable
 
 import structlog
@@ -17,13 +16,12 @@ from attrs import define
 
 from appswitch.core import names
 from appswitch.core.service_table import ServiceTable
+from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire import control
-
-MAX_FDS = 2  # a UDP and a TCP socket for DNS
 
 log = structlog.get_logger()
 
@@ -126,11 +124,12 @@ class ControlServer:
         )
 
     async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, fds: list[int]) -> None:
-        """Makes the app, serves its DNS, and keeps it until the connection ends."""
+        """Makes the app, serves its DNS, and keeps it until nothing of it is left."""
         connection = stream.socket
         with contextlib.ExitStack() as stack:
             try:
-                dns_sockets = [stack.enter_context(_dns_socket(fd)) for fd in fds]
+                namespace = namespaces.adopt(fds)
+                stack.callback(namespace.close)
                 app, token = self._new_app(connection, call)
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
@@ -138,9 +137,11 @@ class ControlServer:
             command = " ".join(app.command)[:80]
             log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=app.pid, command=command)
             stack.enter_context(self.apps.hold(app))
+            self.apps.namespaces[app.id] = namespace
+            stack.callback(self.apps.namespaces.pop, app.id)
             async with trio.open_nursery() as nursery:
                 dns = self.dns()
-                for each in dns_sockets:
+                for each in namespace.dns:
                     nursery.start_soon(dns.serve_udp if each.type == socket.SOCK_DGRAM else dns.serve_tcp, each)
                 await stream.send_all(
                     control.encode_ok({"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token})
@@ -189,7 +190,7 @@ async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[in
     line, fds = b"", list[int]()
     try:
         while not line.endswith(b"\n"):
-            room = socket.CMSG_SPACE(MAX_FDS * 4)
+            room = socket.CMSG_SPACE(namespaces.MOST_SOCKETS * 4)
             data, messages, _, _ = await connection.recvmsg(65536, room, socket.MSG_CMSG_CLOEXEC)
             for level, kind, body in messages:
                 if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -204,19 +205,6 @@ async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[in
             os.close(fd)
         raise
     return line, fds
-
-
-def _dns_socket(fd: int) -> socket.socket:
-    """A socket of our own from a descriptor that came along. AppSwitchError when it is no socket for DNS."""
-    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
-        raise AppSwitchError("bad-request", "what came along is no socket")
-    passed = socket.socket(fileno=os.dup(fd))
-    listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    serves = passed.type == socket.SOCK_DGRAM or (passed.type == socket.SOCK_STREAM and listening)
-    if passed.family not in (socket.AF_INET, socket.AF_INET6) or not serves:
-        passed.close()
-        raise AppSwitchError("bad-request", "the sockets that came along are not for DNS")
-    return passed
 
 
 async def _break_when_closed(connection: trio.socket.SocketType) -> None:

@@ -17,6 +17,7 @@ CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
 DNS_PORT = 53
+NETLINK_SOCK_DIAG = 4
 IPV6_FREEBIND = 78  # linux/in6.h; the socket module has no name for it
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -79,6 +80,11 @@ def open_dns_sockets() -> list[socket.socket]:
             opened.listen(64)
         sockets.append(opened)
     return sockets
+
+
+def open_diag_socket() -> socket.socket:
+    """Asks the kernel about the sockets of this namespace, whoever holds it (sock_diag(7))."""
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
 
 
 def _unshare(flags: int) -> int:

@@ -20,7 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 FAILED = 125
 SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
@@ -41,10 +41,23 @@ def tell(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def run(program: Callable[[], NoReturn], hung_up: Callable[[], None]) -> int:
+class Service(Protocol):
+    """What the keeper does beside waiting."""
+
+    def signal_requests(self) -> None:
+        """Has SIGIO sent to this process when there is something to do."""
+
+    def answer(self) -> None:
+        """Does it. Called on SIGIO; never blocks."""
+
+    def close(self) -> None:
+        """Another process does it."""
+
+
+def run(program: Callable[[], NoReturn], hung_up: Callable[[], None], service: Service | None = None) -> int:
     """Runs `program` (which execs) in a child; returns the exit status: its own, or 128+n.
 
-    hung_up: called on SIGIO.
+    hung_up: called on SIGIO; service: what the keeper does.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a caller may leave it, an end goes unnoticed
     wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
@@ -54,8 +67,10 @@ def run(program: Callable[[], NoReturn], hung_up: Callable[[], None]) -> int:
     keeper = os.fork()
     if keeper == 0:
         os.close(heard)
-        _keep(program, mask, wrapper, say)
+        _keep(program, mask, wrapper, say, service)
     os.close(say)
+    if service is not None:
+        service.close()
     child = int.from_bytes(os.read(heard, 4), "little")
     os.set_blocking(heard, False)
     while True:
@@ -81,7 +96,13 @@ def _exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
-def _keep(program: Callable[[], NoReturn], mask: set[signal.Signals | int], wrapper: int, say: int) -> NoReturn:
+def _keep(
+    program: Callable[[], NoReturn],
+    mask: set[signal.Signals | int],
+    wrapper: int,
+    say: int,
+    service: Service | None,
+) -> NoReturn:
     try:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         _libc.prctl(PR_SET_PDEATHSIG, WRAPPER_GONE, 0, 0, 0)
@@ -91,7 +112,9 @@ def _keep(program: Callable[[], NoReturn], mask: set[signal.Signals | int], wrap
             _start(program, mask, keeper)
         os.write(say, child.to_bytes(4, "little"))
         _let_go()
-        _reap(child, wrapper, say)
+        if service is not None:
+            service.signal_requests()
+        _reap(child, wrapper, say, service)
     finally:
         os._exit(FAILED)
 
@@ -118,10 +141,12 @@ def _let_go() -> None:
     os.chdir("/")
 
 
-def _reap(child: int, wrapper: int, say: int) -> None:
+def _reap(child: int, wrapper: int, say: int, service: Service | None) -> None:
     """Waits for the whole tree. Returns after its last process."""
     running = True
     while True:
+        if service is not None:
+            service.answer()
         if running and os.getppid() != wrapper:
             os.kill(child, signal.SIGKILL)
         try:
@@ -129,8 +154,8 @@ def _reap(child: int, wrapper: int, say: int) -> None:
         except ChildProcessError:
             return
         if pid == 0:
-            info = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD})
-            if running and info.si_signo != signal.SIGCHLD and os.getppid() == wrapper:
+            info = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD, signal.SIGIO})
+            if running and info.si_signo in PASSED_ON and os.getppid() == wrapper:
                 _pass_on(info, child)
         elif pid == child:
             running = False

@@ -1,7 +1,7 @@
 """The control protocol: JSON objects, one a line, on the control socket beside the trap socket.
 
-A request names a call; the answer has either `ok` or `error`. `spawn` is the call that makes an app; it passes the DNS
-sockets of the app's namespace along, and the app lives at least as long as its connection.
+A request names a call; the answer has either `ok` or `error`. `spawn` is the call that makes an app; it passes sockets
+of the app's namespace along (edge/namespaces.py), and the app lives at least as long as its connection.
 """
 
 from __future__ import annotations

@@ -1,0 +1,58 @@
+"""Sockets of an app's namespace for the trap handler: who holds one reaches into the namespace (a socket stays in the
+namespace that it was made in, socket(2)).
+
+The trap handler is outside and, unless it is root's, can't come in. So the keeper (host/processes.py), which is inside
+as long as the app lives, makes them on demand. One request, a SOCK_SEQPACKET message of two bytes: the address family
+and the type; one answer: the same two bytes and the socket, or an errno of four bytes.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+
+REQUEST = 2  # bytes
+
+
+class Maker:
+    """The keeper's end. far_end: for the trap handler."""
+
+    def __init__(self) -> None:
+        self.far_end, self._near = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._near.setblocking(False)
+
+    def signal_requests(self) -> None:
+        """From now on this process gets SIGIO when there is a request (fcntl(2), O_ASYNC)."""
+        fcntl.fcntl(self._near, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(self._near, fcntl.F_SETFL, fcntl.fcntl(self._near, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def answer(self) -> None:
+        """Answers what has been asked so far. Never blocks; without a trap handler there is nothing to do."""
+        while True:
+            try:
+                request = self._near.recv(REQUEST)
+                if len(request) != REQUEST:
+                    return  # the trap handler has gone
+                self._answer(request)
+            except OSError:
+                return
+
+    def _answer(self, request: bytes) -> None:
+        family, kind = request
+        if family not in (socket.AF_INET, socket.AF_INET6):
+            self._near.send(errno.EAFNOSUPPORT.to_bytes(4, "little"))
+            return
+        try:
+            made = socket.socket(family, kind)
+        except OSError as error:
+            self._near.send((error.errno or errno.EIO).to_bytes(4, "little"))
+            return
+        with made:
+            socket.send_fds(self._near, [request], [made.fileno()])
+
+    def close(self) -> None:
+        """Closes both ends in this process: another one makes."""
+        self.far_end.close()
+        self._near.close()
