@@ -1,8 +1,9 @@
 """What the kernel says of the Unix sockets of a network namespace (sock_diag(7); net/unix/diag.c).
 
 A connection has two sockets. The client's has a client's name and, as its peer, the inode of the other one. That one
-has its listener's name, and the client's inode as its peer; while it waits in the queue it has no inode of its own
-yet. Whichever end is closed is gone from the list, and the other has no peer then.
+has its listener's name, and the client's inode as its peer. Whichever end is closed is gone from the list, and the
+other has no peer then, and is shut down. While a connection waits in the queue its server's end isn't listed; the
+listener, asked for it, names the inodes of the clients that wait.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from appswitch.wire import netlink
 
 SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answers
 AF_UNIX, SOCK_STREAM = 1, 1
-ESTABLISHED = 1  # TCP_ESTABLISHED of linux/net/tcp_states.h; Unix sockets use it, too
-SHOW_NAME, SHOW_VFS, SHOW_PEER = 0x1, 0x2, 0x4  # UDIAG_SHOW_...
-NAME, VFS, PEER = 0, 1, 2  # UNIX_DIAG_...: the attributes
+ESTABLISHED, LISTEN = 1, 10  # states: TCP_... of include/net/tcp_states.h
+SHOW_NAME, SHOW_VFS, SHOW_PEER, SHOW_ICONS = 0x1, 0x2, 0x4, 0x8  # UDIAG_SHOW_...
+NAME, VFS, PEER, ICONS, SHUTDOWN = 0, 1, 2, 3, 6  # UNIX_DIAG_...: the attributes
+BOTH_WAYS = 3  # RCV_SHUTDOWN | SEND_SHUTDOWN
+ROOM = 65536  # bytes to receive into: the kernel makes its answers no larger
 
 _REQUEST = struct.Struct("=BBHIIIII")  # struct unix_diag_req
 _ANSWER = struct.Struct("=BBBBIII")  # struct unix_diag_msg
@@ -24,20 +27,37 @@ _VFS = struct.Struct("=II")  # struct unix_diag_vfs
 
 
 class UnixSocket(NamedTuple):
-    """name: as sun_path has it; inode: 0: not accepted yet; peer: the other end's inode, 0: none, or as above;
-    file: (device, inode) of the socket file that it was bound to, or that its listener was.
+    """One socket.
+
+    name: as sun_path has it; peer: the other end's inode, 0: none, or not accepted yet; file: (device, inode) of the
+    socket file that it, or its listener, was bound to; waiting: inodes of the clients in a listener's queue;
+    shut: both ways, by either end.
     """
 
     inode: int
     name: bytes
     peer: int
     file: tuple[int, int] | None
+    waiting: tuple[int, ...]
+    shut: bool
 
 
 def connected_sockets(sequence: int) -> bytes:
     """The request for all that are connected."""
-    show = SHOW_NAME | SHOW_VFS | SHOW_PEER
-    body = _REQUEST.pack(AF_UNIX, 0, 0, 1 << ESTABLISHED, 0, show, 0xFFFFFFFF, 0xFFFFFFFF)
+    return _request(sequence, ESTABLISHED, SHOW_NAME | SHOW_VFS | SHOW_PEER)
+
+
+def listening_sockets(sequence: int) -> bytes:
+    """The request for all that listen, with their queues.
+
+    The kernel's first answer on a netlink socket is cut to a page; later ones may be as large as what was received with
+    before: so this is not to be the first request on a socket.
+    """
+    return _request(sequence, LISTEN, SHOW_NAME | SHOW_VFS | SHOW_ICONS)
+
+
+def _request(sequence: int, state: int, show: int) -> bytes:
+    body = _REQUEST.pack(AF_UNIX, 0, 0, 1 << state, 0, show, 0xFFFFFFFF, 0xFFFFFFFF)
     return netlink.dump_request(SOCK_DIAG_BY_FAMILY, sequence, body)
 
 
@@ -50,12 +70,14 @@ def decode(body: bytes) -> UnixSocket | None:
     name = found.get(NAME)
     if kind != SOCK_STREAM or name is None:
         return None
-    file = found.get(VFS)
+    file, waiting = found.get(VFS), found.get(ICONS, b"")
     return UnixSocket(
         inode,
         name,
         int.from_bytes(found.get(PEER, b""), "little"),
-        None if file is None else _device_and_inode(*_VFS.unpack(file)),
+        _device_and_inode(*_VFS.unpack(file)) if file else None,
+        struct.unpack(f"={len(waiting) // 4}I", waiting),
+        found.get(SHUTDOWN) == bytes([BOTH_WAYS]),
     )
 
 
