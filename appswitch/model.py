@@ -31,6 +31,13 @@ class Scope(Enum):
     """Bound to the virtual IP or to any address: whoever policy lets through."""
 
 
+class Protocol(Enum):
+    """What a service speaks."""
+
+    TCP = "tcp"
+    UDP = "udp"
+
+
 @frozen
 class App:
     """One `spawn`: a process tree with an identity.
@@ -72,7 +79,7 @@ class App:
 
 @frozen
 class Listener:
-    """A TCP socket that an app has bound, listening or not.
+    """A socket that an app has bound. listening: it is a service; a UDP socket always is.
 
     family: 4 or 6, that of the app's socket; ip: what it asked to bind (IPv4 when it bound a v4-mapped address).
     """
@@ -86,6 +93,7 @@ class Listener:
     reuse_addr: bool = False
     reuse_port: bool = False
     listening: bool = False
+    protocol: Protocol = Protocol.TCP
 
     @property
     def scope(self) -> Scope:

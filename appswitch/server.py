@@ -28,6 +28,7 @@ from attrs import frozen
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.control import ControlServer
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
@@ -118,7 +119,8 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
+    datagrams = Datagrams(apps, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, datagrams, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns)
     async with trio.open_nursery() as nursery:
