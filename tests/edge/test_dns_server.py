@@ -49,6 +49,7 @@ class World:
         self.stack = stack
         self.ports: list[int] = []
         self.asked: list[tuple[int, bytes]] = []
+        self.answers: list[bytes] = []
 
     def upstream(self, reply: Reply) -> tuple[str, int]:
         """A name server over UDP and TCP; it answers with `reply(query)`, None: not at all."""
@@ -86,7 +87,7 @@ class World:
 
     def serve(self, *servers: tuple[str, int]) -> None:
         """Starts the server under test; client sockets are `udp` and what `tcp` gives."""
-        server = DnsServer(ZONE, Upstream(servers))
+        server = DnsServer(ZONE, Upstream(servers), self.answers.append)
         datagrams = self.stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
