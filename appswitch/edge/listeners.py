@@ -32,8 +32,7 @@ class ListenerSockets:
 
     def open(self, listener: Listener) -> socket.socket:
         """A bound Unix socket named after `listener`, to be passed to the app and closed. OSError when out of room."""
-        name = socknames.listener_file(listener.id, listener.family, listener.ip, listener.port, listener.v6only)
-        path = f"/proc/self/fd/{self._directory}/{name}"
+        path = f"/proc/self/fd/{self._directory}/{socknames.listener_file(listener)}"
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.bind(path)

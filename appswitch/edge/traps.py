@@ -21,7 +21,7 @@ from appswitch.core.policy import may_reach
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
-from appswitch.edge.dial import Dialer, start_egress
+from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, App
@@ -199,7 +199,8 @@ class TrapHandler:
             case Egress():
                 return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
-        client, _ = await self.dialer.connect(plan, (request.ip, request.port), request.family, patience)
+        asked = Asked(app, (request.ip, request.port), request.family)
+        client, _ = await self.dialer.connect(plan, asked, patience)
         if request.want_capabilities and app.netns and not plan.port:
             return self._with_capabilities(client, plan, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
