@@ -28,7 +28,9 @@ from attrs import frozen
 
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
@@ -36,6 +38,7 @@ from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
@@ -123,11 +126,12 @@ async def _serve(
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
     handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
+    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
-    control_server = ControlServer(apps, new_dns, node, netns)
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         nursery.start_soon(handler.serve, trap)
