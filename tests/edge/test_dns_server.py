@@ -41,6 +41,21 @@ def outside(query: bytes) -> bytes:
     return reply.to_wire()
 
 
+def free_port() -> tuple[socket.socket, socket.socket]:
+    """A UDP socket and a listening TCP socket on one port of 127.0.0.1."""
+    while True:
+        datagrams, listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+        try:
+            datagrams.bind(("127.0.0.1", 0))
+            listening.bind(datagrams.getsockname())
+        except OSError:  # some TCP connection of this machine has it
+            datagrams.close()
+            listening.close()
+        else:
+            listening.listen()
+            return datagrams, listening
+
+
 class World:
     """The server under test, and upstreams on ports of their own."""
 
@@ -54,11 +69,7 @@ class World:
     def upstream(self, reply: Reply) -> tuple[str, int]:
         """A name server over UDP and TCP; it answers with `reply(query)`, None: not at all."""
         number = len(self.ports)
-        datagrams = self.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        datagrams.bind(("127.0.0.1", 0))
-        listening = self.stack.enter_context(socket.socket())
-        listening.bind(datagrams.getsockname())
-        listening.listen()
+        datagrams, listening = map(self.stack.enter_context, free_port())
         self.ports.append(datagrams.getsockname()[1])
 
         async def over_udp() -> None:
