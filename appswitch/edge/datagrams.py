@@ -20,9 +20,8 @@ import socket
 import struct
 from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import structlog
 from attrs import define, field
 
 from appswitch.core import datagrams
@@ -31,7 +30,7 @@ from appswitch.core.policy import may_reach
 from appswitch.core.route import Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.namespaces import Namespace
-from appswitch.model import Address, App
+from appswitch.model import Address, App, Kind
 from appswitch.wire import trap
 
 REMEMBERED = 65536  # answers
@@ -43,8 +42,6 @@ _NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0
 
 Pair = tuple[Address, int]
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
-
-log = structlog.get_logger()
 
 
 class Given(NamedTuple):
@@ -91,7 +88,9 @@ class Datagrams:
     async def _bind(self, app: App, request: trap.UdpBind) -> Answer:
         refused = datagrams.plan_udp_bind(self.apps.table, app, request.ip, request.port, request.v6only)
         if refused is not None:
-            raise _refusal(app, (request.ip, request.port), refused)
+            where = {"address": request.ip, "port": request.port, "proto": "udp"}
+            self.apps.events.publish(Kind.BIND_REFUSED, app, reason=refused.reason, error=refused.error, **where)
+            raise OSError(refused.error, refused.reason)
         home = self._home(app)
         receivers = await home.receivers()
         if request.netns != home.netns:
@@ -111,7 +110,7 @@ class Datagrams:
         receiver = datagrams.new_receiver(table, app, request.family, request.ip, request.port, request.v6only)
         if receiver is not None:
             table.add_listener(receiver)
-            log.info("receiving", app=app.id, name=app.name, ip=str(request.ip), port=request.port)
+            self.apps.events.publish(Kind.LISTEN, app, address=request.ip, port=request.port, proto="udp")
         self.apps.services_changed()
         return Answer(trap.NO_FD)
 
@@ -127,7 +126,7 @@ class Datagrams:
                 for each in candidates:
                     if self._home(each).netns == request.netns and (each.id in serving or not plan.heard):
                         return Answer(trap.KERNEL, epoch=epoch)  # it is there already
-                placed = await self._place(plan, to, request.family)
+                placed = await self._place(app, plan, to, request.family)
                 self._heed(_name_of(placed), to, native=False)
                 return Answer(trap.FD_UDP, placed, epoch)
             case Kernel():
@@ -150,7 +149,7 @@ class Datagrams:
             case Place():
                 if not request.bound[1]:
                     return Answer(trap.FREE)
-                sender = await self._place(plan, to, request.family, deaf=True)
+                sender = await self._place(app, plan, to, request.family, deaf=True)
                 self._heed(source, to, native=True)
                 self._remember(source, to, Given(app, native=False))
                 return Answer(trap.FD_UDP, sender, epoch)
@@ -186,7 +185,9 @@ class Datagrams:
             bound=bound,
         )
         if isinstance(plan, Refuse):
-            raise _refusal(app, to, plan)
+            kind = Kind.DENY if plan.denied else Kind.REFUSE
+            self._publish(kind, app, to, reason=plan.reason, error=plan.error)
+            raise OSError(plan.error, plan.reason)
         return plan, serving
 
     async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool) -> bool:
@@ -196,14 +197,20 @@ class Datagrams:
         found = (await self.apps.namespaces[app.id].receivers()).find(source, to)
         return found is not None and (not exactly or found.local == to)
 
-    async def _place(self, plan: Place, to: Pair, family: int, deaf: bool = False) -> socket.socket:
+    async def _place(self, app: App, plan: Place, to: Pair, family: int, deaf: bool = False) -> socket.socket:
         error: OSError | None = None
         for each in plan.candidates:
             try:
-                return await _make(self._home(each), family, (plan.source, plan.port), to, deaf)
+                placed = await _make(self._home(each), family, (plan.source, plan.port), to, deaf)
             except OSError as failed:
                 error = error or failed
+            else:
+                self._publish(Kind.CONNECT, app, to, server=each, medium="udp")
+                return placed
         raise error or OSError(errno.ENETUNREACH, "no instance")
+
+    def _publish(self, kind: Kind, app: App, to: Pair, **facts: Any) -> None:
+        self.apps.events.publish(kind, app, address=to[0], port=to[1], proto="udp", **facts)
 
     def _home(self, app: App) -> Namespace:
         """OSError when the app has none."""
@@ -270,8 +277,3 @@ def _name_of(placed: socket.socket) -> Pair:
     ip = ip_address(placed.getsockname()[0].partition("%")[0])
     mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
     return mapped or ip, placed.getsockname()[1]
-
-
-def _refusal(app: App, to: Pair, refuse: Refuse) -> OSError:
-    log.info("datagrams refused", app=app.id, to=f"{to[0]} {to[1]}", reason=refuse.reason)
-    return OSError(refuse.error, refuse.reason)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 import trio
 
+from appswitch.edge.diag import Diag
 from appswitch.edge.receivers import Receivers
 from appswitch.errors import AppSwitchError
 from appswitch.model import Listener
@@ -31,7 +32,7 @@ class Namespace:
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         """AppSwitchError `bad-request` when a socket among them is of no use; then all are closed."""
         self.dns: list[socket.socket] = []
-        self.diag: socket.socket | None = None
+        self.diag: Diag | None = None
         self._maker: socket.socket | None = None
         self._asking = trio.Lock()
         self._owed = 0
@@ -39,7 +40,7 @@ class Namespace:
         self._all = list(sockets)
         for each in sockets:
             if each.family == socket.AF_NETLINK:
-                self.diag = each
+                self.diag = Diag(each)
             elif each.family == socket.AF_UNIX and each.type == socket.SOCK_SEQPACKET:
                 each.setblocking(False)
                 self._maker = each

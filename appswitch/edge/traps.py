@@ -25,7 +25,7 @@ from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App
+from appswitch.model import DOMAIN, App, Kind
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError
 
@@ -162,7 +162,6 @@ class TrapHandler:
         except AppSwitchError as error:
             log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)
             return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message.encode()))
-        log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=caller.pid, by="preload")
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
 
     async def _answer(self, app: App, request: trap.Request) -> Answer:
@@ -177,7 +176,7 @@ class TrapHandler:
                 case trap.Listen():
                     return self._listen(app, request)
                 case trap.Resolve():
-                    return self._resolve(request)
+                    return self._resolve(app, request)
                 case trap.Register():
                     return failure(errno.EEXIST)
                 case _:
@@ -195,19 +194,34 @@ class TrapHandler:
                 await self.apps.changed()
             plan = self._plan_connect(app, request)
         match plan:
-            case Refuse():
-                log.info("connect refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
+            case Refuse(denied=denied):
+                kind = Kind.DENY if denied else Kind.REFUSE
+                self._publish(kind, app, request, reason=plan.reason, error=plan.error)
                 return failure(plan.error)
             case Kernel():
+                self._publish(Kind.CONNECT, app, request, medium="dns")
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
-            case Egress():
-                return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
+        try:
+            return await self._carry_out(app, request, plan)
+        except OSError as error:
+            self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
+            raise
+
+    async def _carry_out(self, app: App, request: trap.Connect, plan: Local | Egress) -> Answer:
+        if isinstance(plan, Egress):
+            outside = start_egress(plan, request.family)
+            self._publish(Kind.CONNECT, app, request, medium="tcp")
+            return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
         asked = Asked(app, (request.ip, request.port), request.family)
-        client, _ = await self.dialer.connect(plan, asked, patience)
-        if request.want_capabilities and app.netns and not plan.port:
+        client, taken = await self.dialer.connect(plan, asked, patience)
+        self._publish(Kind.CONNECT, app, request, server=taken.app, medium="unix")
+        if request.want_capabilities and app.netns and not plan.port and not self.apps.events.watched(Kind.CONNECT):
             return self._with_capabilities(client, plan, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+
+    def _publish(self, kind: Kind, app: App, request: trap.Connect | trap.Bind, **facts: object) -> None:
+        self.apps.events.publish(kind, app, address=request.ip, port=request.port, proto="tcp", **facts)
 
     def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
         return route.plan_connect(
@@ -241,7 +255,9 @@ class TrapHandler:
         client = self.apps.owner_of(request.netns)
         by_handler = request.netns == self.netns
         if not by_handler and (client is None or not may_reach(client, listener.app)):
-            log.warning("connection rejected", to=listener.app.id, port=listener.port, netns=request.netns)
+            where = {"address": listener.ip, "port": listener.port, "proto": "tcp", "medium": "unix"}
+            reason = "what it was given before no longer holds" if client else "an unidentified client"
+            self.apps.events.publish(Kind.DENY, client, server=listener.app, reason=reason, **where)
             return failure(errno.EACCES)
         shown = client or listener.app
         text = trap.encode_client(
@@ -262,7 +278,7 @@ class TrapHandler:
         )
         plan = route.plan_bind(self.apps.table, app, wanted, self.rng)
         if isinstance(plan, Refuse):
-            log.info("bind refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
+            self._publish(Kind.BIND_REFUSED, app, request, reason=plan.reason, error=plan.error)
             return failure(plan.error)
         bound = self.sockets.open(plan)
         self.apps.table.add_listener(plan)
@@ -274,11 +290,14 @@ class TrapHandler:
         if listener is None or listener.app.id != app.id:
             return failure(errno.EINVAL)
         refused = route.plan_listen(self.apps.table, listener)
+        where = {"address": listener.ip, "port": listener.port, "proto": "tcp"}
         if refused is not None:
+            self.apps.events.publish(Kind.BIND_REFUSED, app, reason=refused.reason, error=refused.error, **where)
             return failure(refused.error)
         self.apps.table.mark_listening(listener.id)
         self.apps.services_changed()
-        log.info("listening", app=app.id, name=app.name, ip=str(listener.ip), port=listener.port)
+        if not listener.listening:
+            self.apps.events.publish(Kind.LISTEN, app, **where)
         return Answer(trap.encode_reply())
 
     async def _datagrams(self, app: App, request: trap.UdpRequest) -> Answer:
@@ -289,7 +308,9 @@ class TrapHandler:
         shared = [self.apps.epoch.fd] if request.want_epoch else []
         return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 
-    def _resolve(self, request: trap.Resolve) -> Answer:
+    def _resolve(self, app: App, request: trap.Resolve) -> Answer:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.apps.table.resolve(name)
+        answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
+        self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
