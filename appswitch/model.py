@@ -22,6 +22,11 @@ Tag = tuple[str, str]
 V6_ALIAS_PREFIX = int(IPv6Address("fd61:7073:7769::"))  # "aps", "wi"
 
 
+def is_alias(ip: Address) -> bool:
+    """Whether `ip` is such an IPv6 address."""
+    return ip.version == 6 and int(ip) >> 32 == V6_ALIAS_PREFIX >> 32
+
+
 class Scope(Enum):
     """Who can see a listener (DESIGN section 2, "Distributed application")."""
 

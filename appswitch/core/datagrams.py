@@ -13,7 +13,7 @@ from attrs import frozen
 
 from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Listener, Protocol
+from appswitch.model import Address, App, Listener, Protocol, is_alias
 
 MayReach = Callable[[App, App], bool]
 
@@ -131,10 +131,8 @@ def plan_datagrams(
         return Kernel()
     if port == DNS_PORT:
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
-    if table.was_owned(dest):
-        return Lost()
-    if dest.is_link_local:
-        return Refuse(errno.ENETUNREACH, f"{dest} can't be reached")
+    if table.was_owned(dest) or dest.is_link_local or is_alias(dest):
+        return Lost()  # an app that has gone, or a client that can only be answered
     if gateway:
         return Egress(dest, port)
     return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")

@@ -165,7 +165,6 @@ class Datagrams:
 
     async def _plan(self, app: App, to: Pair, bound: Pair | None) -> tuple[Place | Egress | Kernel | Lost, set[int]]:
         """Where datagrams to `to` go, and the ids of the apps that have a receiver for them. OSError when refused."""
-        self._turn += 1
         source = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
         serving = set()
         for each in datagrams.candidates(self.apps.table, app, to[0]):
@@ -188,6 +187,8 @@ class Datagrams:
             kind = Kind.DENY if plan.denied else Kind.REFUSE
             self._publish(kind, app, to, reason=plan.reason, error=plan.error)
             raise OSError(plan.error, plan.reason)
+        if isinstance(plan, Place) and len(plan.candidates) > 1:
+            self._turn += 1
         return plan, serving
 
     async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool) -> bool:
