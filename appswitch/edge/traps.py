@@ -17,14 +17,14 @@ import trio
 from attrs import define
 
 from appswitch.core import names, route
-from appswitch.core.policy import may_reach
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
 from appswitch.edge.dial import Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.policing import Policing
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App
+from appswitch.model import DOMAIN, App, Listener
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError
 
@@ -59,6 +59,7 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    policing: Policing
     rng: random.Random
     gateway: bool
     netns: int
@@ -183,12 +184,14 @@ class TrapHandler:
 
     async def _connect(self, app: App, request: trap.Connect) -> Answer:
         self._turn += 1
+        epoch = self.apps.epoch.now  # what we find out now may not hold any more when we have connected
         plan = self._plan_connect(app, request)
         if isinstance(plan, Refuse) and plan.error == errno.ECONNREFUSED and self.apps.is_starting(request.ip):
             # A bind takes us longer than the kernel. iperf -d binds in one thread and has the other side connect
             # back by another: a program that has just started may be about to bind.
             with trio.move_on_after(GRACE):
                 await self.apps.changed()
+            epoch = self.apps.epoch.now
             plan = self._plan_connect(app, request)
         match plan:
             case Refuse():
@@ -199,14 +202,21 @@ class TrapHandler:
             case Egress():
                 return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
-        client, _ = await self.dialer.connect(plan, (request.ip, request.port), request.family, patience)
-        if request.want_capabilities and app.netns and not plan.port:
-            return self._with_capabilities(client, plan, request.want_epoch)
+        client, server = await self.dialer.connect(plan, (request.ip, request.port), request.family, patience)
+        verdict = self.policing.policy.decide(app, server.app, server.port)
+        if not verdict.allowed:  # since a reload while we waited for room
+            client.close()
+            return failure(errno.ECONNREFUSED)
+        if verdict.audit:
+            log.info("audited", app=app.id, to=server.app.id, port=server.port, rule=verdict.rule)
+        if request.want_capabilities and app.netns and not plan.port and not plan.audited:
+            return self._with_capabilities(client, plan, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
 
     def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
         return route.plan_connect(
             self.apps.table,
+            self.policing.policy,
             app,
             request.ip,
             request.port,
@@ -215,15 +225,15 @@ class TrapHandler:
             bound=request.bound,
         )
 
-    def _with_capabilities(self, client: socket.socket, plan: Local, want_epoch: bool) -> Answer:
-        """The next connects to there need not ask.
+    def _with_capabilities(self, client: socket.socket, plan: Local, epoch: int, want_epoch: bool) -> Answer:
+        """The next connects to there need not ask while the epoch is still the one of the plan.
 
-        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h).
+        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h). Nor does one
+        whose connections are audited: each of them has to be reported.
         """
         given = [each for each in plan.candidates if each.id in self.apps.table.listeners][: trap.MOST_CAPABILITIES]
-        epoch = self.apps.epoch
-        text = trap.encode_capabilities(epoch.now, plan.source, given, want_epoch)
-        shared = [epoch.fd] if want_epoch else []
+        text = trap.encode_capabilities(epoch, plan.source, given, want_epoch)
+        shared = [self.apps.epoch.fd] if want_epoch else []
         shared += [self.sockets.handle(each.id) for each in given]
         return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
 
@@ -235,7 +245,7 @@ class TrapHandler:
             return failure(errno.EACCES)
         client = self.apps.owner_of(request.netns)
         by_handler = request.netns == self.netns
-        if not by_handler and (client is None or not may_reach(client, listener.app)):
+        if not by_handler and not self._admits(listener, client):
             log.warning("connection rejected", to=listener.app.id, port=listener.port, netns=request.netns)
             return failure(errno.EACCES)
         shown = client or listener.app
@@ -248,6 +258,10 @@ class TrapHandler:
             has_epoch=request.want_epoch,
         )
         return Answer(trap.encode_reply(text=text), shared=[epoch.fd] if request.want_epoch else [])
+
+    def _admits(self, listener: Listener, client: App | None) -> bool:
+        """Whether a connection by capability may be there."""
+        return client is not None and self.policing.policy.decide(client, listener.app, listener.port).allowed
 
     def _bind(self, app: App, request: trap.Bind) -> Answer:
         if request.port:
