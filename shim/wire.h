@@ -110,7 +110,7 @@ struct as_listener_name {
     uint16_t port;
     uint8_t family;
     uint8_t v6only;
-    uint32_t zero;
+    uint32_t app; /* whose it is */
 };
 
 /* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the
@@ -127,6 +127,7 @@ struct as_client_name {
     uint8_t client_family;
     uint8_t server_family;
     uint16_t zero;
+    uint32_t app; /* who calls, where the trap handler has connected; else the network namespace tells */
 };
 
 #endif

@@ -9,10 +9,11 @@ import socket
 from collections.abc import Callable
 
 import trio
+from attrs import frozen
 
 from appswitch.core.route import EPHEMERAL, Egress, Local
 from appswitch.edge.listeners import ListenerSockets
-from appswitch.model import Address, Listener
+from appswitch.model import Address, App, Listener
 from appswitch.wire import socknames
 from appswitch.wire.trap import SNDBUF
 
@@ -28,6 +29,15 @@ OUR_PORTS = EPHEMERAL[::2]
 SO_SNDBUFFORCE = 32
 
 
+@frozen
+class Asked:
+    """What a program asked for. dest: where to; family: 4 or 6, of its socket."""
+
+    app: App
+    dest: tuple[Address, int]
+    family: int
+
+
 class Dialer:
     """Connects to instances. Keeps the sequence of client ports."""
 
@@ -35,36 +45,34 @@ class Dialer:
         """gone: called with a listener that turns out to be closed."""
         self._sockets = sockets
         self._gone = gone
-        self._salt = rng.getrandbits(32)
+        self.salt = rng.getrandbits(32)
         self._ports = itertools.cycle(OUR_PORTS)
         for _ in range(rng.randrange(len(OUR_PORTS))):
             next(self._ports)
 
-    async def connect(
-        self, plan: Local, dest: tuple[Address, int], family: int, patience: float = PATIENCE
-    ) -> tuple[socket.socket, Listener]:
+    async def connect(self, plan: Local, asked: Asked, patience: float = PATIENCE) -> tuple[socket.socket, Listener]:
         """A Unix socket connected to the first candidate that takes it, and that candidate.
 
-        family: 4 or 6, of the client's socket; patience: seconds to wait for room. OSError with the errno for the
+        patience: seconds to wait for room. OSError with the errno for the
         client when none takes it: ECONNREFUSED, EADDRNOTAVAIL (no port is free to there),
         ETIMEDOUT (queues stay full).
         """
-        connected = self._try_all(plan, dest, family)
+        connected = self._try_all(plan, asked)
         if connected is None:
             with trio.move_on_after(patience):
                 for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
                     await trio.sleep(pause)
-                    connected = self._try_all(plan, dest, family)
+                    connected = self._try_all(plan, asked)
                     if connected is not None:
                         return connected
             raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
         return connected
 
-    def _try_all(self, plan: Local, dest: tuple[Address, int], family: int) -> tuple[socket.socket, Listener] | None:
+    def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
         """None: some instance lives, but its queue is full."""
         full = False
         for listener in plan.candidates:
-            client = self._named_socket(plan, dest, family, listener.family)
+            client = self._named_socket(plan, asked, listener.family)
             try:
                 client.connect(self._sockets.path(listener.id))
             except KeyError:
@@ -83,24 +91,23 @@ class Dialer:
             return None
         raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
 
-    def _named_socket(self, plan: Local, dest: tuple[Address, int], family: int, server_family: int) -> socket.socket:
+    def _named_socket(self, plan: Local, asked: Asked, server_family: int) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             raise_sndbuf(client)
-            self._name(client, plan, dest, family, server_family)
+            self._name(client, plan, asked, server_family)
         except OSError:
             client.close()
             raise
         return client
 
-    def _name(
-        self, client: socket.socket, plan: Local, dest: tuple[Address, int], family: int, server_family: int
-    ) -> None:
+    def _name(self, client: socket.socket, plan: Local, asked: Asked, server_family: int) -> None:
         """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
         for _ in range(1 if plan.port else len(OUR_PORTS)):
             source = plan.source, plan.port or next(self._ports)
+            name = socknames.client_name(self.salt, source, asked.dest, asked.family, server_family, asked.app.id)
             try:
-                client.bind(socknames.client_name(self._salt, source, dest, family, server_family))
+                client.bind(name)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
                     raise

@@ -32,8 +32,7 @@ class ListenerSockets:
 
     def open(self, listener: Listener) -> socket.socket:
         """A bound Unix socket named after `listener`, to be passed to the app and closed. OSError when out of room."""
-        name = socknames.listener_file(listener.id, listener.family, listener.ip, listener.port, listener.v6only)
-        path = f"/proc/self/fd/{self._directory}/{name}"
+        path = f"/proc/self/fd/{self._directory}/{socknames.listener_file(listener)}"
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.bind(path)
@@ -53,6 +52,11 @@ class ListenerSockets:
     def path(self, listener_id: int) -> str:
         """Where to connect to. KeyError when the listener has gone."""
         return f"/proc/self/fd/{self._handles[listener_id]}"
+
+    def file(self, listener_id: int) -> tuple[int, int]:
+        """(device, inode) of its socket file, as accepted sockets have it, too. KeyError when the listener has gone."""
+        status = os.fstat(self._handles[listener_id])
+        return status.st_dev, status.st_ino
 
     def alive(self, listener_id: int) -> bool:
         """Whether the app still has the socket open."""

@@ -20,7 +20,7 @@ from appswitch.core import names, route
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
-from appswitch.edge.dial import Dialer, start_egress
+from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.errors import AppSwitchError
@@ -202,7 +202,8 @@ class TrapHandler:
             case Egress():
                 return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
-        client, server = await self.dialer.connect(plan, (request.ip, request.port), request.family, patience)
+        asked = Asked(app, (request.ip, request.port), request.family)
+        client, server = await self.dialer.connect(plan, asked, patience)
         verdict = self.policing.policy.decide(app, server.app, server.port)
         if not verdict.allowed:  # since a reload while we waited for room
             client.close()

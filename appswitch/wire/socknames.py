@@ -2,30 +2,71 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from appswitch._wire import ffi
-from appswitch.model import Address
-from appswitch.wire.addresses import pack_ip
+from appswitch.model import Address, Listener
+from appswitch.wire.addresses import pack_ip, unpack_ip
 
 _client = ffi.new("struct as_client_name *")
 _client.tag = list(b"asc")
 _listener = ffi.new("struct as_listener_name *")
 
 
-def listener_file(listener_id: int, family: int, ip: Address, port: int, v6only: bool) -> str:
+_PREFIX = "as."
+
+
+class ListenerName(NamedTuple):
+    """What the path of a listener's socket says: which one, and whose (the id of an app)."""
+
+    listener_id: int
+    app_id: int
+
+
+class ClientName(NamedTuple):
+    """What the name of a client's socket says. app_id: 0 where the network namespace tells who calls."""
+
+    salt: int
+    app_id: int
+    source: tuple[Address, int]
+    dest: tuple[Address, int]
+
+
+def listener_file(listener: Listener) -> str:
     """The file name of a listener's socket: the last part of its path."""
-    ffi.memmove(_listener.ip, pack_ip(ip), 16)
-    _listener.id = listener_id
-    _listener.port = port
-    _listener.family = family
-    _listener.v6only = v6only
-    return "as." + bytes(ffi.buffer(_listener)).hex()
+    ffi.memmove(_listener.ip, pack_ip(listener.ip), 16)
+    _listener.id = listener.id
+    _listener.port = listener.port
+    _listener.family = listener.family
+    _listener.v6only = listener.v6only
+    _listener.app = listener.app.id
+    return _PREFIX + bytes(ffi.buffer(_listener)).hex()
+
+
+def read_listener_path(path: bytes) -> ListenerName | None:
+    """The path of a listener's socket -> what it says; None for any other path."""
+    _, separator, file = path.rstrip(b"\0").rpartition(b"/" + _PREFIX.encode())
+    try:
+        packed = bytes.fromhex(file.decode())
+    except ValueError:
+        return None
+    if not separator or len(packed) != ffi.sizeof(_listener[0]):
+        return None
+    name = ffi.from_buffer("struct as_listener_name *", packed)
+    return ListenerName(name.id, name.app)
 
 
 def client_name(
-    salt: int, source: tuple[Address, int], dest: tuple[Address, int], client_family: int, server_family: int
+    salt: int,
+    source: tuple[Address, int],
+    dest: tuple[Address, int],
+    client_family: int,
+    server_family: int,
+    app_id: int,
 ) -> bytes:
     """The abstract name of a client's socket. dest: as the client asked for it; families: 4 or 6, of the sockets."""
     _client.salt = salt
+    _client.app = app_id
     ffi.memmove(_client.source_ip, pack_ip(source[0]), 16)
     ffi.memmove(_client.dest_ip, pack_ip(dest[0]), 16)
     _client.source_port = source[1]
@@ -33,3 +74,12 @@ def client_name(
     _client.client_family = client_family
     _client.server_family = server_family
     return bytes(ffi.buffer(_client))
+
+
+def read_client_name(name: bytes) -> ClientName | None:
+    """The name of a client's socket -> what it says; None for any other name."""
+    if len(name) != ffi.sizeof(_client[0]) or not name.startswith(b"\0asc"):
+        return None
+    read = ffi.from_buffer("struct as_client_name *", name)
+    source = unpack_ip(bytes(read.source_ip)), read.source_port
+    return ClientName(read.salt, read.app, source, (unpack_ip(bytes(read.dest_ip)), read.dest_port))

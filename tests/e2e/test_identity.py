@@ -70,7 +70,7 @@ channel.send(bytes(ffi.buffer(request, trap.HEADER)))
 _, fds, _, _ = socket.recv_fds(channel, 4096, 10)
 os.close(fds[0])
 forged = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-forged.bind(socknames.client_name(0, (ip_address(claimed), 40000), (ip_address(dest), 7000), 4, 4))
+forged.bind(socknames.client_name(0, (ip_address(claimed), 40000), (ip_address(dest), 7000), 4, 4, 0))
 forged.connect(f"/proc/self/fd/{fds[1]}")
 print(forged.recv(999))
 """
@@ -110,7 +110,7 @@ def test_a_capability_that_was_passed_on_is_worth_nothing_to_a_stranger(switch: 
 
             with socket.socket(socket.AF_UNIX) as stranger:
                 name = (ip_address("10.9.9.2"), 40001), (ip_address("10.9.9.1"), 7000)
-                stranger.bind(socknames.client_name(0, *name, 4, 4))
+                stranger.bind(socknames.client_name(0, *name, 4, 4, 0))
                 stranger.settimeout(30)
                 stranger.connect(f"/proc/self/fd/{fds[0]}")
                 assert stranger.recv(99) == b""
@@ -209,7 +209,7 @@ while True:
         source, dest, port, family = name
         hostile += (
             f"forged.bind(socknames.client_name(0, (ip_address({source!r}), 40000),"
-            f" (ip_address({dest!r}), {port}), 4, {family}))\n"
+            f" (ip_address({dest!r}), {port}), 4, {family}, 0))\n"
         )
     hostile += "forged.connect(f'/proc/self/fd/{fds[1]}'); print(forged.recv(99))"
     arguments = ["--ip", client, "env", "-u", "LD_PRELOAD", PYTHON, "-c", hostile, "10.9.9.1", client]
