@@ -1,4 +1,4 @@
-"""The nouns: App, Listener, Node. Frozen values that every layer may pass around.
+"""The nouns: App, Listener, Connection, Node. Frozen values that every layer may pass around.
 
 Sources: the paper, sections 3 and 4; DESIGN section 2 for the rules.
 """
@@ -98,6 +98,37 @@ class Listener:
         if self.family == 6 and self.ip.is_unspecified and self.ip.version == 6 and not self.v6only:
             return frozenset({4, 6})
         return frozenset({self.ip.version})
+
+
+class State(Enum):
+    """How far a connection is."""
+
+    QUEUED = "queued"
+    """The server hasn't accepted it yet."""
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    """One end is closed; the other one may still have data to read."""
+
+
+@frozen
+class Connection:
+    """A connection of an app, as the kernel has it.
+
+    source: what the server sees; dest: as the client asked for it; listener: the id of the server's. client and server:
+    None when that app has gone, or is none: the outside. None, too, is what a closed end no longer tells.
+    inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host.
+    """
+
+    client: App | None
+    source: tuple[Address, int] | None
+    dest: tuple[Address, int] | None
+    server: App | None
+    listener: int | None
+    node: str
+    state: State
+    proto: str = "tcp"
+    medium: str = "unix"
+    inodes: tuple[int, int] = (0, 0)
 
 
 @frozen

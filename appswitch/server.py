@@ -27,7 +27,9 @@ from attrs import frozen
 
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
@@ -35,6 +37,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, Node
 from appswitch.wire.dns import Zone
@@ -128,7 +131,8 @@ async def _serve(
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
     handler = TrapHandler(apps, sockets, dialer, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
-    control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns)
+    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
+    control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns, connections.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:

@@ -1,4 +1,4 @@
-"""What there is: `ps`, `services`, `nodes`, `resolve`. As a table for people, as JSON for programs."""
+"""What there is: `ps`, `services`, `connections`, `nodes`, `resolve`. As a table for people, as JSON for programs."""
 
 from __future__ import annotations
 
@@ -19,6 +19,18 @@ Row = dict[str, Any]
 NARROW = {
     "ps": ("id", "name", "ip", "tags", "pid", "command"),
     "services": ("name", "ip", "port", "proto", "app", "tags", "medium", "scope"),
+    "connections": (
+        "client_app",
+        "client_name",
+        "client_ip",
+        "client_port",
+        "dest_ip",
+        "dest_port",
+        "server_app",
+        "server_name",
+        "state",
+        "medium",
+    ),
     "nodes": ("name", "state", "gateway"),
     "resolve": ("name", "ip", "instances"),
 }
@@ -54,6 +66,13 @@ def ps(socket: str | None, output: str, no_headers: bool) -> None:
 def services(socket: str | None, output: str, no_headers: bool) -> None:
     """List what is served, an instance a line."""
     _show("services", _ask(socket, "services"), output, no_headers)
+
+
+@click.command()
+@_listing
+def connections(socket: str | None, output: str, no_headers: bool) -> None:
+    """List the connections, as the kernel has them."""
+    _show("connections", _ask(socket, "connections"), output, no_headers)
 
 
 @click.command()

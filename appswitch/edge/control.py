@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -20,7 +20,7 @@ from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Node
+from appswitch.model import DOMAIN, App, Connection, Node
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -36,6 +36,8 @@ class ControlServer:
     node: Node
     netns: int
     """The cookie of our own network namespace."""
+    snapshot: Callable[[], Awaitable[list[Connection]]]
+    """All connections of apps."""
     connections: int = 0
     """How many are open."""
 
@@ -93,6 +95,8 @@ class ControlServer:
                 return [control.service_row(listener) for listener in self.table.services()]
             case control.Nodes():
                 return [control.node_row(self.node)]
+            case control.Connections():
+                return await self._list_connections()
             case control.Resolve(name=name):
                 return self._resolve(name)
             case control.WaitFor(services=services):
@@ -100,6 +104,14 @@ class ControlServer:
                 return None
             case control.Spawn():
                 raise AssertionError("handled by the caller")
+
+    async def _list_connections(self) -> list[dict[str, object]]:
+        rows = []
+        for each in await self.snapshot():
+            rows.append(control.connection_row(each))
+            if len(rows) % 100 == 0:  # there may be many: the others have their turn
+                await trio.lowlevel.checkpoint()
+        return rows
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
         name = text.lower().removesuffix(".").removesuffix("." + DOMAIN)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Listener, Node
+from appswitch.model import DOMAIN, App, Connection, Listener, Node
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -45,6 +45,10 @@ class Nodes(msgspec.Struct, tag_field="call", tag="nodes", forbid_unknown_fields
     """The hosts."""
 
 
+class Connections(msgspec.Struct, tag_field="call", tag="connections", forbid_unknown_fields=True):
+    """The connections that there are."""
+
+
 class Resolve(msgspec.Struct, tag_field="call", tag="resolve", forbid_unknown_fields=True):
     """What a name stands for."""
 
@@ -57,7 +61,7 @@ class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_f
     services: list[str]
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Resolve | WaitFor
+Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | WaitFor
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -109,6 +113,28 @@ def service_row(listener: Listener) -> dict[str, Any]:
         "real": f"unix:{listener.id}",
         "medium": "unix",
         "scope": listener.scope.value,
+    }
+
+
+def connection_row(connection: Connection) -> dict[str, Any]:
+    """A row of `connections`. null: not known, or of no app (model.Connection)."""
+    client, server = connection.client, connection.server
+    source, dest = connection.source or (None, None), connection.dest or (None, None)
+    return {
+        "client_app": client.id if client else None,
+        "client_name": client.name if client else None,
+        "client_ip": None if source[0] is None else str(source[0]),
+        "client_port": source[1],
+        "dest_ip": None if dest[0] is None else str(dest[0]),
+        "dest_port": dest[1],
+        "server_app": server.id if server else None,
+        "server_name": server.name if server else None,
+        "listener": connection.listener,
+        "proto": connection.proto,
+        "medium": connection.medium,
+        "state": connection.state.value,
+        "node": connection.node,
+        "inodes": list(connection.inodes),
     }
 
 

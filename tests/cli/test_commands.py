@@ -13,9 +13,9 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
-COMMANDS = ["serve", "spawn", "ps", "services", "nodes", "resolve"]
-PLANNED = ["connections", "why", "observe", "doctor", "compose"]
-LISTS = [["ps"], ["services"], ["nodes"], ["resolve", "web"]]
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve"]
+PLANNED = ["why", "observe", "doctor", "compose"]
+LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"]]
 
 
 @pytest.fixture
@@ -50,6 +50,7 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
+        ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
     ],
