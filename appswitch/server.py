@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -31,15 +32,16 @@ from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
-from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
-from appswitch.model import DOMAIN, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
 
 BACKLOG = 4096
@@ -122,7 +124,8 @@ async def _serve(
     rng = random.SystemRandom()
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
-    apps = Apps(table, sockets, epoch)
+    events = Events(settings.node)
+    apps = Apps(table, sockets, epoch, events)
     dialer = Dialer(sockets, apps.listener_gone, rng)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -132,7 +135,11 @@ async def _serve(
     handler = TrapHandler(apps, sockets, dialer, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
-    control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns, connections.snapshot)
+
+    def new_dns(app: App) -> DnsServer:
+        return DnsServer(zone, upstream, partial(publish_answer, events, app))
+
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:

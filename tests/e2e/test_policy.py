@@ -112,7 +112,7 @@ def test_audited_connections_pass_and_each_is_reported(policed: Switch, client: 
     assert [client.connect() for _ in range(5)] == ["in"] * 5
     reload(policed, tmp_path / "policy.toml", AUDIT, "rules=1")
     assert [client.connect() for _ in range(5)] == ["in"] * 5
-    reported = [line for line in policed.log.read_text().splitlines() if "] audited " in line]
+    reported = [line for line in policed.log.read_text().splitlines() if "] audit " in line]
     assert len(reported) == 5
     assert all("who" in line for line in reported)
 
