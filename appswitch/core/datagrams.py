@@ -7,15 +7,14 @@ As in core/route.py a decision is a value, and errors are the kernel's.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 
 from attrs import frozen
 
+from appswitch.core.policy import Policy, Verdict
 from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, Listener, Protocol, is_alias
-
-MayReach = Callable[[App, App], bool]
 
 
 @frozen
@@ -36,7 +35,15 @@ class Lost:
     """Nobody is there to get it, nor to refuse it: as on a network whose host has gone."""
 
 
-DatagramPlan = Place | Egress | Kernel | Refuse | Lost
+@frozen
+class Deny:
+    """Policy doesn't let it go to `server`: ECONNREFUSED."""
+
+    server: App
+    verdict: Verdict
+
+
+DatagramPlan = Place | Egress | Kernel | Refuse | Deny | Lost
 
 
 def plan_udp_bind(table: ServiceTable, app: App, ip: Address, port: int, v6only: bool = False) -> Refuse | None:
@@ -90,6 +97,7 @@ def candidates(table: ServiceTable, app: App, dest: Address) -> list[App]:
 
 def plan_datagrams(
     table: ServiceTable,
+    policy: Policy,
     app: App,
     dest: Address,
     port: int,
@@ -98,7 +106,6 @@ def plan_datagrams(
     asker: App | None,
     turn: int,
     gateway: bool,
-    may_reach: MayReach,
     bound: tuple[Address, int] | None = None,
 ) -> DatagramPlan:
     """How datagrams of `app` get to (dest, port).
@@ -119,7 +126,8 @@ def plan_datagrams(
         return Place(source, own_port, (asker,))
     if inside or table.owns(dest):
         others = [each for each in candidates(table, app, dest) if each.id != app.id]
-        allowed = [each for each in others if may_reach(app, each)]
+        verdicts = {each.id: policy.decide(app, each, port, Protocol.UDP.value) for each in others}
+        allowed = [each for each in others if verdicts[each.id].allowed]
         heard = [each for each in allowed if each.id in serving]
         if heard or (allowed and not inside):
             chosen = heard or allowed
@@ -127,7 +135,7 @@ def plan_datagrams(
             return Place(source, own_port, tuple(chosen[start:] + chosen[:start]), heard=bool(heard))
         denied = [each for each in others if each not in allowed and (each.id in serving or not inside)]
         if denied:
-            return Refuse(errno.ECONNREFUSED, f"policy keeps it from {denied[0].name or dest}", denied=True)
+            return Deny(denied[0], verdicts[denied[0].id])
         return Kernel()
     if port == DNS_PORT:
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address

@@ -25,11 +25,12 @@ from typing import Any, NamedTuple
 from attrs import define, field
 
 from appswitch.core import datagrams
-from appswitch.core.datagrams import Lost, Place
-from appswitch.core.policy import may_reach
+from appswitch.core.datagrams import Deny, Lost, Place
+from appswitch.core.policy import explain
 from appswitch.core.route import Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.namespaces import Namespace
+from appswitch.edge.policing import Policing
 from appswitch.model import Address, App, Kind
 from appswitch.wire import trap
 
@@ -65,6 +66,7 @@ class Datagrams:
     """Answers what shims ask about UDP sockets."""
 
     apps: Apps
+    policing: Policing
     gateway: bool
     netns: int
     """The cookie of our own network namespace."""
@@ -174,19 +176,22 @@ class Datagrams:
         asker = asked.app if asked and not asked.native and asked.app.id in self.apps.table.apps else None
         plan = datagrams.plan_datagrams(
             self.apps.table,
+            self.policing.policy,
             app,
             *to,
             serving=serving,
             asker=asker,
             turn=self._turn,
             gateway=self.gateway,
-            may_reach=may_reach,
             bound=bound,
         )
         if isinstance(plan, Refuse):
-            kind = Kind.DENY if plan.denied else Kind.REFUSE
-            self._publish(kind, app, to, reason=plan.reason, error=plan.error)
+            self._publish(Kind.REFUSE, app, to, reason=plan.reason, error=plan.error)
             raise OSError(plan.error, plan.reason)
+        if isinstance(plan, Deny):
+            reason, rule = explain(plan.verdict, app, plan.server), plan.verdict.rule
+            self._publish(Kind.DENY, app, to, server=plan.server, rule=rule, reason=reason, error=errno.ECONNREFUSED)
+            raise OSError(errno.ECONNREFUSED, reason)
         if isinstance(plan, Place) and len(plan.candidates) > 1:
             self._turn += 1
         return plan, serving
@@ -206,7 +211,9 @@ class Datagrams:
             except OSError as failed:
                 error = error or failed
             else:
-                self._publish(Kind.CONNECT, app, to, server=each, medium="udp")
+                verdict = self.policing.policy.decide(app, each, to[1], "udp")
+                for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+                    self._publish(kind, app, to, server=each, rule=verdict.rule, medium="udp")
                 return placed
         raise error or OSError(errno.ENETUNREACH, "no instance")
 

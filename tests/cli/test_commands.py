@@ -88,7 +88,7 @@ def test_planned_commands_say_so(cli: Switch, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--bind", "10.0.0.1"), ("--join", "host"), ("--policy", "f"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
+    [("--bind", "10.0.0.1"), ("--join", "host"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
 )
 def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, value: str) -> None:
     said = failed(cli, "serve", flag, value, status=1)

@@ -8,8 +8,8 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from appswitch.core import datagrams
-from appswitch.core.datagrams import DatagramPlan, Lost, Place
-from appswitch.core.policy import may_reach
+from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place
+from appswitch.core.policy import Policy
 from appswitch.core.route import Egress, Kernel, Refuse
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, Protocol, Tag
@@ -38,8 +38,7 @@ class World:
     ) -> DatagramPlan:
         ids = {each.id for each in serving}
         return datagrams.plan_datagrams(
-            self.table, app, dest, port,
-            serving=ids, asker=asker, turn=turn, gateway=gateway, may_reach=may_reach, bound=bound,
+            self.table, Policy(), app, dest, port, serving=ids, asker=asker, turn=turn, gateway=gateway, bound=bound,
         )  # fmt: skip
 
 
@@ -98,9 +97,9 @@ def test_many_receivers_are_the_kernels_matter(world: World, dest: str) -> None:
 def test_policy(world: World) -> None:
     client, server = world.app(CLIENT, (("grp", "1"),)), world.app(SERVER, (("grp", "2"),))
     denied = world.plan(client, SERVER, 80, server)
-    assert isinstance(denied, Refuse)
-    assert (denied.error, denied.denied) == (errno.ECONNREFUSED, True)
-    assert error_of(world.plan(client, SERVER)) == errno.ECONNREFUSED
+    assert isinstance(denied, Deny)
+    assert (denied.server, denied.verdict.rule) == (server, "grp")
+    assert world.plan(client, SERVER) == denied, "whether somebody receives or not"
     friend = world.app(SERVER, (("grp", "1"),))
     assert world.plan(client, SERVER, 80, server, friend) == Place(CLIENT, 0, (friend,))
     assert world.plan(client, SERVER, 80, server, asker=server) == Place(CLIENT, 0, (server,)), "an answer may go"
