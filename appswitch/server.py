@@ -141,11 +141,11 @@ async def _serve(
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
-    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot)
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
-            await nursery.start(policing.reload_on_signal, apps.services_changed)
+            await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)

@@ -14,7 +14,7 @@ from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
 COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe"]
-PLANNED = ["why", "doctor", "compose"]
+PLANNED = ["doctor", "compose"]
 LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
 
 
@@ -53,6 +53,7 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
+        ("why", "-o --json --no-headers --socket"),
         ("observe", "--follow --json --kind --app --tail --socket"),
     ],
 )
