@@ -133,7 +133,7 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    datagrams = Datagrams(apps, policing, settings.gateway, netns)
+    datagrams = Datagrams(apps, policing, [ip_address(server) for server in name_servers], settings.gateway, netns)
     handler = TrapHandler(apps, sockets, dialer, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))

@@ -21,6 +21,7 @@ from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.events import Filter
+from appswitch.edge.name_servers import NameServers
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
@@ -181,8 +182,11 @@ class ControlServer:
             stack.callback(self.apps.namespaces.pop, app.id)
             async with trio.open_nursery() as nursery:
                 dns = self.dns(app)
+                self.apps.name_servers[app.id] = NameServers(namespace, dns.serve_udp, nursery)
+                stack.callback(self.apps.name_servers.pop, app.id)
                 for each in namespace.dns:
-                    nursery.start_soon(dns.serve_udp if each.type == socket.SOCK_DGRAM else dns.serve_tcp, each)
+                    if each.type == socket.SOCK_STREAM:
+                        nursery.start_soon(dns.serve_tcp, each)
                 await stream.send_all(
                     control.encode_ok({"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token})
                 )

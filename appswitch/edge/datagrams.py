@@ -14,11 +14,10 @@ an answer finds the app that asked, and so that the shims ask again when a new s
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 from collections import OrderedDict
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, NamedTuple
 
@@ -27,21 +26,16 @@ from attrs import define, field
 from appswitch.core import datagrams
 from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import explain
-from appswitch.core.route import Egress, Kernel, Refuse
+from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.namespaces import Namespace
+from appswitch.edge.placing import Pair, place
 from appswitch.edge.policing import Policing
 from appswitch.model import Address, App, Kind
 from appswitch.wire import trap
 
 REMEMBERED = 65536  # answers
-IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
-SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
 
-# struct sock_filter: BPF_RET | BPF_K, 0 bytes of each datagram (linux/filter.h)
-_NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
-
-Pair = tuple[Address, int]
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
@@ -67,6 +61,8 @@ class Datagrams:
 
     apps: Apps
     policing: Policing
+    name_servers: Sequence[Address]
+    """The system's, which programs find in /etc/resolv.conf."""
     gateway: bool
     netns: int
     """The cookie of our own network namespace."""
@@ -96,10 +92,13 @@ class Datagrams:
         home = self._home(app)
         receivers = await home.receivers()
         if request.netns != home.netns:
-            return Answer(trap.FD_UDP, await _make(home, request.family, bound=(request.ip, request.port)))
+            return Answer(trap.FD_UDP, await place(home, request.family, bound=(request.ip, request.port)))
         if not request.port:
             return Answer(trap.KERNEL)
         ip = datagrams.source_of(app, request.ip, None) if request.ip.is_unspecified else request.ip
+        if request.port == DNS_PORT and request.ip.is_unspecified and app.id in self.apps.name_servers:
+            foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
+            await self.apps.name_servers[app.id].share(foreign)
         other = receivers.find_bound(ip, request.port)
         if other is None:
             return Answer(trap.FREE)
@@ -135,7 +134,7 @@ class Datagrams:
                 if request.netns == home.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
                 bound = request.bound and (_ANY[request.family], request.bound[1])
-                return Answer(trap.HOME, await _make(home, request.family, bound=bound), epoch)
+                return Answer(trap.HOME, await place(home, request.family, bound=bound), epoch)
             case Lost():
                 raise OSError(errno.ECONNREFUSED, "nobody is there")
             case Egress():
@@ -159,7 +158,7 @@ class Datagrams:
                 self._remember(source, to, Given(app, native=True))
                 if request.netns == home.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
-                return Answer(trap.FD_UDP, await _make(home, request.family, source, to, deaf=True), epoch)
+                return Answer(trap.FD_UDP, await place(home, request.family, source, to, deaf=True), epoch)
             case Lost():
                 return Answer(trap.LOST, epoch=epoch)
             case Egress():
@@ -194,6 +193,8 @@ class Datagrams:
             raise OSError(errno.ECONNREFUSED, reason)
         if isinstance(plan, Place) and len(plan.candidates) > 1:
             self._turn += 1
+        if isinstance(plan, Kernel) and to[1] == DNS_PORT and not serving and app.id in self.apps.name_servers:
+            await self.apps.name_servers[app.id].take(to[0])
         return plan, serving
 
     async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool) -> bool:
@@ -207,7 +208,7 @@ class Datagrams:
         error: OSError | None = None
         for each in plan.candidates:
             try:
-                placed = await _make(self._home(each), family, (plan.source, plan.port), to, deaf)
+                placed = await place(self._home(each), family, (plan.source, plan.port), to, deaf)
             except OSError as failed:
                 error = error or failed
             else:
@@ -240,45 +241,6 @@ class Datagrams:
         if given is not None and given.native is native:
             del self._given[to, source]
             self.apps.epoch.advance()
-
-
-async def _make(
-    home: Namespace, family: int, bound: Pair | None = None, to: Pair | None = None, deaf: bool = False
-) -> socket.socket:
-    """A socket of a namespace, bound and connected as said. family: 4 or 6. OSError."""
-    made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == 6:  # an address that is local by its route only (ipv6(7))
-            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
-        if deaf:
-            _deafen(made)
-        if bound is not None:
-            made.bind(_sockaddr(family, bound))
-        if to is not None:
-            made.connect(_sockaddr(family, to))
-        if family == 6:
-            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 0)
-        # The mark of SO_REUSEADDR being ours, not the program's (shim/datagrams.c).
-        made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _deafen(sender: socket.socket) -> None:
-    """It gets nothing, and the kernel, asked who would get something, doesn't find it."""
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
-    sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
-
-
-def _sockaddr(family: int, pair: Pair) -> tuple[str, int]:
-    ip, port = pair
-    if family == 6 and ip.version == 4:
-        return f"::ffff:{ip}", port
-    return str(ip), port
 
 
 def _name_of(placed: socket.socket) -> Pair:

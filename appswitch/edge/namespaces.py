@@ -37,6 +37,7 @@ class Namespace:
         self._asking = trio.Lock()
         self._owed = 0
         self._receivers: Receivers | None = None
+        self._dns_cookies: set[int] = set()
         self._all = list(sockets)
         for each in sockets:
             if each.family == socket.AF_NETLINK:
@@ -46,6 +47,7 @@ class Namespace:
                 self._maker = each
             elif _serves_dns(each):
                 self.dns.append(each)
+                self._dns_cookies.add(_cookie(each, SO_COOKIE))
             else:
                 self.close()
                 raise AppSwitchError("bad-request", "the sockets that came along are of no use")
@@ -81,10 +83,20 @@ class Namespace:
             netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW)
             if self._receivers is None:
                 self._all.append(netlink)
-                self._receivers = Receivers(netlink, {_cookie(each, SO_COOKIE) for each in self.dns})
+                self._receivers = Receivers(netlink, self._dns_cookies)
             else:  # another task was first
                 netlink.close()
         return self._receivers
+
+    def adopt_dns(self, made: socket.socket) -> None:
+        """One more socket of our DNS server."""
+        self._all.append(made)
+        self._dns_cookies.add(_cookie(made, SO_COOKIE))
+
+    def drop(self, each: socket.socket) -> None:
+        """Closes one of ours."""
+        self._all.remove(each)
+        each.close()
 
     def receives(self, listener: Listener) -> bool:
         """Whether what an app has bound is still there to receive datagrams."""
