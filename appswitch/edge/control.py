@@ -178,12 +178,13 @@ class ControlServer:
                 await stream.send_all(control.encode_error(error))
                 return
             stack.enter_context(self.apps.hold(app))
-            self.apps.namespaces[app.id] = namespace
-            stack.callback(self.apps.namespaces.pop, app.id)
             async with trio.open_nursery() as nursery:
                 dns = self.dns(app)
-                self.apps.name_servers[app.id] = NameServers(namespace, dns.serve_udp, nursery)
-                stack.callback(self.apps.name_servers.pop, app.id)
+                if call.netns:
+                    self.apps.namespaces[app.id] = namespace
+                    stack.callback(self.apps.namespaces.pop, app.id)
+                    self.apps.name_servers[app.id] = NameServers(namespace, dns.serve_udp, nursery)
+                    stack.callback(self.apps.name_servers.pop, app.id)
                 for each in namespace.dns:
                     if each.type == socket.SOCK_STREAM:
                         nursery.start_soon(dns.serve_tcp, each)

@@ -28,6 +28,7 @@ from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
+from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.placing import Pair, place
 from appswitch.edge.policing import Policing
@@ -61,6 +62,7 @@ class Datagrams:
 
     apps: Apps
     policing: Policing
+    homes: Homes
     name_servers: Sequence[Address]
     """The system's, which programs find in /etc/resolv.conf."""
     gateway: bool
@@ -71,6 +73,8 @@ class Datagrams:
 
     async def answer(self, app: App, request: trap.UdpRequest) -> Answer:
         """OSError with the errno for the program."""
+        if not app.netns and await self.homes.of(app) is None:
+            return Answer(trap.KERNEL)
         match request:
             case trap.UdpBind():
                 return await self._bind(app, request)
@@ -155,9 +159,11 @@ class Datagrams:
                 self._remember(source, to, Given(app, native=False))
                 return Answer(trap.FD_UDP, sender, epoch)
             case Kernel():
-                self._remember(source, to, Given(app, native=True))
                 if request.netns == home.netns:
+                    self._remember(source, to, Given(app, native=True))
                     return Answer(trap.KERNEL, epoch=epoch)
+                if not request.bound[1]:
+                    return Answer(trap.FREE)
                 return Answer(trap.FD_UDP, await place(home, request.family, source, to, deaf=True), epoch)
             case Lost():
                 return Answer(trap.LOST, epoch=epoch)
