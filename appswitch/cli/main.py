@@ -22,12 +22,13 @@ COMMANDS = {
     "nodes": "show",
     "resolve": "show",
     "observe": "observe",
+    "doctor": "doctor",
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
-PLANNED = ("why", "doctor", "drain", "compose")
+PLANNED = ("why", "drain", "compose")
 
 
 class LazyGroup(click.Group):
