@@ -36,6 +36,7 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
@@ -59,6 +60,7 @@ class Settings:
     trap: Path
     node: str
     gateway: bool = False
+    policy: Path | None = None
     state_dir: Path | None = None
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
@@ -76,6 +78,7 @@ def run(settings: Settings) -> None:
         ],
         logger_factory=_LogFactory(sys.stderr),
     )
+    policing = Policing(settings.policy)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -93,7 +96,7 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        trio.run(_serve, settings, trap, control, sockets, epoch)
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch)
 
 
 class _Log(structlog.PrintLogger):
@@ -112,7 +115,12 @@ class _LogFactory(structlog.PrintLoggerFactory):
 
 
 async def _serve(
-    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets, epoch: Epoch
+    settings: Settings,
+    policing: Policing,
+    trap: socket.socket,
+    control: socket.socket,
+    sockets: ListenerSockets,
+    epoch: Epoch,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -125,16 +133,18 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
-    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot)
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
+        if settings.policy is not None:
+            await nursery.start(policing.reload_on_signal, apps.services_changed)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)

@@ -22,13 +22,21 @@ COMMANDS = {
     "nodes": "show",
     "resolve": "show",
     "observe": "observe",
+<<<<<<< HEAD
     "doctor": "doctor",
+=======
+    "why": "why",
+>>>>>>> main
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
+<<<<<<< HEAD
 PLANNED = ("why", "drain", "compose")
+=======
+PLANNED = ("doctor", "drain", "compose")
+>>>>>>> main
 
 
 class LazyGroup(click.Group):

@@ -93,7 +93,11 @@ def show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
         return
-    columns = NARROW[kind] if output == "table" or not rows else tuple(rows[0])
+    print_table(rows, NARROW[kind] if output == "table" or not rows else tuple(rows[0]), no_headers)
+
+
+def print_table(rows: list[Row], columns: Sequence[str], no_headers: bool) -> None:
+    """Prints these columns, under their names."""
     table = [] if no_headers else [[column.upper() for column in columns]]
     table += [[_cell(row[column]) for column in columns] for row in rows]
     for line in _align(table):

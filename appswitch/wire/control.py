@@ -57,6 +57,13 @@ class Resolve(msgspec.Struct, tag_field="call", tag="resolve", forbid_unknown_fi
     name: str
 
 
+class Why(msgspec.Struct, tag_field="call", tag="why", forbid_unknown_fields=True):
+    """What would a connect of `client` (id, name or IP) to `dest` (`NAME:PORT` or `IP:PORT`) come to?"""
+
+    client: str
+    dest: str
+
+
 class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_fields=True):
     """Answer once every `NAME:PORT` (or `IP:PORT`) is served."""
 
@@ -75,7 +82,7 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | WaitFor | Observe
+Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 

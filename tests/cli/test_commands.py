@@ -13,8 +13,13 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
+<<<<<<< HEAD
 COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe", "doctor"]
 PLANNED = ["why", "compose"]
+=======
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe"]
+PLANNED = ["doctor", "compose"]
+>>>>>>> main
 LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
 
 
@@ -53,7 +58,11 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
+<<<<<<< HEAD
         ("doctor", "-o --json --no-headers --socket"),
+=======
+        ("why", "-o --json --no-headers --socket"),
+>>>>>>> main
         ("observe", "--follow --json --kind --app --tail --socket"),
     ],
 )
@@ -89,7 +98,7 @@ def test_planned_commands_say_so(cli: Switch, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--bind", "10.0.0.1"), ("--join", "host"), ("--policy", "f"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
+    [("--bind", "10.0.0.1"), ("--join", "host"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
 )
 def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, value: str) -> None:
     said = failed(cli, "serve", flag, value, status=1)
