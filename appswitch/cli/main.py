@@ -22,21 +22,14 @@ COMMANDS = {
     "nodes": "show",
     "resolve": "show",
     "observe": "observe",
-<<<<<<< HEAD
-    "doctor": "doctor",
-=======
     "why": "why",
->>>>>>> main
+    "doctor": "doctor",
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
-<<<<<<< HEAD
-PLANNED = ("why", "drain", "compose")
-=======
-PLANNED = ("doctor", "drain", "compose")
->>>>>>> main
+PLANNED = ("drain", "compose")
 
 
 class LazyGroup(click.Group):

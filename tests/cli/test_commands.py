@@ -13,13 +13,8 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
-<<<<<<< HEAD
-COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe", "doctor"]
-PLANNED = ["why", "compose"]
-=======
-COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe"]
-PLANNED = ["doctor", "compose"]
->>>>>>> main
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "why", "observe", "doctor"]
+PLANNED = ["compose"]
 LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
 
 
@@ -58,11 +53,8 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
-<<<<<<< HEAD
-        ("doctor", "-o --json --no-headers --socket"),
-=======
         ("why", "-o --json --no-headers --socket"),
->>>>>>> main
+        ("doctor", "-o --json --no-headers --socket"),
         ("observe", "--follow --json --kind --app --tail --socket"),
     ],
 )
