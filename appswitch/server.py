@@ -144,7 +144,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
-            await nursery.start(policing.reload_on_signal, apps.services_changed)
+            await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
