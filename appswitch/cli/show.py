@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import ask, socket_option
+from appswitch.cli.options import ask, printable, socket_option
 
 Row = dict[str, Any]
 
@@ -106,10 +106,10 @@ def print_table(rows: list[Row], columns: Sequence[str], no_headers: bool) -> No
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value)) or "-"
+        return printable(" ".join(map(str, value))) or "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))
 
 
 def _align(table: Sequence[Sequence[str]]) -> list[str]:
