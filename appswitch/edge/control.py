@@ -180,10 +180,11 @@ class ControlServer:
             stack.enter_context(self.apps.hold(app))
             async with trio.open_nursery() as nursery:
                 dns = self.dns(app)
+                name_servers = NameServers(namespace, dns.serve_udp, nursery)
                 if call.netns:
                     self.apps.namespaces[app.id] = namespace
                     stack.callback(self.apps.namespaces.pop, app.id)
-                    self.apps.name_servers[app.id] = NameServers(namespace, dns.serve_udp, nursery)
+                    self.apps.name_servers[app.id] = name_servers
                     stack.callback(self.apps.name_servers.pop, app.id)
                 for each in namespace.dns:
                     if each.type == socket.SOCK_STREAM:
