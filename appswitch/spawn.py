@@ -68,7 +68,7 @@ def run(options: Options) -> int:
     if options.netns:
         environment["APPSWITCH_APP"] = "netns"
         maker = Maker()
-        outside, client = client, _register_in_new_namespace(options, trap, user, maker)
+        outside, client = client, _register_in_new_namespace(options, trap, user, maker, client.call("ticket"))
         outside.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
@@ -124,7 +124,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
     }
 
 
-def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker) -> ControlClient:
+def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker, ticket: str) -> ControlClient:
     from appswitch.host import namespace, rtnetlink
 
     try:
@@ -136,7 +136,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker:
     rtnetlink.make_everything_local([])
     passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in passed])
+    answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
     for each in passed:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
