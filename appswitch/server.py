@@ -25,6 +25,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
@@ -34,6 +35,7 @@ from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host.namespace import open_diag_socket
@@ -115,21 +117,25 @@ async def _serve(
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
     apps = Apps(table, sockets, epoch)
-    dialer = Dialer(sockets, apps.listener_gone, rng)
+    balancer = Balancer(table)
+    salt = rng.getrandbits(32)
+    connections = Connections(apps, salt, Diag(open_diag_socket()))
+    loads = Loads(connections.snapshot)
+    dialer = Dialer(sockets, apps.listener_gone, rng, salt, balancer, loads)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, balancer, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
-    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
     control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns, connections.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
+        nursery.start_soon(loads.keep)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)

@@ -35,7 +35,7 @@ class Refuse:
 
 @frozen
 class Local:
-    """Connect to one of `candidates`, the first that takes it; the client's address is `source`.
+    """Connect to one of `candidates` (core/balance.py says which); the client's address is `source`.
 
     port: the client's port when it has bound one, else 0: any that is free.
     """
@@ -118,13 +118,12 @@ def plan_connect(
     dest: Address,
     port: int,
     *,
-    turn: int,
     gateway: bool,
     bound: tuple[Address, int] | None = None,
 ) -> ConnectPlan:
     """Where a connect of `app` to (dest, port) goes.
 
-    turn: a number that grows by one each connect, for round robin; gateway: this host lets apps out;
+    gateway: this host lets apps out;
     bound: the client's own (address, port) when it has called bind.
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
@@ -137,10 +136,12 @@ def plan_connect(
     if inside or table.owns(dest):
         candidates = _candidates(table, app, dest, port, inside)
         allowed = [each for each in candidates if may_reach(app, each.app)]
-        if allowed:
-            start = turn % len(allowed)
+        taking = [each for each in allowed if each.app.id == app.id or each.app.id not in table.draining]
+        if taking:
             source, source_port = _source(app, dest, inside, bound)
-            return Local(source, source_port, tuple(allowed[start:] + allowed[:start]))
+            return Local(source, source_port, tuple(taking))
+        if allowed:
+            return Refuse(errno.ECONNREFUSED, f"what serves {dest} port {port} is being drained")
         if candidates:
             return Refuse(errno.ECONNREFUSED, f"no group in common with {candidates[0].app.name or dest}", denied=True)
         if not (dest.is_loopback and port == DNS_PORT and app.netns):

@@ -17,6 +17,7 @@ import trio
 from attrs import define
 
 from appswitch.core import names, route
+from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.policy import may_reach
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
@@ -59,11 +60,11 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    balancer: Balancer
     rng: random.Random
     gateway: bool
     netns: int
     """The cookie of our own network namespace."""
-    _turn: int = 0
 
     async def serve(self, listening: socket.socket) -> None:
         """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
@@ -96,9 +97,9 @@ class TrapHandler:
                         await self._send(channel, answer)
                 with self.apps.hold(app):  # from its first request on, which may take its time
                     if answer is None:
-                        await self._send(channel, await self._answer(app, first))
+                        await self._send(channel, await self._answer(app, first, channel))
                     while (request := await self._receive(channel)) is not None:
-                        await self._send(channel, await self._answer(app, request[1]))
+                        await self._send(channel, await self._answer(app, request[1], channel))
             except FrameError as error:
                 log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
             except OSError as error:
@@ -149,10 +150,12 @@ class TrapHandler:
             if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
+            tags = tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag)
+            check_tags(tags)
             app = self.apps.new_app(
                 name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
                 ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
-                tags=tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag),
+                tags=tags,
                 pid=caller.pid,
                 uid=caller.uid,
                 netns=False,
@@ -163,11 +166,11 @@ class TrapHandler:
         log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=caller.pid, by="preload")
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
 
-    async def _answer(self, app: App, request: trap.Request) -> Answer:
+    async def _answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
         try:
             match request:
                 case trap.Connect():
-                    return await self._connect(app, request)
+                    return await self._connect(app, request, channel)
                 case trap.Bind():
                     return self._bind(app, request)
                 case trap.Who():
@@ -181,8 +184,7 @@ class TrapHandler:
         except OSError as error:
             return failure(error.errno or errno.EIO)
 
-    async def _connect(self, app: App, request: trap.Connect) -> Answer:
-        self._turn += 1
+    async def _connect(self, app: App, request: trap.Connect, channel: socket.socket) -> Answer:
         plan = self._plan_connect(app, request)
         if isinstance(plan, Refuse) and plan.error == errno.ECONNREFUSED and self.apps.is_starting(request.ip):
             # A bind takes us longer than the kernel. iperf -d binds in one thread and has the other side connect
@@ -200,10 +202,23 @@ class TrapHandler:
                 return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
         asked = Asked(app, (request.ip, request.port), request.family)
-        client, _ = await self.dialer.connect(plan, asked, patience)
-        if request.want_capabilities and app.netns and not plan.port:
+
+        def find() -> Local:
+            return self._find(app, request, channel)
+
+        client, _ = await self.dialer.connect(find, asked, patience)
+        if request.want_capabilities and app.netns and not plan.port and not by_connections(plan.candidates):
             return self._with_capabilities(client, plan, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+
+    def _find(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
+        """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
+        if _is_closed(channel):
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
+        plan = self._plan_connect(app, request)
+        if not isinstance(plan, Local):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
+        return plan
 
     def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
         return route.plan_connect(
@@ -211,7 +226,6 @@ class TrapHandler:
             app,
             request.ip,
             request.port,
-            turn=self._turn,
             gateway=self.gateway,
             bound=request.bound,
         )
@@ -221,11 +235,12 @@ class TrapHandler:
 
         An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h).
         """
-        given = [each for each in plan.candidates if each.id in self.apps.table.listeners][: trap.MOST_CAPABILITIES]
+        there = [each for each in plan.candidates if each.id in self.apps.table.listeners]
+        shares, uses = self.balancer.grant(there, trap.MOST_CAPABILITIES)
         epoch = self.apps.epoch
-        text = trap.encode_capabilities(epoch.now, plan.source, given, want_epoch)
+        text = trap.encode_capabilities(epoch.now, plan.source, shares, uses, want_epoch)
         shared = [epoch.fd] if want_epoch else []
-        shared += [self.sockets.handle(each.id) for each in given]
+        shared += [self.sockets.handle(listener.id) for listener, _ in shares]
         return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
 
     def _who(self, request: trap.Who) -> Answer:
@@ -281,3 +296,11 @@ class TrapHandler:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.apps.table.resolve(name)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
+
+
+def _is_closed(channel: socket.socket) -> bool:
+    """Whether the other end has been closed. channel: non-blocking."""
+    try:
+        return not channel.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False
