@@ -153,7 +153,7 @@ async def test_it_stops_when_there_is_nowhere_to_go_any_more(world: World) -> No
 async def test_a_long_search_for_a_port_lets_others_have_their_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dial, "OUR_PORTS", range(32768, 32768 + 2 * dial.AT_ONCE))
+    monkeypatch.setattr(dial, "OUR_PORTS", range(32768, 32768 + 4 * dial.AT_ONCE))
     dialer = Dialer(world.sockets, world.drop, random.Random(1), 5, Balancer(world.table), world.loads)
     world.instance(queue=500)
     for _ in dial.OUR_PORTS:
