@@ -31,6 +31,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
@@ -41,6 +42,7 @@ from appswitch.edge.loads import Loads
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host import resolv_conf
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
@@ -138,7 +140,8 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, balancer, policing, rng, settings.gateway, netns)
+    datagrams = Datagrams(apps, policing, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, balancer, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
 
     def new_dns(app: App) -> DnsServer:
@@ -248,23 +251,14 @@ def _raise_descriptor_limit() -> None:
 
 def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(search suffixes, name servers) of a resolv.conf(5); both empty when it can't be read."""
-    search: tuple[str, ...] = ()
-    servers: list[str] = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        found = resolv_conf.read(path)
     except OSError as error:
         log.warning("no upstream name servers", file=str(path), error=os.strerror(error.errno or errno.EIO))
         return (), ()
-    for line in lines:
-        match line.split():
-            case ["nameserver", server, *_]:
-                try:
-                    servers.append(str(ip_address(server)))
-                except ValueError:
-                    log.warning("not the address of a name server", file=str(path), text=server)
-            case ["search" | "domain", *suffixes]:
-                search = tuple(suffix.lower().strip(".") for suffix in suffixes)
-    return tuple(suffix for suffix in search if suffix), tuple(servers)
+    for text in found.unusable:
+        log.warning("not the address of a name server", file=str(path), text=text)
+    return found.search, found.servers
 
 
 def parse_upstream(text: str) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
@@ -63,6 +64,7 @@ class TrapHandler:
     sockets: ListenerSockets
     dialer: Dialer
     balancer: Balancer
+    datagrams: Datagrams
     policing: Policing
     rng: random.Random
     gateway: bool
@@ -183,6 +185,8 @@ class TrapHandler:
                     return self._resolve(app, request)
                 case trap.Register():
                     return failure(errno.EEXIST)
+                case _:
+                    return await self._datagrams(app, request)
         except OSError as error:
             return failure(error.errno or errno.EIO)
 
@@ -288,12 +292,10 @@ class TrapHandler:
             reason = "what it was given before no longer holds" if client else "an unidentified client"
             self.apps.events.publish(Kind.DENY, client, server=listener.app, rule=rule, reason=reason, **where)
             return failure(errno.EACCES)
-        shown = client or listener.app
         text = trap.encode_client(
             epoch.now,
-            shown.ip,
-            shown.alias,
-            sibling=shown.ip == listener.app.ip,
+            client or listener.app,
+            listener.app,
             by_handler=by_handler,
             has_epoch=request.want_epoch,
         )
@@ -328,6 +330,14 @@ class TrapHandler:
         if not listener.listening:
             self.apps.events.publish(Kind.LISTEN, app, **where)
         return Answer(trap.encode_reply())
+
+    async def _datagrams(self, app: App, request: trap.UdpRequest) -> Answer:
+        answer = await self.datagrams.answer(app, request)
+        if not isinstance(request, trap.UdpConnect | trap.UdpSend):
+            return Answer(trap.encode_reply(kind=answer.kind), answer.passed)
+        text = trap.encode_path(answer.epoch, request.want_epoch)
+        shared = [self.apps.epoch.fd] if request.want_epoch else []
+        return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 
     def _resolve(self, app: App, request: trap.Resolve) -> Answer:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
