@@ -131,10 +131,9 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
     balancer = Balancer(table)
-    salt = rng.getrandbits(32)
-    connections = Connections(apps, salt, Diag(open_diag_socket()))
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()))
     loads = Loads(connections.snapshot)
-    dialer = Dialer(sockets, apps.listener_gone, rng, salt, balancer, loads)
+    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:

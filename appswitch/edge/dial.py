@@ -50,16 +50,14 @@ class Dialer:
         sockets: ListenerSockets,
         gone: Callable[[Listener], None],
         rng: random.Random,
-        salt: int,
         balancer: Balancer,
         loads: Loads,
     ) -> None:
-        """gone: called with a listener that turns out to be closed; salt: of the names of our sockets, 32 bits."""
+        """gone: called with a listener that turns out to be closed."""
         self._sockets = sockets
         self._gone = gone
         self._balancer = balancer
         self._loads = loads
-        self._salt = salt
         self._ports = itertools.cycle(OUR_PORTS)
         for _ in range(rng.randrange(len(OUR_PORTS))):
             next(self._ports)
@@ -125,7 +123,9 @@ class Dialer:
             if count % AT_ONCE == AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()  # long searches are others' turn, too
             source = plan.source, plan.port or next(self._ports)
-            name = socknames.client_name(self._salt, source, asked.dest, asked.family, server_family, asked.app.id)
+            name = socknames.client_name(
+                self._sockets.salt, source, asked.dest, asked.family, server_family, asked.app.id
+            )
             try:
                 client.bind(name)
             except OSError as error:

@@ -37,9 +37,7 @@ class World:
         self.connections: list[Connection] = []
         self.counted = 0
         self.loads = Loads(self.snapshot)
-        self.dialer = Dialer(
-            self.sockets, self.drop, random.Random(1), random.getrandbits(32), Balancer(self.table), self.loads
-        )
+        self.dialer = Dialer(self.sockets, self.drop, random.Random(1), Balancer(self.table), self.loads)
         self.asked = Asked(self.client, (IPv4Address("10.1.1.1"), 80), 4)
         self.plans = 0
 
@@ -154,7 +152,7 @@ async def test_a_long_search_for_a_port_lets_others_have_their_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dial, "OUR_PORTS", range(32768, 32768 + 4 * dial.AT_ONCE))
-    dialer = Dialer(world.sockets, world.drop, random.Random(1), 5, Balancer(world.table), world.loads)
+    dialer = Dialer(world.sockets, world.drop, random.Random(1), Balancer(world.table), world.loads)
     world.instance(queue=500)
     for _ in dial.OUR_PORTS:
         world.stack.enter_context((await dialer.connect(world.find, world.asked))[0])
