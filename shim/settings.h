@@ -11,7 +11,8 @@
 struct settings {
     struct sockaddr_un socket;
     int is_default;               /* the socket's place was not told: its owner is checked */
-    int in_namespace;             /* APPSWITCH_APP=netns: spawn gave us a network namespace */
+    int in_namespace;             /* APPSWITCH_APP=netns:COOKIE: spawn gave us a network namespace */
+    uint64_t netns;               /* its cookie (SO_NETNS_COOKIE) */
     uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
 };
 
