@@ -30,6 +30,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
@@ -132,7 +133,8 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, policing, rng, settings.gateway, netns)
+    datagrams = Datagrams(apps, policing, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
 

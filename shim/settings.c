@@ -113,6 +113,15 @@ __attribute__((constructor)) static void read_settings_early(void) {
     get_settings();
 }
 
+int is_elsewhere(int fd) {
+    uint64_t ours = get_settings()->netns;
+    if (!ours || netns_of(fd) == ours) return 0;
+    long here = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* `fd` may be another app's namespace */
+    int elsewhere = here >= 0 && netns_of((int)here) != ours;
+    if (here >= 0) sys1(SYS_close, here);
+    return elsewhere;
+}
+
 void set_token(const uint8_t token[AS_TOKEN_SIZE]) {
     static const char digits[] = "0123456789abcdef";
     char *at = append(kept[APP], kept[APP] + VALUE_SIZE, kept_names[APP]);

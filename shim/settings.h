@@ -19,6 +19,9 @@ struct settings {
 /* Read on first use: a program may call before constructors have run. */
 const struct settings *get_settings(void);
 
+/* Whether `fd` is a socket of a network namespace that the process has made for itself: there, the kernel answers. */
+int is_elsewhere(int fd);
+
 /* The token that AS_REGISTER gave; forked children have it in memory, exec'd ones through kept_environment. */
 void set_token(const uint8_t token[AS_TOKEN_SIZE]);
 

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node, Protocol
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -123,16 +123,17 @@ def app_row(app: App) -> dict[str, Any]:
 def service_row(listener: Listener) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
+    medium = "udp" if listener.protocol is Protocol.UDP else "unix"
     return {
         "name": app.name,
         "ip": str(app.ip),
         "port": listener.port,
-        "proto": "tcp",
+        "proto": listener.protocol.value,
         "app": app.id,
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
-        "real": f"unix:{listener.id}",
-        "medium": "unix",
+        "real": f"{medium}:{listener.id}",
+        "medium": medium,
         "scope": listener.scope.value,
     }
 
