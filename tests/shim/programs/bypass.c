@@ -321,4 +321,14 @@ CASE(a_namespace_that_it_makes_for_itself) {
     meet("127.0.0.1", port_of(inside), inside);
     OK(listen(unbound, 5));
     meet("127.0.0.1", port_of(unbound), unbound);
+    int one = OK(socket(AF_INET, SOCK_DGRAM, 0)), other = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct address to = at("127.0.0.1", 7001);
+    char bytes[6] = "";
+    OK(BIND(one, "127.0.0.1", 7001));
+    SAME(sendto(other, "hello", 5, 0, &to.any, to.size), 5);
+    SAME(recv(one, bytes, 5, 0), 5);
+    OK(connect(other, &to.any, to.size));
+    SAME(send(other, "again", 5, 0), 5);
+    SAME(recv(one, bytes, 5, 0), 5);
+    TEXT(bytes, "again");
 }
