@@ -40,6 +40,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host import resolv_conf
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
@@ -244,23 +245,14 @@ def _raise_descriptor_limit() -> None:
 
 def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(search suffixes, name servers) of a resolv.conf(5); both empty when it can't be read."""
-    search: tuple[str, ...] = ()
-    servers: list[str] = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        found = resolv_conf.read(path)
     except OSError as error:
         log.warning("no upstream name servers", file=str(path), error=os.strerror(error.errno or errno.EIO))
         return (), ()
-    for line in lines:
-        match line.split():
-            case ["nameserver", server, *_]:
-                try:
-                    servers.append(str(ip_address(server)))
-                except ValueError:
-                    log.warning("not the address of a name server", file=str(path), text=server)
-            case ["search" | "domain", *suffixes]:
-                search = tuple(suffix.lower().strip(".") for suffix in suffixes)
-    return tuple(suffix for suffix in search if suffix), tuple(servers)
+    for text in found.unusable:
+        log.warning("not the address of a name server", file=str(path), text=text)
+    return found.search, found.servers
 
 
 def parse_upstream(text: str) -> tuple[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import ask, socket_option
+from appswitch.cli.options import ask, printable, socket_option
 
 Row = dict[str, Any]
 
@@ -30,6 +30,7 @@ NARROW = {
     ),
     "nodes": ("name", "state", "gateway"),
     "resolve": ("name", "ip", "instances"),
+    "doctor": ("level", "check", "message"),
 }
 
 
@@ -55,28 +56,28 @@ def listing(function: Callable[..., Any]) -> Callable[..., Any]:
 @listing
 def ps(socket: str | None, output: str, no_headers: bool) -> None:
     """List the apps."""
-    _show("ps", ask(socket, "ps"), output, no_headers)
+    show("ps", ask(socket, "ps"), output, no_headers)
 
 
 @click.command()
 @listing
 def services(socket: str | None, output: str, no_headers: bool) -> None:
     """List what is served, an instance a line."""
-    _show("services", ask(socket, "services"), output, no_headers)
+    show("services", ask(socket, "services"), output, no_headers)
 
 
 @click.command()
 @listing
 def connections(socket: str | None, output: str, no_headers: bool) -> None:
     """List the connections, as the kernel has them."""
-    _show("connections", ask(socket, "connections"), output, no_headers)
+    show("connections", ask(socket, "connections"), output, no_headers)
 
 
 @click.command()
 @listing
 def nodes(socket: str | None, output: str, no_headers: bool) -> None:
     """List the hosts."""
-    _show("nodes", ask(socket, "nodes"), output, no_headers)
+    show("nodes", ask(socket, "nodes"), output, no_headers)
 
 
 @click.command()
@@ -84,10 +85,11 @@ def nodes(socket: str | None, output: str, no_headers: bool) -> None:
 @listing
 def resolve(name: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Show the virtual IP that NAME stands for."""
-    _show("resolve", ask(socket, "resolve", name=name), output, no_headers)
+    show("resolve", ask(socket, "resolve", name=name), output, no_headers)
 
 
-def _show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
+def show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
+    """Prints rows."""
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
         return
@@ -104,10 +106,10 @@ def print_table(rows: list[Row], columns: Sequence[str], no_headers: bool) -> No
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value)) or "-"
+        return printable(" ".join(map(str, value))) or "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))
 
 
 def _align(table: Sequence[Sequence[str]]) -> list[str]:

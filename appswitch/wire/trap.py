@@ -16,6 +16,7 @@ REPLY_HEADER = ffi.offsetof("struct as_reply", "text")
 FRAME_SIZE = ffi.sizeof("struct as_request")
 TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
+BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
