@@ -1,8 +1,8 @@
 """The control socket: `spawn` and the command line's questions (wire/control.py has the protocol).
 
-The file system says who may use it: its mode is 0600. Apps of that user may not, be it from their namespaces or from
-others that they make: calls are answered from the host's only. `spawn` has to call from the namespace that it has just
-made; that it comes from outside is shown by a ticket that it got there.
+The file system says who may use it: its mode is 0600. Apps of that user, be it from their namespaces or from others
+that they make, may only ask: what changes something is done for callers in the host's. `spawn` has to call from the
+namespace that it has just made; that it comes from outside is shown by a ticket that it got there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import trio
 from attrs import define, field
 
 from appswitch.core import names
+from appswitch.core.balance import check_tags
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import why
 from appswitch.edge import namespaces
@@ -87,7 +88,7 @@ class ControlServer:
                     return
                 try:
                     call = control.decode(line)
-                    if inside and not self._takes_ticket(call):
+                    if inside and not isinstance(call, control.Question) and not self._takes_ticket(call):
                         raise self._from_inside(caller)
                 except AppSwitchError as error:
                     await stream.send_all(control.encode_error(error))
@@ -218,7 +219,7 @@ class ControlServer:
         owner = self.apps.owner_of(caller.netns)
         where = f"app {owner.id}" if owner is not None else "another network namespace"
         hint = "call it from the network namespace that the trap handler is in"
-        return AppSwitchError("foreign-namespace", f"the trap handler takes no calls from inside {where}", hint)
+        return AppSwitchError("foreign-namespace", f"this can't be done from inside {where}", hint)
 
     def _new_app(self, connection: trio.socket.SocketType, call: control.Spawn) -> tuple[App, str]:
         caller = credentials_of(connection)
@@ -227,10 +228,12 @@ class ControlServer:
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
             raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
+        tags = tuple(names.check_tag(tag) for tag in call.tags)
+        check_tags(tags)
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
-            tags=tuple(names.check_tag(tag) for tag in call.tags),
+            tags=tags,
             pid=caller.pid,
             uid=call.uid if caller.uid == 0 else caller.uid,
             command=tuple(call.command),

@@ -88,7 +88,10 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Ticket | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+"""What changes nothing."""
+
+Call = Question | Ticket | Spawn
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
