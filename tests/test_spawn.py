@@ -367,8 +367,9 @@ def test_exclusive(switch: Switch) -> None:
 
 def test_wait_for(switch: Switch) -> None:
     waiting = switch.spawn(
-        "--wait-for", "db:80", "--wait-for", "10.1.1.5:80", "echo", "started", stdout=subprocess.PIPE
-    )
+        "--wait-for", "db:80", "--wait-for", "10.1.1.5:80", "echo", "started",
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     first = serving(switch, "--name", "db")
     assert len(switch.rows("ps")) == 1  # who waits is no app yet
     assert waiting.poll() is None
@@ -415,7 +416,8 @@ def test_a_wait_ends_with_the_time(switch: Switch, timeout: str) -> None:
 
 def test_a_wait_for_services_that_come_and_go(switch: Switch) -> None:
     """It isn't over until all are there at once."""
-    waiting = switch.spawn("--wait-for", "db:80", "--wait-for", "web:80", "echo", "started", stdout=subprocess.PIPE)
+    waiting = switch.spawn("--wait-for", "db:80", "--wait-for", "web:80", "echo", "started",
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
     eventually(lambda: waits(waiting))
     end_of(serving(switch, "--name", "db"))
     eventually(lambda: not switch.rows("services"))
