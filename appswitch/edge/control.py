@@ -16,6 +16,7 @@ import trio
 from attrs import define, field
 
 from appswitch.core import names
+from appswitch.core.balance import check_tags
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import why
 from appswitch.edge import namespaces
@@ -211,10 +212,12 @@ class ControlServer:
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
             raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
+        tags = tuple(names.check_tag(tag) for tag in call.tags)
+        check_tags(tags)
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
-            tags=tuple(names.check_tag(tag) for tag in call.tags),
+            tags=tags,
             pid=caller.pid,
             uid=call.uid if caller.uid == 0 else caller.uid,
             command=tuple(call.command),
