@@ -116,9 +116,8 @@ class ControlServer:
                 host, port = _split_service(dest)
                 policy, gateway = self.policing.policy, self.node.gateway
                 return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
-            case control.WaitFor(services=services):
-                await self._wait_for(services, stream.socket)
-                return None
+            case control.WaitFor(services=services, timeout=timeout):
+                return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():
                 return await self._drain(call, stream.socket)
             case control.Observe():
@@ -142,13 +141,22 @@ class ControlServer:
         instances = [each for each in self.table.services() if each.app.ip == ip]
         return [control.resolve_row(name, str(ip), len(instances))]
 
-    async def _wait_for(self, services: list[str], connection: trio.socket.SocketType) -> None:
-        wanted = [_split_service(text) for text in services]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_break_when_closed, connection)
-            while not all(self._is_served(host, port) for host, port in wanted):
-                await self.apps.changed()
-            nursery.cancel_scope.cancel()
+    async def _wait_for(self, services: list[str], timeout: float, connection: trio.socket.SocketType) -> list[str]:  # noqa: ASYNC109
+        """What is still missing after `timeout` seconds; nothing, as soon as all are served at once."""
+        for text in services:
+            _split_service(text)  # the error comes at once
+        missing = self._missing(services)
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, connection)
+                while missing:
+                    await self.apps.changed()
+                    missing = self._missing(services)
+                nursery.cancel_scope.cancel()
+        return missing
+
+    def _missing(self, services: list[str]) -> list[str]:
+        return [text for text in services if not self._is_served(*_split_service(text))]
 
     async def _drain(self, call: control.Drain, connection: trio.socket.SocketType) -> list[dict[str, object]]:
         draining = Draining(self.apps, self.snapshot)

@@ -56,7 +56,7 @@ def test_help_names_every_command(cli: Switch) -> None:
             "serve",
             "--node --bind --join --gateway --policy --key-file --socket --state-dir --http --dns-upstream",
         ),
-        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --socket"),
+        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --wait-timeout --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
         ("connections", "-o --json --no-headers --socket"),
@@ -164,7 +164,7 @@ def test_lists_of_a_server(switch: Switch) -> None:
 
     head, line = switch.command("services").stdout.splitlines()
     assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "TAGS", "MEDIUM", "SCOPE", "STATE"]
-    assert line.split() == ["web", "10.1.1.1", "8000", "tcp", str(app["id"]), "grp=1", "grp=2", "unix", "public"]
+    assert line.split() == ["web", "10.1.1.1", "8000", "tcp", str(app["id"]), "grp=1", "grp=2", "unix", "public", "up"]
     assert head.index("PORT") == line.index("8000")  # columns stand under their heads
     assert switch.command("services", "--no-headers").stdout.split() == line.split()
     head, line = switch.command("services", "-o", "wide").stdout.splitlines()
@@ -218,6 +218,7 @@ def test_a_reader_that_goes_is_no_error(switch: Switch) -> None:
         (["--name", "localhost"], "reserved"),
         (["--tag", "x"], "'x' is not a tag"),
         (["--wait-for", "x"], "'x' is not NAME:PORT"),
+        (["--wait-for", "x:1", "--wait-for", "x", "--wait-timeout", "0"], "'x' is not NAME:PORT"),
         (["--user", "no-such-user"], "'no-such-user'"),
     ],
 )
