@@ -1,0 +1,218 @@
+"""Whom a datagram doesn't reach, and under whose address no one sends."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.datagrams import ASK, PYTHON, SERVER, run, serve
+from tests.harness import PATIENCE, Switch, eventually
+
+REFUSED = """
+c = udp()
+try:
+    c.connect((sys.argv[1], 7000))
+    for _ in range(2):
+        c.send(b"x")
+        c.recv(9)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+"""
+
+
+UNHEARD = """
+c = udp()
+c.settimeout(0.3)
+try:
+    c.sendto(b"x", (sys.argv[1], 7000))
+    c.recv(9)
+except (TimeoutError, ConnectionRefusedError):
+    print("unheard")
+"""
+
+
+def test_a_loopback_socket_of_another_app(switch: Switch) -> None:
+    log = serve(switch, "--ip", "10.9.9.1", "--name", "server", bound="127.0.0.1")
+    switch.wait_for("server:7000")
+    for dest in ("10.9.9.1", "127.0.0.1"):
+        assert run(switch, "--ip", "10.9.9.2", code=REFUSED, arguments=(dest,)) == ["ECONNREFUSED"]
+        assert run(switch, "--ip", "10.9.9.2", code=UNHEARD, arguments=(dest,)) == ["unheard"]
+    assert log.read_text() == ""
+
+
+def test_a_group_that_is_not_the_clients(switch: Switch) -> None:
+    log = serve(switch, "--ip", "10.9.9.1", "--name", "db", "--tag", "grp=2")
+    switch.wait_for("db:7000")
+    friend = ("--tag", "grp=1", "--tag", "grp=2")
+    for tags in (("--tag", "grp=1"), (), ("--ip", "10.9.9.1")):
+        assert run(switch, *tags, code=REFUSED, arguments=("db",)) == ["ECONNREFUSED"]
+        assert run(switch, *tags, code=UNHEARD, arguments=("db",)) == ["unheard"]
+    assert log.read_text() == ""
+    assert run(switch, *friend, code="print(ask(udp(), b'x', ('db', 7000))[0][1])") == ["b'x'"]
+
+
+def test_addresses_and_ports_of_nobody(switch: Switch) -> None:
+    server = switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", SERVER, "0.0.0.0", "7001", "")
+    switch.wait_for("server:7001")
+    assert run(switch, code=REFUSED, arguments=("10.9.9.1",)) == ["ECONNREFUSED"]
+    assert run(switch, code=UNHEARD, arguments=("10.9.9.1",)) == ["unheard"]
+    assert run(switch, code=REFUSED, arguments=("10.99.99.1",)) == ["ENETUNREACH"]
+    code = "\ntry: udp().sendto(b'x', ('10.99.99.1', 7000))\nexcept OSError as e: print(errno.errorcode[e.errno])"
+    assert run(switch, code=code) == ["ENETUNREACH"]
+    server.kill()
+    server.wait()
+    eventually(lambda: not switch.rows("services"))
+    assert run(switch, code=REFUSED, arguments=("10.9.9.1",)) == ["ECONNREFUSED"]
+
+
+def test_exclusive(switch: Switch) -> None:
+    serve(switch, "--exclusive", "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = "\ntry: udp().bind(('', 7000))\nexcept OSError as e: print(errno.errorcode[e.errno])"
+    assert run(switch, "--ip", "10.9.9.1", code=code) == ["EADDRINUSE"]
+
+
+# Sends under another app's address, and then, as itself, b"end".
+FORGE = {
+    "bind": """
+c = udp()
+try:
+    c.bind((claimed, 0))
+    c.sendto(b"forged", to)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+""",
+    "pktinfo": """
+import struct
+c = udp()
+info = struct.pack("=I4s4s", 0, socket.inet_aton(claimed), bytes(4))
+try:
+    c.sendmsg([b"forged"], [(socket.IPPROTO_IP, 8, info)], 0, to)
+except OSError as error:
+    print(errno.errorcode[error.errno])
+""",
+    "pktinfo connected": """
+import struct
+c = udp()
+c.connect(to)
+info = struct.pack("=I4s4s", 0, socket.inet_aton(claimed), bytes(4))
+try:
+    c.sendmsg([b"forged"], [(socket.IPPROTO_IP, 8, info)])
+except OSError as error:
+    print(errno.errorcode[error.errno])
+""",
+    "syscall": """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+c = udp()
+name = (2).to_bytes(2, "little") + bytes(2) + socket.inet_aton(claimed) + bytes(8)
+if libc.syscall(49, c.fileno(), name, 16):
+    print(errno.errorcode[ctypes.get_errno()])
+else:
+    c.sendto(b"forged", to)
+""",
+}
+
+
+HONEST = "\nprint(ask(udp(), b'end', to)[0][2][0])\n"
+
+
+@pytest.mark.parametrize("how", FORGE)
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1"])
+def test_no_client_speaks_under_another_address(switch: Switch, how: str, claimed: str) -> None:
+    log = serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    code = "to, claimed = ('10.9.9.1', 7000), sys.argv[1]\n" + FORGE[how] + HONEST
+    said = run(switch, "--ip", "10.9.9.2", code=code, arguments=(claimed,))
+    assert said[-1] == "10.9.9.2"
+    if how in ("bind", "syscall"):
+        assert said[0] == "EADDRNOTAVAIL"
+    eventually(lambda: "end" in log.read_text())
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
+
+
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1", "127.0.0.1"])
+def test_no_client_speaks_under_another_address_without_the_shim(switch: Switch, claimed: str) -> None:
+    """Raw system calls in the app's namespace, where it may bind what it likes, reach nobody, or show who it is."""
+    log = serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    code = f"to, claimed = ('10.9.9.1', 7000), {claimed!r}\n"
+    raw = code + ASK + FORGE["bind"] + FORGE["pktinfo"] + FORGE["pktinfo connected"]
+    switch.run("--ip", "10.9.9.2", "env", "-u", "LD_PRELOAD", PYTHON, "-c", raw, check=False)
+    assert run(switch, "--ip", "10.9.9.2", code=code + HONEST) == ["10.9.9.2"]
+    eventually(lambda: "end" in log.read_text())
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
+
+
+def sockets_of(switch: Switch) -> set[str]:
+    """The inodes of all sockets that the trap handler and its apps have open."""
+    found = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if int(process.name) == os.getpid() or str(switch.trap).encode() not in (process / "environ").read_bytes():
+                continue
+            for fd in (process / "fd").iterdir():
+                with suppress(OSError):
+                    found.add(str(fd.readlink()).removeprefix("socket:[").removesuffix("]"))
+    return found
+
+
+def knock(switch: Switch) -> int:
+    """Sends to every UDP port and Unix datagram socket that they have here, in the host's namespace; how many."""
+    mine = sockets_of(switch)
+    doors = 0
+    for table, ip in (("udp", "127.0.0.1"), ("udp6", "::1")):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[9] in mine:
+                with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+                    with suppress(OSError):
+                        stranger.sendto(b"knock", (ip, int(fields[1].rpartition(":")[2], 16)))
+                        doors += 1
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8 and fields[4] == "0002" and fields[6] in mine:
+            name = fields[7]
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as stranger:
+                with suppress(OSError):
+                    stranger.sendto(b"knock", "\0" + name[1:] if name.startswith("@") else name)
+                    doors += 1
+    return doors
+
+
+@pytest.mark.parametrize("kind", [[], ["--no-netns"]], ids=["namespace", "no namespace"])
+def test_a_process_of_the_host_reaches_no_app(switch: Switch, kind: list[str]) -> None:
+    log = serve(switch, *kind, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.connect(("127.0.0.1", 7000))
+        with suppress(ConnectionRefusedError):
+            stranger.send(b"knock")
+            stranger.send(b"knock")
+    knock(switch)
+    assert run(switch, "--ip", "10.9.9.2", code="print(ask(udp(), b'end', ('10.9.9.1', 7000))[0][1])") == ["b'end'"]
+    assert log.read_text().splitlines() == ["10.9.9.2 b'end'"]
+
+
+def test_a_stranger_is_told_nothing_by_a_client_either(switch: Switch) -> None:
+    """A client that waits for an answer hears only whom it asked."""
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = (
+        "c = udp(); print(ask(c, b'x', ('10.9.9.1', 7000))[0][1], flush=True); sys.stdin.readline(); c.settimeout(0.2)"
+    )
+    code += "\ntry: print(c.recv(9))\nexcept TimeoutError: print('silence')"
+    client = switch.spawn(
+        "--ip", "10.9.9.2", PYTHON, "-c", ASK + code, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )  # fmt: skip
+    assert client.stdout
+    assert client.stdout.readline() == "b'x'\n"
+    knock(switch)
+    assert client.communicate("\n", timeout=PATIENCE)[0] == "silence\n"
