@@ -1,11 +1,11 @@
-"""The nouns: App, Listener, Node. Frozen values that every layer may pass around.
+"""The nouns: App, Listener, Connection, Node, Event. Frozen values that every layer may pass around.
 
 Sources: the paper, sections 3 and 4; DESIGN section 2 for the rules.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
@@ -100,6 +100,37 @@ class Listener:
         return frozenset({self.ip.version})
 
 
+class State(Enum):
+    """How far a connection is."""
+
+    QUEUED = "queued"
+    """The server hasn't accepted it yet."""
+    ESTABLISHED = "established"
+    CLOSING = "closing"
+    """One end is closed; the other one may still have data to read."""
+
+
+@frozen
+class Connection:
+    """A connection of an app, as the kernel has it.
+
+    source: what the server sees; dest: as the client asked for it; listener: the id of the server's. client and server:
+    None when that app has gone, or is none: the outside. None, too, is what a closed end no longer tells.
+    inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host.
+    """
+
+    client: App | None
+    source: tuple[Address, int] | None
+    dest: tuple[Address, int] | None
+    server: App | None
+    listener: int | None
+    node: str
+    state: State
+    proto: str = "tcp"
+    medium: str = "unix"
+    inodes: tuple[int, int] = (0, 0)
+
+
 @frozen
 class Node:
     """A host that runs a trap handler."""
@@ -107,3 +138,51 @@ class Node:
     name: str
     state: str = "alive"
     gateway: bool = False
+
+
+class Kind(StrEnum):
+    """What can happen."""
+
+    APP = "app"
+    APP_END = "app-end"
+    LISTEN = "listen"
+    CLOSE = "close"
+    """A listener has gone."""
+    CONNECT = "connect"
+    AUDIT = "audit"
+    """Policy lets it pass, and reports it."""
+    DENY = "deny"
+    """Policy doesn't let it pass."""
+    REFUSE = "refuse"
+    """A connect failed for another reason: nobody listens there, say."""
+    BIND_REFUSED = "bind-refused"
+    RESOLVE = "resolve"
+    LOST = "lost"
+    """Events that this reader was too slow for."""
+
+
+@frozen
+class Event:
+    """Something that happened; what doesn't apply is None.
+
+    time: seconds since 1970; app: who did it; server: the app that it reached, or would have; address, port: as asked
+    for; medium: what carries the connection; rule: of the policy; error: the errno that the program got;
+    query, qtype, answer: of a DNS question; count: how many were lost.
+    """
+
+    time: float
+    kind: Kind
+    node: str
+    app: App | None = None
+    server: App | None = None
+    address: Address | None = None
+    port: int | None = None
+    proto: str | None = None
+    medium: str | None = None
+    rule: str | None = None
+    reason: str | None = None
+    error: int | None = None
+    query: str | None = None
+    qtype: str | None = None
+    answer: tuple[str, ...] = ()
+    count: int | None = None

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -27,15 +28,20 @@ from attrs import frozen
 
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
-from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
-from appswitch.model import DOMAIN, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
 
 BACKLOG = 4096
@@ -53,6 +59,7 @@ class Settings:
     trap: Path
     node: str
     gateway: bool = False
+    policy: Path | None = None
     state_dir: Path | None = None
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
@@ -70,6 +77,7 @@ def run(settings: Settings) -> None:
         ],
         logger_factory=_LogFactory(sys.stderr),
     )
+    policing = Policing(settings.policy)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -87,7 +95,7 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        trio.run(_serve, settings, trap, control, sockets, epoch)
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch)
 
 
 class _Log(structlog.PrintLogger):
@@ -106,23 +114,36 @@ class _LogFactory(structlog.PrintLoggerFactory):
 
 
 async def _serve(
-    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets, epoch: Epoch
+    settings: Settings,
+    policing: Policing,
+    trap: socket.socket,
+    control: socket.socket,
+    sockets: ListenerSockets,
+    epoch: Epoch,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
-    apps = Apps(table, sockets, epoch)
+    events = Events(settings.node)
+    apps = Apps(table, sockets, epoch, events)
     dialer = Dialer(sockets, apps.listener_gone, rng)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
-    control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns)
+    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
+
+    def new_dns(app: App) -> DnsServer:
+        return DnsServer(zone, upstream, partial(publish_answer, events, app))
+
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
+        if settings.policy is not None:
+            await nursery.start(policing.reload_on_signal, apps.services_changed)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import elf, paths, processes
+from appswitch.host import elf, paths, processes, seccomp
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
@@ -147,6 +147,7 @@ def _become(command: list[str], environment: dict[str, str], user: _User) -> NoR
     """Becomes the program, in the child."""
     status = FAILED
     try:
+        seccomp.refuse_io_uring()  # before the capability for it is gone
         user.become()
         processes.die_with_parent()
         os.execvpe(command[0], command, environment)

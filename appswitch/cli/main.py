@@ -18,14 +18,16 @@ COMMANDS = {
     "spawn": "spawn",
     "ps": "show",
     "services": "show",
+    "connections": "show",
     "nodes": "show",
     "resolve": "show",
+    "observe": "observe",
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
-PLANNED = ("connections", "why", "observe", "doctor", "drain", "compose")
+PLANNED = ("why", "doctor", "drain", "compose")
 
 
 class LazyGroup(click.Group):

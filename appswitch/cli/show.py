@@ -1,4 +1,4 @@
-"""What there is: `ps`, `services`, `nodes`, `resolve`. As a table for people, as JSON for programs."""
+"""What there is: `ps`, `services`, `connections`, `nodes`, `resolve`. As a table for people, as JSON for programs."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import socket_option
-from appswitch.errors import AppSwitchError
-from appswitch.host.control_client import connect
-from appswitch.host.paths import trap_socket
+from appswitch.cli.options import ask, socket_option
 
 Row = dict[str, Any]
 
 NARROW = {
     "ps": ("id", "name", "ip", "tags", "pid", "command"),
     "services": ("name", "ip", "port", "proto", "app", "tags", "medium", "scope"),
+    "connections": (
+        "client_app",
+        "client_name",
+        "client_ip",
+        "client_port",
+        "dest_ip",
+        "dest_port",
+        "server_app",
+        "server_name",
+        "state",
+        "medium",
+    ),
     "nodes": ("name", "state", "gateway"),
     "resolve": ("name", "ip", "instances"),
 }
@@ -46,21 +55,28 @@ def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
 @_listing
 def ps(socket: str | None, output: str, no_headers: bool) -> None:
     """List the apps."""
-    _show("ps", _ask(socket, "ps"), output, no_headers)
+    _show("ps", ask(socket, "ps"), output, no_headers)
 
 
 @click.command()
 @_listing
 def services(socket: str | None, output: str, no_headers: bool) -> None:
     """List what is served, an instance a line."""
-    _show("services", _ask(socket, "services"), output, no_headers)
+    _show("services", ask(socket, "services"), output, no_headers)
+
+
+@click.command()
+@_listing
+def connections(socket: str | None, output: str, no_headers: bool) -> None:
+    """List the connections, as the kernel has them."""
+    _show("connections", ask(socket, "connections"), output, no_headers)
 
 
 @click.command()
 @_listing
 def nodes(socket: str | None, output: str, no_headers: bool) -> None:
     """List the hosts."""
-    _show("nodes", _ask(socket, "nodes"), output, no_headers)
+    _show("nodes", ask(socket, "nodes"), output, no_headers)
 
 
 @click.command()
@@ -68,23 +84,7 @@ def nodes(socket: str | None, output: str, no_headers: bool) -> None:
 @_listing
 def resolve(name: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Show the virtual IP that NAME stands for."""
-    _show("resolve", _ask(socket, "resolve", name=name), output, no_headers)
-
-
-def _ask(socket: str | None, call: str, **arguments: object) -> list[Row]:
-    trap = trap_socket(socket)
-    client = connect(trap)
-    if client is None:
-        raise AppSwitchError(
-            "no-server",
-            f"no trap handler is running at {trap}",
-            "start one with `appswitch serve`, or an app with `appswitch spawn`; --socket names another",
-        )
-    try:
-        rows: list[Row] = client.call(call, arguments)
-    finally:
-        client.close()
-    return rows
+    _show("resolve", ask(socket, "resolve", name=name), output, no_headers)
 
 
 def _show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -19,8 +19,9 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
+from appswitch.edge.events import Filter
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Node
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -31,11 +32,13 @@ class ControlServer:
     """Serves the control socket of one host."""
 
     apps: Apps
-    dns: Callable[[], DnsServer]
+    dns: Callable[[App], DnsServer]
     """Makes the DNS server of a new app."""
     node: Node
     netns: int
     """The cookie of our own network namespace."""
+    snapshot: Callable[[], Awaitable[list[Connection]]]
+    """All connections of apps."""
     connections: int = 0
     """How many are open."""
 
@@ -77,6 +80,9 @@ class ControlServer:
                 if isinstance(call, control.Spawn):
                     await self._spawn(stream, call, fds)
                     return
+                if isinstance(call, control.Observe) and call.follow:
+                    await self._follow(stream, call)
+                    return
             try:
                 answer = control.encode_ok(await self._answer(call, stream))
             except AppSwitchError as error:
@@ -93,13 +99,25 @@ class ControlServer:
                 return [control.service_row(listener) for listener in self.table.services()]
             case control.Nodes():
                 return [control.node_row(self.node)]
+            case control.Connections():
+                return await self._list_connections()
             case control.Resolve(name=name):
                 return self._resolve(name)
             case control.WaitFor(services=services):
                 await self._wait_for(services, stream.socket)
                 return None
+            case control.Observe():
+                return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn():
                 raise AssertionError("handled by the caller")
+
+    async def _list_connections(self) -> list[dict[str, object]]:
+        rows = []
+        for each in await self.snapshot():
+            rows.append(control.connection_row(each))
+            if len(rows) % 100 == 0:  # there may be many: the others have their turn
+                await trio.lowlevel.checkpoint()
+        return rows
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
         name = text.lower().removesuffix(".").removesuffix("." + DOMAIN)
@@ -123,6 +141,22 @@ class ControlServer:
             each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
         )
 
+    def _recent(self, call: control.Observe) -> list[Event]:
+        recent = self.apps.events.recent(_filter(call))
+        return recent if call.tail is None else recent[max(0, len(recent) - call.tail) :]
+
+    async def _follow(self, stream: trio.SocketStream, call: control.Observe) -> None:
+        """Answers with event after event until the caller goes."""
+        with self.apps.events.subscribe(_filter(call)) as subscription:
+            if subscription.wanted.wants(Kind.CONNECT):
+                self.apps.epoch.advance()  # capabilities end here: from now on connects come to us (edge/traps.py)
+            batch = self._recent(call)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, stream.socket)
+                while True:
+                    await stream.send_all(b"".join(control.encode_ok(control.event_row(each)) for each in batch))
+                    batch = await subscription.batch()
+
     async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, fds: list[int]) -> None:
         """Makes the app, serves its DNS, and keeps it until nothing of it is left."""
         connection = stream.socket
@@ -134,13 +168,11 @@ class ControlServer:
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
                 return
-            command = " ".join(app.command)[:80]
-            log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=app.pid, command=command)
             stack.enter_context(self.apps.hold(app))
             self.apps.namespaces[app.id] = namespace
             stack.callback(self.apps.namespaces.pop, app.id)
             async with trio.open_nursery() as nursery:
-                dns = self.dns()
+                dns = self.dns(app)
                 for each in namespace.dns:
                     nursery.start_soon(dns.serve_udp if each.type == socket.SOCK_DGRAM else dns.serve_tcp, each)
                 await stream.send_all(
@@ -176,6 +208,10 @@ class ControlServer:
             self.apps.bind_netns(app, caller.netns)
             return app, ""
         return app, self.apps.new_token(app).hex()
+
+
+def _filter(call: control.Observe) -> Filter:
+    return Filter(frozenset(call.kinds), call.app)
 
 
 def _split_service(text: str) -> tuple[str, int]:

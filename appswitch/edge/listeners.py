@@ -53,11 +53,6 @@ class ListenerSockets:
         """Where to connect to. KeyError when the listener has gone."""
         return f"/proc/self/fd/{self._handles[listener_id]}"
 
-    def file(self, listener_id: int) -> tuple[int, int]:
-        """(device, inode) of its socket file, as accepted sockets have it, too. KeyError when the listener has gone."""
-        status = os.fstat(self._handles[listener_id])
-        return status.st_dev, status.st_ino
-
     def alive(self, listener_id: int) -> bool:
         """Whether the app still has the socket open."""
         try:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import trio
 
+from appswitch.edge.diag import Diag
 from appswitch.errors import AppSwitchError
 
 MOST_SOCKETS = 4
@@ -26,13 +27,13 @@ class Namespace:
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         """AppSwitchError `bad-request` when a socket among them is of no use; then all are closed."""
         self.dns: list[socket.socket] = []
-        self.diag: socket.socket | None = None
+        self.diag: Diag | None = None
         self._maker: socket.socket | None = None
         self._asking = trio.Lock()
         self._all = list(sockets)
         for each in sockets:
             if each.family == socket.AF_NETLINK:
-                self.diag = each
+                self.diag = Diag(each)
             elif each.family == socket.AF_UNIX and each.type == socket.SOCK_SEQPACKET:
                 each.setblocking(False)
                 self._maker = each

@@ -6,12 +6,14 @@ of the app's namespace along (edge/namespaces.py), and the app lives at least as
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from errno import errorcode
 from typing import Any
 
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Listener, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -45,6 +47,10 @@ class Nodes(msgspec.Struct, tag_field="call", tag="nodes", forbid_unknown_fields
     """The hosts."""
 
 
+class Connections(msgspec.Struct, tag_field="call", tag="connections", forbid_unknown_fields=True):
+    """The connections that there are."""
+
+
 class Resolve(msgspec.Struct, tag_field="call", tag="resolve", forbid_unknown_fields=True):
     """What a name stands for."""
 
@@ -57,7 +63,19 @@ class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_f
     services: list[str]
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Resolve | WaitFor
+class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):
+    """The recent events, as one answer; with `follow`, an answer each, and then those to come, until the caller goes.
+
+    kinds: none: all; app: a name, an id or a virtual IP; tail: how many of the recent ones at most.
+    """
+
+    follow: bool = False
+    kinds: list[Kind] = []
+    app: str | None = None
+    tail: int | None = None
+
+
+Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | WaitFor | Observe
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -112,6 +130,28 @@ def service_row(listener: Listener) -> dict[str, Any]:
     }
 
 
+def connection_row(connection: Connection) -> dict[str, Any]:
+    """A row of `connections`. null: not known, or of no app (model.Connection)."""
+    client, server = connection.client, connection.server
+    source, dest = connection.source or (None, None), connection.dest or (None, None)
+    return {
+        "client_app": client.id if client else None,
+        "client_name": client.name if client else None,
+        "client_ip": None if source[0] is None else str(source[0]),
+        "client_port": source[1],
+        "dest_ip": None if dest[0] is None else str(dest[0]),
+        "dest_port": dest[1],
+        "server_app": server.id if server else None,
+        "server_name": server.name if server else None,
+        "listener": connection.listener,
+        "proto": connection.proto,
+        "medium": connection.medium,
+        "state": connection.state.value,
+        "node": connection.node,
+        "inodes": list(connection.inodes),
+    }
+
+
 def node_row(node: Node) -> dict[str, Any]:
     """A row of `nodes`."""
     return {"name": node.name, "state": node.state, "gateway": node.gateway}
@@ -120,3 +160,32 @@ def node_row(node: Node) -> dict[str, Any]:
 def resolve_row(name: str, ip: str, instances: int) -> dict[str, Any]:
     """A row of `resolve`."""
     return {"name": name, "fqdn": f"{name}.{DOMAIN}", "ip": ip, "instances": instances}
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """A line of `observe`. app, name, ip: who did it; address and port: as asked for; command: of a new app."""
+    app, server = event.app, event.server
+    return {
+        "time": datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds"),
+        "kind": event.kind.value,
+        "node": event.node,
+        "app": app and app.id,
+        "name": app and app.name,
+        "ip": app and str(app.ip),
+        "server_app": server and server.id,
+        "server_name": server and server.name,
+        "server_ip": server and str(server.ip),
+        "address": event.address and str(event.address),
+        "port": event.port,
+        "proto": event.proto,
+        "medium": event.medium,
+        "rule": event.rule,
+        "reason": event.reason,
+        "errno": event.error and errorcode.get(event.error, str(event.error)),
+        "query": event.query,
+        "qtype": event.qtype,
+        "answer": list(event.answer),
+        "count": event.count,
+        "pid": app and app.pid if event.kind is Kind.APP else None,
+        "command": list(app.command) if app and event.kind is Kind.APP else [],
+    }

@@ -16,22 +16,20 @@ from appswitch.wire import netlink
 SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answers
 AF_UNIX, SOCK_STREAM = 1, 1
 ESTABLISHED, LISTEN = 1, 10  # states: TCP_... of include/net/tcp_states.h
-SHOW_NAME, SHOW_VFS, SHOW_PEER, SHOW_ICONS = 0x1, 0x2, 0x4, 0x8  # UDIAG_SHOW_...
-NAME, VFS, PEER, ICONS, SHUTDOWN = 0, 1, 2, 3, 6  # UNIX_DIAG_...: the attributes
+SHOW_NAME, SHOW_VFS, SHOW_PEER, SHOW_ICONS, SHOW_UID = 0x1, 0x2, 0x4, 0x8, 0x40  # UDIAG_SHOW_...
+NAME, VFS, PEER, ICONS, SHUTDOWN, UID = 0, 1, 2, 3, 6, 7  # UNIX_DIAG_...: the attributes
 BOTH_WAYS = 3  # RCV_SHUTDOWN | SEND_SHUTDOWN
-ROOM = 65536  # bytes to receive into: the kernel makes its answers no larger
 
 _REQUEST = struct.Struct("=BBHIIIII")  # struct unix_diag_req
 _ANSWER = struct.Struct("=BBBBIII")  # struct unix_diag_msg
-_VFS = struct.Struct("=II")  # struct unix_diag_vfs
 
 
 class UnixSocket(NamedTuple):
     """One socket.
 
     name: as sun_path has it; peer: the other end's inode, 0: none, or not accepted yet; file: (device, inode) of the
-    socket file that it, or its listener, was bound to; waiting: inodes of the clients in a listener's queue;
-    shut: both ways, by either end.
+    socket file that it, or its listener, was bound to, as the kernel has them; waiting: inodes of the clients in a
+    listener's queue; uid: who made it; shut: both ways, by either end.
     """
 
     inode: int
@@ -39,21 +37,18 @@ class UnixSocket(NamedTuple):
     peer: int
     file: tuple[int, int] | None
     waiting: tuple[int, ...]
+    uid: int
     shut: bool
 
 
 def connected_sockets(sequence: int) -> bytes:
     """The request for all that are connected."""
-    return _request(sequence, ESTABLISHED, SHOW_NAME | SHOW_VFS | SHOW_PEER)
+    return _request(sequence, ESTABLISHED, SHOW_NAME | SHOW_VFS | SHOW_PEER | SHOW_UID)
 
 
 def listening_sockets(sequence: int) -> bytes:
-    """The request for all that listen, with their queues.
-
-    The kernel's first answer on a netlink socket is cut to a page; later ones may be as large as what was received with
-    before: so this is not to be the first request on a socket.
-    """
-    return _request(sequence, LISTEN, SHOW_NAME | SHOW_VFS | SHOW_ICONS)
+    """The request for all that listen, with their queues."""
+    return _request(sequence, LISTEN, SHOW_NAME | SHOW_VFS | SHOW_ICONS | SHOW_UID)
 
 
 def _request(sequence: int, state: int, show: int) -> bytes:
@@ -70,18 +65,13 @@ def decode(body: bytes) -> UnixSocket | None:
     name = found.get(NAME)
     if kind != SOCK_STREAM or name is None:
         return None
-    file, waiting = found.get(VFS), found.get(ICONS, b"")
+    file, waiting = found.get(VFS, b""), found.get(ICONS, b"")
     return UnixSocket(
         inode,
         name,
         int.from_bytes(found.get(PEER, b""), "little"),
-        _device_and_inode(*_VFS.unpack(file)) if file else None,
+        (int.from_bytes(file[4:], "little"), int.from_bytes(file[:4], "little")) if file else None,
         struct.unpack(f"={len(waiting) // 4}I", waiting),
+        int.from_bytes(found.get(UID, b""), "little"),
         found.get(SHUTDOWN) == bytes([BOTH_WAYS]),
     )
-
-
-def _device_and_inode(inode: int, device: int) -> tuple[int, int]:
-    """The kernel's own dev_t (12 bits and 20, linux/kdev_t.h) as stat(2) has it (st_dev); inodes are cut to 32 bits."""
-    major, minor = device >> 20, device & 0xFFFFF
-    return minor & 0xFF | major << 8 | (minor & 0xFFF00) << 12, inode

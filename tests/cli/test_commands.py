@@ -13,9 +13,9 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
-COMMANDS = ["serve", "spawn", "ps", "services", "nodes", "resolve"]
-PLANNED = ["connections", "why", "observe", "doctor", "compose"]
-LISTS = [["ps"], ["services"], ["nodes"], ["resolve", "web"]]
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe"]
+PLANNED = ["why", "doctor", "compose"]
+LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
 
 
 @pytest.fixture
@@ -50,8 +50,10 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
+        ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
+        ("observe", "--follow --json --kind --app --tail --socket"),
     ],
 )
 def test_help_names_every_flag(cli: Switch, command: str, flags: str) -> None:
@@ -71,7 +73,8 @@ def test_shim_path(cli: Switch) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["ps", "--no-such-flag"], ["resolve"], ["ps", "-o", "xml"],
-                                       ["spawn"], ["spawn", "--no-such-flag", "true"], ["ps", "more"]])  # fmt: skip
+                                       ["spawn"], ["spawn", "--no-such-flag", "true"], ["ps", "more"],
+                                       ["observe", "--kind", "no-such"], ["observe", "web"]])  # fmt: skip
 def test_usage_errors(cli: Switch, arguments: list[str]) -> None:
     assert "Usage: appswitch" in failed(cli, *arguments, status=2)
 
@@ -85,7 +88,7 @@ def test_planned_commands_say_so(cli: Switch, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--bind", "10.0.0.1"), ("--join", "host"), ("--policy", "f"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
+    [("--bind", "10.0.0.1"), ("--join", "host"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
 )
 def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, value: str) -> None:
     said = failed(cli, "serve", flag, value, status=1)

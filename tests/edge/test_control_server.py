@@ -24,10 +24,11 @@ from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.control import ControlServer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
-from appswitch.model import Listener, Node
-from appswitch.wire.control import MAX_LINE
+from appswitch.model import Connection, Listener, Node, State
+from appswitch.wire.control import MAX_LINE, connection_row
 from appswitch.wire.dns import Zone
 from tests.harness import open_descriptors
 
@@ -42,15 +43,23 @@ class World:
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory / "listeners")
         self.epoch = Epoch()
-        self.apps = Apps(self.table, self.sockets, self.epoch)
+        self.apps = Apps(self.table, self.sockets, self.epoch, Events("n1"))
         zone = Zone("appswitch.local", self.table.resolve, self.table.names_of, self.table.owns)
         self.listening = socket.socket(socket.AF_UNIX)
         self.listening.bind(str(self.path))
         self.listening.listen()
         self.listening.setblocking(False)
+        self.connections: list[Connection] = []
         self.server = ControlServer(
-            self.apps, lambda: DnsServer(zone, Upstream(())), Node("n1"), netns_of(self.listening)
+            self.apps,
+            lambda _: DnsServer(zone, Upstream(()), lambda _: None),
+            Node("n1"),
+            netns_of(self.listening),
+            self.snapshot,
         )
+
+    async def snapshot(self) -> list[Connection]:
+        return self.connections
 
     async def serve(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -169,6 +178,13 @@ async def test_lists(world: World) -> None:
             assert (service["ip"], service["port"], service["app"]) == ("10.1.1.1", 80, made["app"])
             (name,) = (await world.call("resolve", name="WEB.appswitch.local."))["ok"]
             assert (name["name"], name["ip"], name["instances"]) == ("web", "10.1.1.1", 1)
+
+
+async def test_connections(world: World) -> None:
+    app = world.table.new_app(name="web", ip=IPv4Address("10.9.9.1"))
+    one = Connection(app, (app.ip, 4000), (app.ip, 80), app, 3, "n1", State.ESTABLISHED)
+    world.connections = [one] * 150
+    assert (await world.call("connections"))["ok"] == [connection_row(one)] * 150
 
 
 async def test_wait_for(world: World, nursery: trio.Nursery) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Listener, Node
+from appswitch.model import App, Connection, Listener, Node, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -91,6 +91,18 @@ def test_rows_of_services_have_the_fields_of_the_contract() -> None:
     }  # fmt: skip
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
+
+
+def test_rows_of_connections() -> None:
+    outside = Connection(APP, (APP.ip, 4000), (IPv4Address("1.1.1.1"), 80), None, None, "n1", State.ESTABLISHED)
+    assert control.connection_row(outside) == {
+        "client_app": 3, "client_name": "web", "client_ip": "10.1.1.1", "client_port": 4000,
+        "dest_ip": "1.1.1.1", "dest_port": 80, "server_app": None, "server_name": None, "listener": None,
+        "proto": "tcp", "medium": "unix", "state": "established", "node": "n1", "inodes": [0, 0],
+    }  # fmt: skip
+    closing = control.connection_row(Connection(None, None, None, APP, 9, "n1", State.CLOSING, inodes=(0, 5)))
+    assert (closing["client_app"], closing["client_ip"], closing["client_port"]) == (None, None, None)
+    assert (closing["server_app"], closing["server_name"], closing["listener"]) == (3, "web", 9)
 
 
 def test_other_rows() -> None:

@@ -48,14 +48,16 @@ def client(listening: socket.socket) -> Iterator[socket.socket]:
 
 def test_both_ends_of_a_connection(listening: socket.socket, client: socket.socket) -> None:
     accepted, _ = listening.accept()
-    path = listening.getsockname()
-    status = os.stat(path)  # noqa: PTH116 - a str, as getsockname has it
     with accepted:
         found = {each.inode: each for each in dump()}
-        assert found[inode(client)] == UnixSocket(inode(client), client.getsockname(), inode(accepted), None, (), False)
+        assert found[inode(client)] == UnixSocket(
+            inode(client), client.getsockname(), inode(accepted), None, (), os.geteuid(), False
+        )
         server = found[inode(accepted)]
-        assert server.name.rstrip(b"\0") == path.encode()
-        assert (server.peer, server.file) == (inode(client), (status.st_dev, status.st_ino & 0xFFFFFFFF))
+        assert server.name.rstrip(b"\0") == listening.getsockname().encode()
+        (listener,) = [each for each in dump(unix_diag.listening_sockets) if each.inode == inode(listening)]
+        assert (server.peer, server.file) == (inode(client), listener.file)
+        assert listener.file != (0, 0)
         assert inode(listening) not in found
 
 
