@@ -262,3 +262,51 @@ print(asked, seen[0], source[0])
     assert run(switch, "--ip", "10.9.9.2", code=code, arguments=("10.9.9.1",)) == ["10.9.9.1 10.9.9.2 10.9.9.1"]
     assert run(switch, "--ip", "10.9.9.1", code=code, arguments=("127.0.0.1",)) == ["127.0.0.1 127.0.0.1 127.0.0.1"]
     assert run(switch, "--ip", "10.9.9.1", code=code, arguments=("10.9.9.1",)) == ["10.9.9.1 10.9.9.1 10.9.9.1"]
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_what_goes_beside_the_data(switch: Switch, how: str) -> None:
+    """Segments (QUIC's servers send many in one call), TOS (its ECN) and TTL, by cmsg and by option."""
+    server = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(0, socket.IP_RECVTOS, 1)
+s.setsockopt(0, 12, 1)
+s.bind(("", 7000))
+while True:
+    data, ancillary, _, peer = s.recvmsg(9999, 99)
+    seen = {kind: value[0] for _, kind, value in ancillary}
+    s.sendto(repr(((seen[1], seen[2]), data, peer, 0)).encode(), peer)
+"""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.wait_for("server:7000")
+    code = """
+import struct
+c = udp()
+to = ("10.9.9.1", 7000)
+if sys.argv[1] == "connected":
+    c.connect(to)
+address = () if sys.argv[1] == "connected" else (to,)
+def send(data, *beside):
+    c.sendmsg([data], beside, 0, *address)
+def heard():
+    seen, data, _, _ = eval(c.recv(9999))
+    return seen, data.decode()
+send(b"tos", (0, 1, struct.pack("i", 2)))
+assert heard()[0][0] == 2
+send(b"ttl", (0, 2, struct.pack("i", 5)))
+assert heard()[0][1] == 5
+send(b"alphabetagamm", (17, 103, struct.pack("H", 5)))
+assert [heard()[1] for _ in range(3)] == ["alpha", "betag", "amm"]
+send(b"alphabeta", (17, 103, struct.pack("H", 5)), (0, 1, struct.pack("i", 1)))
+assert [(heard())[1] for _ in range(2)] == ["alpha", "beta"]
+c.setsockopt(0, socket.IP_TOS, 0x10)
+c.setsockopt(0, socket.IP_TTL, 7)
+send(b"both")
+assert heard()[0] == (0x10, 7)
+c.setsockopt(17, 103, 3)
+send(b"onetwo")
+assert [heard()[1] for _ in range(2)] == ["one", "two"]
+print("fine")
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code, arguments=(how,)) == ["fine"]
