@@ -22,6 +22,11 @@ Tag = tuple[str, str]
 V6_ALIAS_PREFIX = int(IPv6Address("fd61:7073:7769::"))  # "aps", "wi"
 
 
+def is_alias(ip: Address) -> bool:
+    """Whether `ip` is such an IPv6 address."""
+    return ip.version == 6 and int(ip) >> 32 == V6_ALIAS_PREFIX >> 32
+
+
 class Scope(Enum):
     """Who can see a listener (DESIGN section 2, "Distributed application")."""
 
@@ -29,6 +34,13 @@ class Scope(Enum):
     """Bound to loopback: only the apps that share its virtual IP."""
     PUBLIC = "public"
     """Bound to the virtual IP or to any address: whoever policy lets through."""
+
+
+class Protocol(Enum):
+    """What a service speaks."""
+
+    TCP = "tcp"
+    UDP = "udp"
 
 
 @frozen
@@ -72,7 +84,7 @@ class App:
 
 @frozen
 class Listener:
-    """A TCP socket that an app has bound, listening or not.
+    """A socket that an app has bound. listening: it is a service; a UDP socket always is.
 
     family: 4 or 6, that of the app's socket; ip: what it asked to bind (IPv4 when it bound a v4-mapped address).
     """
@@ -86,6 +98,7 @@ class Listener:
     reuse_addr: bool = False
     reuse_port: bool = False
     listening: bool = False
+    protocol: Protocol = Protocol.TCP
 
     @property
     def scope(self) -> Scope:

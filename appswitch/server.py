@@ -30,6 +30,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
@@ -39,6 +40,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host import resolv_conf
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
@@ -132,18 +134,19 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, policing, rng, settings.gateway, netns)
+    datagrams = Datagrams(apps, policing, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
-    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot)
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
-            await nursery.start(policing.reload_on_signal, apps.services_changed)
+            await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
@@ -242,23 +245,14 @@ def _raise_descriptor_limit() -> None:
 
 def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(search suffixes, name servers) of a resolv.conf(5); both empty when it can't be read."""
-    search: tuple[str, ...] = ()
-    servers: list[str] = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        found = resolv_conf.read(path)
     except OSError as error:
         log.warning("no upstream name servers", file=str(path), error=os.strerror(error.errno or errno.EIO))
         return (), ()
-    for line in lines:
-        match line.split():
-            case ["nameserver", server, *_]:
-                try:
-                    servers.append(str(ip_address(server)))
-                except ValueError:
-                    log.warning("not the address of a name server", file=str(path), text=server)
-            case ["search" | "domain", *suffixes]:
-                search = tuple(suffix.lower().strip(".") for suffix in suffixes)
-    return tuple(suffix for suffix in search if suffix), tuple(servers)
+    for text in found.unusable:
+        log.warning("not the address of a name server", file=str(path), text=text)
+    return found.search, found.servers
 
 
 def parse_upstream(text: str) -> tuple[str, int]:

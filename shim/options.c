@@ -13,6 +13,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 
+#include "datagram_options.h"
 #include "sys.h"
 
 enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, INHERITED = 5, LISTENERS = 64, PROBES = 8 };
@@ -174,6 +175,10 @@ void inherit_options(int fd, uint64_t listener, int accepted) {
 void carry_options(int fd, int target) {
     char space[CONGESTION_SIZE] = {0};
     if (is_as_made(fd)) return;
+    if (int_option(target, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM) {
+        carry_datagram_options(fd, target);
+        return;
+    }
     for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]);
     struct identity of_source, of_target;
     identify(fd, &of_source);

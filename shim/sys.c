@@ -42,3 +42,10 @@ uint64_t cookie_of(int fd) {
     if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) return 0;
     return cookie;
 }
+
+int int_option(int fd, int level, int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    if (sys5(SYS_getsockopt, fd, level, name, &value, &size) < 0) return 0;
+    return value;
+}

@@ -30,7 +30,12 @@ enum as_op {
     AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
     AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
-    AS_WHO = 6       /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
+    AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
+    /* UDP (shim/datagrams.h). netns: of the socket that it is about; local: its name. */
+    AS_UDP_BIND = 16,    /* local, flags -> kind AS_KERNEL, AS_FREE or AS_FD_UDP */
+    AS_UDP_BOUND = 17,   /* local: is bound now */
+    AS_UDP_CONNECT = 18, /* local, remote -> fd, kind; text: as_path */
+    AS_UDP_SEND = 19     /* local, remote -> fd, kind: how a datagram gets from here to there; text: as_path */
 };
 
 enum as_flag {
@@ -40,14 +45,19 @@ enum as_flag {
     AS_BOUND = 8,              /* AS_CONNECT: local is meant */
     AS_WANT_CAPABILITIES = 16, /* AS_CONNECT: to do the next connects to there without asking */
     AS_NONBLOCK = 64,          /* AS_CONNECT: don't wait long for room in a full queue */
-    AS_WANT_EPOCH = 32         /* AS_CONNECT, AS_WHO: the epoch page isn't mapped yet */
+    AS_WANT_EPOCH = 32         /* the epoch page isn't mapped yet */
 };
 
 enum as_kind {
     AS_NO_FD = 0,
     AS_FD_UNIX = 1, /* connected (or bound) AF_UNIX socket */
     AS_FD_TCP = 2,  /* TCP socket of the host's namespace, its connect under way */
-    AS_KERNEL = 3   /* not ours: the plain system call answers */
+    AS_KERNEL = 3,  /* not ours: the plain system call answers */
+    AS_FREE = 16,   /* AS_UDP_BIND: no socket of the app's is there: if the kernel says EADDRINUSE, by SO_REUSEADDR;
+                       AS_UDP_SEND: bind it first (local had no port) */
+    AS_FD_UDP = 17, /* a UDP socket, to be put in the place of the program's, or (AS_UDP_SEND) to be sent through */
+    AS_HOME = 18,   /* a UDP socket of the app's own namespace, to be put in the program's place; then AS_KERNEL */
+    AS_LOST = 19    /* AS_UDP_SEND: nobody is there to get it, nor to refuse it */
 };
 
 struct as_addr {
@@ -101,6 +111,13 @@ struct as_client {
     uint8_t by_handler; /* the trap handler's own namespace: the name is true if the trap handler connected */
     uint8_t has_epoch;  /* the epoch page goes along */
     uint8_t zero[5];
+};
+
+/* What AS_UDP_CONNECT and AS_UDP_SEND give as text. The epoch page goes along as the last descriptor (has_epoch). */
+struct as_path {
+    uint64_t epoch; /* it is good while the epoch page says this */
+    uint32_t has_epoch;
+    uint32_t zero;
 };
 
 /* The name of a bound or listening socket: a path whose last part is "as." and the hexadecimal of this. */

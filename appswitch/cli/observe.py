@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import ask, connect, socket_option
+from appswitch.cli.options import ask, connect, printable, socket_option
 from appswitch.model import Kind
 
 Row = dict[str, Any]
@@ -61,7 +61,7 @@ def line_of(row: Row) -> str:
     else:
         rest = f"{who}  " + " ".join(row["command"])
     details = [row["medium"], row["rule"] and f"rule {row['rule']}", row["errno"], row["reason"]]
-    return "  ".join(part for part in (time, f"{row['kind']:<12}", rest.rstrip(), *details) if part)
+    return printable("  ".join(part for part in (time, f"{row['kind']:<12}", rest.rstrip(), *details) if part))
 
 
 def _app(name: str | None, ip: str | None) -> str:

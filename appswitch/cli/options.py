@@ -15,6 +15,11 @@ from appswitch.host.paths import trap_socket
 socket_option = click.option("--socket", metavar="PATH", help="The trap socket (also: APPSWITCH_SOCKET).")
 
 
+def printable(text: str) -> str:
+    """On one line, and without what would steer a terminal: an app may have said it."""
+    return "".join(each if each.isprintable() else " " for each in text)
+
+
 def connect(socket: str | None) -> ControlClient:
     """A connection to the trap handler. AppSwitchError when there is none."""
     trap = trap_socket(socket)

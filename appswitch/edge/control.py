@@ -12,14 +12,17 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
-from attrs import define
+from attrs import define, field
 
 from appswitch.core import names
 from appswitch.core.service_table import ServiceTable
+from appswitch.core.why import why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.events import Filter
+from appswitch.edge.policing import Policing
+from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, App, Connection, Event, Kind, Node
 from appswitch.wire import control
@@ -39,6 +42,7 @@ class ControlServer:
     """The cookie of our own network namespace."""
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
+    policing: Policing = field(factory=Policing)
     connections: int = 0
     """How many are open."""
 
@@ -103,6 +107,10 @@ class ControlServer:
                 return await self._list_connections()
             case control.Resolve(name=name):
                 return self._resolve(name)
+            case control.Why(client=client, dest=dest):
+                host, port = _split_service(dest)
+                policy, gateway = self.policing.policy, self.node.gateway
+                return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
             case control.WaitFor(services=services):
                 await self._wait_for(services, stream.socket)
                 return None
@@ -217,7 +225,7 @@ def _filter(call: control.Observe) -> Filter:
 def _split_service(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example --wait-for db:5432")
+        raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example db:5432")
     return host.strip("[]").lower(), int(port)
 
 

@@ -1,22 +1,25 @@
 """The policy in force, and how another one comes into force: SIGHUP has the file read again.
 
 A file that can't be used changes nothing. A new policy advances the epoch: then neither a client's capabilities nor a
-server's verdicts hold any longer, and both ask again (shim/epoch.h).
+server's verdicts hold any longer, and both ask again (shim/epoch.h). Connections that are there go on, save
+for those that a rule denies now and cuts.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 import trio
 
 from appswitch.core import policy_file
-from appswitch.core.policy import Policy
+from appswitch.core.policy import Policy, explain
+from appswitch.edge.apps import Apps
+from appswitch.edge.connections import Source, cut
 from appswitch.errors import AppSwitchError
+from appswitch.model import Kind
 
 log = structlog.get_logger()
 
@@ -42,14 +45,33 @@ class Policing:
         return True
 
     async def reload_on_signal(
-        self, changed: Callable[[], None], task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self, apps: Apps, snapshot: Source, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Reloads at every SIGHUP, for ever. changed: called when there is another policy."""
+        """Reloads at every SIGHUP, for ever. snapshot: the connections of `apps`."""
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             task_status.started()
             async for _ in signals:
                 if self.reload():
-                    changed()
+                    apps.services_changed()
+                    await self._cut(apps, snapshot)
+
+    async def _cut(self, apps: Apps, snapshot: Source) -> None:
+        """Ends what is denied now, where the rule says so. New ones are denied already: the snapshot has all."""
+        ended = []
+        for each in await snapshot():
+            if each.client and each.server and each.dest:
+                ip, port = each.dest
+                verdict = self.policy.decide(each.client, each.server, port, each.proto)
+                if verdict.cut:
+                    ended.append(each)
+                    facts = {"address": ip, "port": port, "proto": each.proto, "medium": each.medium}
+                    reason = explain(verdict, each.client, each.server) + ", and cuts the connection"
+                    apps.events.publish(
+                        Kind.DENY, each.client, server=each.server, rule=verdict.rule, reason=reason, **facts
+                    )
+        left = await cut(ended) if ended else []
+        if left:
+            log.warning("the kernel doesn't let us cut all connections", left=len(left), of=len(ended))
 
 
 def _read(file: Path) -> Policy:

@@ -21,6 +21,7 @@ from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
@@ -60,6 +61,7 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    datagrams: Datagrams
     policing: Policing
     rng: random.Random
     gateway: bool
@@ -179,6 +181,8 @@ class TrapHandler:
                     return self._resolve(app, request)
                 case trap.Register():
                     return failure(errno.EEXIST)
+                case _:
+                    return await self._datagrams(app, request)
         except OSError as error:
             return failure(error.errno or errno.EIO)
 
@@ -314,6 +318,14 @@ class TrapHandler:
         if not listener.listening:
             self.apps.events.publish(Kind.LISTEN, app, **where)
         return Answer(trap.encode_reply())
+
+    async def _datagrams(self, app: App, request: trap.UdpRequest) -> Answer:
+        answer = await self.datagrams.answer(app, request)
+        if not isinstance(request, trap.UdpConnect | trap.UdpSend):
+            return Answer(trap.encode_reply(kind=answer.kind), answer.passed)
+        text = trap.encode_path(answer.epoch, request.want_epoch)
+        shared = [self.apps.epoch.fd] if request.want_epoch else []
+        return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 
     def _resolve(self, app: App, request: trap.Resolve) -> Answer:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node, Protocol
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -57,6 +57,13 @@ class Resolve(msgspec.Struct, tag_field="call", tag="resolve", forbid_unknown_fi
     name: str
 
 
+class Why(msgspec.Struct, tag_field="call", tag="why", forbid_unknown_fields=True):
+    """What would a connect of `client` (id, name or IP) to `dest` (`NAME:PORT` or `IP:PORT`) come to?"""
+
+    client: str
+    dest: str
+
+
 class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_fields=True):
     """Answer once every `NAME:PORT` (or `IP:PORT`) is served."""
 
@@ -75,7 +82,7 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | WaitFor | Observe
+Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -116,16 +123,17 @@ def app_row(app: App) -> dict[str, Any]:
 def service_row(listener: Listener) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
+    medium = "udp" if listener.protocol is Protocol.UDP else "unix"
     return {
         "name": app.name,
         "ip": str(app.ip),
         "port": listener.port,
-        "proto": "tcp",
+        "proto": listener.protocol.value,
         "app": app.id,
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
-        "real": f"unix:{listener.id}",
-        "medium": "unix",
+        "real": f"{medium}:{listener.id}",
+        "medium": medium,
         "scope": listener.scope.value,
     }
 

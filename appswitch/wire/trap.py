@@ -16,11 +16,13 @@ REPLY_HEADER = ffi.offsetof("struct as_reply", "text")
 FRAME_SIZE = ffi.sizeof("struct as_request")
 TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
+BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
 
 NO_FD, FD_UNIX, FD_TCP, KERNEL = lib.AS_NO_FD, lib.AS_FD_UNIX, lib.AS_FD_TCP, lib.AS_KERNEL
+FREE, FD_UDP, HOME, LOST = lib.AS_FREE, lib.AS_FD_UDP, lib.AS_HOME, lib.AS_LOST
 
 
 class FrameError(Exception):
@@ -82,13 +84,62 @@ class Who:
     want_epoch: bool
 
 
-Request = Who | Bind | Listen | Connect | Resolve | Register
+@frozen
+class UdpBind:
+    """A UDP socket of the network namespace `netns` is about to be bound. The rest is as in Bind."""
+
+    family: int
+    ip: Address
+    port: int
+    reuse_addr: bool
+    reuse_port: bool
+    v6only: bool
+    netns: int
+
+
+@frozen
+class UdpBound:
+    """It has been bound."""
+
+    family: int
+    ip: Address
+    port: int
+    v6only: bool
+
+
+@frozen
+class UdpConnect:
+    """A UDP socket of `netns`, whose name is `bound` if it has one, is to be connected to (ip, port)."""
+
+    family: int
+    ip: Address
+    port: int
+    bound: tuple[Address, int] | None
+    netns: int
+    want_epoch: bool
+
+
+@frozen
+class UdpSend:
+    """How does a datagram get from `bound` to (ip, port)? The rest is as in UdpConnect."""
+
+    family: int
+    ip: Address
+    port: int
+    bound: tuple[Address, int]
+    netns: int
+    want_epoch: bool
+
+
+UdpRequest = UdpBind | UdpBound | UdpConnect | UdpSend
+Request = UdpRequest | Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
 _reply = ffi.new("struct as_reply *")
 _capabilities = ffi.new("struct as_capabilities *")
 _client = ffi.new("struct as_client *")
+_path = ffi.new("struct as_path *")
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
@@ -136,7 +187,26 @@ def _decode_request(text: bytes) -> Request:
     if op == lib.AS_REGISTER:
         entries = [entry.partition("=") for entry in _text(text).split("\0") if entry]
         return Register({name: value for name, _, value in entries})
+    if op in _UDP_OPS:
+        return _decode_udp(op, flags)
     raise FrameError(f"operation {op} is unknown")
+
+
+_UDP_OPS = (lib.AS_UDP_BIND, lib.AS_UDP_BOUND, lib.AS_UDP_CONNECT, lib.AS_UDP_SEND)
+
+
+def _decode_udp(op: int, flags: int) -> UdpRequest:
+    local, netns = _address(_request.local), _request.netns
+    family, v6only, want_epoch = _request.local.family, bool(flags & lib.AS_V6ONLY), bool(flags & lib.AS_WANT_EPOCH)
+    if op == lib.AS_UDP_BIND:
+        reuse_addr, reuse_port = bool(flags & lib.AS_REUSEADDR), bool(flags & lib.AS_REUSEPORT)
+        return UdpBind(family, *local, reuse_addr=reuse_addr, reuse_port=reuse_port, v6only=v6only, netns=netns)
+    if op == lib.AS_UDP_BOUND:
+        return UdpBound(family, *local, v6only=v6only)
+    remote = _address(_request.remote)
+    if op == lib.AS_UDP_CONNECT:
+        return UdpConnect(family, *remote, local if flags & lib.AS_BOUND else None, netns, want_epoch)
+    return UdpSend(family, *remote, local, netns, want_epoch)
 
 
 def _address(addr: ffi.CData) -> tuple[Address, int]:
@@ -176,6 +246,13 @@ def encode_client(
     _client.by_handler = by_handler
     _client.has_epoch = has_epoch
     return bytes(ffi.buffer(_client))
+
+
+def encode_path(epoch: int, has_epoch: bool) -> bytes:
+    """The text of an answer to UdpConnect and UdpSend."""
+    _path.epoch = epoch
+    _path.has_epoch = has_epoch
+    return bytes(ffi.buffer(_path))
 
 
 def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: bytes = b"") -> bytes:

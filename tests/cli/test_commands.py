@@ -13,8 +13,8 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
-COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "observe"]
-PLANNED = ["why", "doctor", "compose"]
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "why", "observe", "doctor"]
+PLANNED = ["compose"]
 LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
 
 
@@ -53,6 +53,8 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
+        ("why", "-o --json --no-headers --socket"),
+        ("doctor", "-o --json --no-headers --socket"),
         ("observe", "--follow --json --kind --app --tail --socket"),
     ],
 )
@@ -162,6 +164,22 @@ def test_lists_of_a_server(switch: Switch) -> None:
     said = failed(switch, "resolve", "nothing", status=1)
     assert "'nothing'" in said
     assert "hint: " in said
+
+
+def test_doctor(switch: Switch, tmp_path: Path) -> None:
+    done = switch.command("doctor", "--json", "sh", "no-such-program", check=False)
+    assert done.returncode == 1
+    rows = {row["check"]: row for row in json.loads(done.stdout)}
+    assert rows["trap handler"]["level"] == rows["sh"]["level"] == "ok"
+    assert (rows["no-such-program"]["level"], rows["no-such-program"]["message"]) == (
+        "problem",
+        "no-such-program isn't there",
+    )
+    lines = switch.command("doctor", "no-such-program", check=False).stdout.splitlines()
+    assert lines[0].split() == ["LEVEL", "CHECK", "MESSAGE"]
+    assert lines[-1].split() == ["hint:", "it", "is", "looked", "for", "in", "PATH"]
+    problems = [row for row in rows.values() if row["level"] == "problem" and row["check"] != "no-such-program"]
+    assert switch.command("doctor", "sh", check=False).returncode == bool(problems)
 
 
 def test_empty_lists(switch: Switch) -> None:

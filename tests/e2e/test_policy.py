@@ -129,6 +129,66 @@ def test_the_default_holds_where_no_rule_fits(policed: Switch, client: Client, t
     stranger.close()
 
 
+ECHO = """
+import contextlib, socket, threading
+def echo(end):
+    with contextlib.suppress(OSError):
+        while data := end.recv(99):
+            end.sendall(data)
+listener = socket.create_server(("", 7001))
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"""
+
+# Says for each line of input what comes of a byte on each of five connections: the first two were made by the trap
+# handler, the others by capability.
+HELD = """
+import socket, sys
+held = [socket.create_connection(("db", 7001)) for _ in range(5)]
+for line in sys.stdin:
+    said = []
+    for each in held:
+        try:
+            each.sendall(b"x")
+            said.append("open" if each.recv(1) else "ended")
+        except OSError:
+            said.append("ended")
+    print(*said, flush=True)
+"""
+
+
+def test_a_rule_may_cut_what_it_denies(policed: Switch, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    policed.spawn("--ip", "10.9.9.1", "--name", "db", PYTHON, "-c", ECHO)
+    policed.wait_for("db:7001")
+    clients = [
+        policed.spawn("--name", name, PYTHON, "-c", HELD, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for name in ("web", "other")
+    ]
+
+    def states() -> list[str]:
+        said = []
+        for each in clients:
+            assert each.stdin
+            assert each.stdout
+            each.stdin.write("\n")
+            each.stdin.flush()
+            said.append(each.stdout.readline().strip())
+        return said
+
+    all_open, all_ended = " ".join(["open"] * 5), " ".join(["ended"] * 5)
+    assert states() == [all_open, all_open]
+    deny = '[[rule]]\nname = "no-web"\naction = "deny"\nfrom = { name = "web" }\n'
+    reload(policed, file, deny, "rules=1")
+    assert states() == [all_open, all_open], "without cut it is for new ones"
+    said = "rule no-web denies it, and cuts the connection"
+    reload(policed, file, deny + "cut = true\n", "rules=1")
+    eventually(lambda: policed.log.read_text().count(said) == 5)
+    eventually(lambda: states() == [all_ended, all_open])
+    for each in clients:
+        each.communicate(timeout=PATIENCE)
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [('\n[[rule]]\naction = "no"\n', "policy.toml:3: 'no' is none of"), (None, "can't be read: No such file")],
