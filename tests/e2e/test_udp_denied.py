@@ -137,18 +137,125 @@ def test_no_client_speaks_under_another_address(switch: Switch, how: str, claime
     assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
 
 
+# A static program, which no preload reaches: `forge CLAIMED DEST [FD...]` sends to DEST:7000 under the address CLAIMED,
+# by sockets of its own and by those it is given; by the latter to 127.0.0.1:7001 as well.
+FORGE_C = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+static struct sockaddr_in at(const char *ip, int port) {
+    struct sockaddr_in made = {.sin_family = AF_INET, .sin_port = htons(port)};
+    inet_pton(AF_INET, ip, &made.sin_addr);
+    return made;
+}
+
+static int send_from(int fd, const char *claimed, struct sockaddr_in *to) {
+    struct sockaddr_in source = at(claimed, 0);
+    struct in_pktinfo info = {.ipi_spec_dst = source.sin_addr};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof info)];
+    } beside = {.header = {.cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO, .cmsg_len = CMSG_LEN(sizeof info)}};
+    memcpy(CMSG_DATA(&beside.header), &info, sizeof info);
+    struct iovec part = {"forged", 6};
+    struct msghdr message = {.msg_name = to, .msg_namelen = to ? sizeof *to : 0, .msg_iov = &part, .msg_iovlen = 1,
+                             .msg_control = &beside, .msg_controllen = sizeof beside};
+    return sendmsg(fd, &message, 0);
+}
+
+static void misuse(int fd, const char *claimed, struct sockaddr_in *to, struct sockaddr_in *secret) {
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    send_from(fd, claimed, 0);
+    send_from(fd, claimed, to);
+    sendto(fd, "forged", 6, MSG_DONTWAIT, (struct sockaddr *)secret, sizeof *secret);
+    connect(fd, &none, sizeof none);
+    send_from(fd, claimed, to);
+    sendto(fd, "forged", 6, MSG_DONTWAIT, (struct sockaddr *)secret, sizeof *secret);
+    connect(fd, (struct sockaddr *)secret, sizeof *secret);
+    send(fd, "forged", 6, MSG_DONTWAIT);
+}
+
+int main(int count, char **argument) {
+    struct sockaddr_in source = at(argument[1], 0), to = at(argument[2], 7000), secret = at("127.0.0.1", 7001);
+    for (int i = 3; i < count; i++) misuse(atoi(argument[i]), argument[1], &to, &secret);
+    int bound = socket(AF_INET, SOCK_DGRAM, 0), connected = socket(AF_INET, SOCK_DGRAM, 0), raw;
+    bind(bound, (struct sockaddr *)&source, sizeof source);
+    sendto(bound, "forged", 6, 0, (struct sockaddr *)&to, sizeof to);
+    send_from(socket(AF_INET, SOCK_DGRAM, 0), argument[1], &to);
+    connect(connected, (struct sockaddr *)&to, sizeof to);
+    send_from(connected, argument[1], 0);
+    raw = socket(AF_INET, SOCK_RAW, IPPROTO_UDP); /* root only */
+    bind(raw, (struct sockaddr *)&source, sizeof source);
+    unsigned char datagram[] = {0x9c, 0x40, 7000 >> 8, 7000 & 255, 0, 14, 0, 0, 'f', 'o', 'r', 'g', 'e', 'd'};
+    to.sin_port = 0;
+    sendto(raw, datagram, sizeof datagram, 0, (struct sockaddr *)&to, sizeof to);
+    puts("tried");
+    return 0;
+}
+"""
+
+
+@pytest.fixture
+def forge(switch: Switch) -> str:
+    source, program = switch.directory / "forge.c", str(switch.directory / "forge")
+    source.write_text(FORGE_C)
+    subprocess.run(["gcc", "-static", "-Wall", "-Wextra", "-Werror", "-o", program, str(source)], check=True)
+    return program
+
+
+@pytest.mark.program("gcc")
 @pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1", "127.0.0.1"])
-def test_no_client_speaks_under_another_address_without_the_shim(switch: Switch, claimed: str) -> None:
-    """Raw system calls in the app's namespace, where it may bind what it likes, reach nobody, or show who it is."""
+def test_a_program_without_the_shim_reaches_no_one(switch: Switch, forge: str, claimed: str) -> None:
     log = serve(switch, "--ip", "10.9.9.1", "--name", "server")
     switch.spawn("--ip", "10.9.9.3", "sleep", "60")
     switch.wait_for("server:7000")
-    code = f"to, claimed = ('10.9.9.1', 7000), {claimed!r}\n"
-    raw = code + ASK + FORGE["bind"] + FORGE["pktinfo"] + FORGE["pktinfo connected"]
-    switch.run("--ip", "10.9.9.2", "env", "-u", "LD_PRELOAD", PYTHON, "-c", raw, check=False)
-    assert run(switch, "--ip", "10.9.9.2", code=code + HONEST) == ["10.9.9.2"]
-    eventually(lambda: "end" in log.read_text())
+    assert "tried" in switch.run("--ip", "10.9.9.2", forge, claimed, "10.9.9.1").stdout
+    assert run(switch, "--ip", "10.9.9.2", code=f"to = ('10.9.9.1', 7000)\n{HONEST}") == ["10.9.9.2"]
     assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
+
+
+@pytest.mark.program("gcc")
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1", "127.0.0.1"])
+def test_what_a_client_holds_is_no_way_round(switch: Switch, forge: str, claimed: str) -> None:
+    """A hostile program sends honestly, and then gives every socket that it has to one that no shim watches."""
+    server = """
+import select, socket
+def bound(*at):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(at)
+    return s
+secret, open = bound("127.0.0.1", 7001), bound("", 7000)
+while True:
+    for s in select.select([secret, open], [], [])[0]:
+        data, peer = s.recvfrom(999)
+        print("secret" if s is secret else peer[0], data, flush=True)
+        s.sendto(repr((0, data, peer, 0)).encode(), peer)
+"""
+    process = switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    code = """
+import os, subprocess
+to = ("10.9.9.1", 7000)
+connected, unconnected = udp(), udp()
+connected.connect(to)
+for _ in range(4):
+    ask(connected, b"x")
+    ask(unconnected, b"x", to)
+fds = [os.dup(int(fd)) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+for fd in fds:
+    os.set_inheritable(fd, True)
+subprocess.run([sys.argv[1], sys.argv[2], to[0], *map(str, fds)], pass_fds=fds, check=True)
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code, arguments=(forge, claimed))[-1] == "tried"
+    assert run(switch, "--ip", "10.9.9.2", code=f"to = ('10.9.9.1', 7000)\n{HONEST}") == ["10.9.9.2"]
+    heard: str = process.log.read_text()  # type: ignore[attr-defined]
+    assert {line.split()[0] for line in heard.splitlines()} == {"10.9.9.2"}
 
 
 def sockets_of(switch: Switch) -> set[str]:
