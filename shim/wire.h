@@ -102,11 +102,12 @@ struct as_capabilities {
     uint8_t family[8]; /* 4 or 6, of the listener's socket */
 };
 
-/* What AS_WHO gives as text: the addresses that connections from this namespace may come from. */
+/* What AS_WHO gives as text: the addresses that connections from this namespace may come from, and go to. */
 struct as_client {
     uint64_t epoch; /* it is good while the epoch page says this */
     uint8_t ip[16];
-    uint8_t alias[16];  /* its identity in the other IP version */
+    uint8_t alias[16]; /* its identity in the other IP version */
+    uint8_t server_ip[16], server_alias[16];
     uint8_t sibling;    /* shares the virtual IP: may show loopback addresses, too */
     uint8_t by_handler; /* the trap handler's own namespace: the name is true if the trap handler connected */
     uint8_t has_epoch;  /* the epoch page goes along */

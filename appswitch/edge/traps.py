@@ -278,12 +278,10 @@ class TrapHandler:
             reason = "what it was given before no longer holds" if client else "an unidentified client"
             self.apps.events.publish(Kind.DENY, client, server=listener.app, rule=rule, reason=reason, **where)
             return failure(errno.EACCES)
-        shown = client or listener.app
         text = trap.encode_client(
             epoch.now,
-            shown.ip,
-            shown.alias,
-            sibling=shown.ip == listener.app.ip,
+            client or listener.app,
+            listener.app,
             by_handler=by_handler,
             has_epoch=request.want_epoch,
         )

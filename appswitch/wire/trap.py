@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from attrs import frozen
 
 from appswitch._wire import ffi, lib
-from appswitch.model import Address, Listener
+from appswitch.model import Address, App, Listener
 from appswitch.wire.addresses import pack_ip, unpack_ip
 
 HEADER = ffi.offsetof("struct as_request", "text")
@@ -235,14 +235,14 @@ def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listene
     return bytes(ffi.buffer(_capabilities))
 
 
-def encode_client(
-    epoch: int, ip: Address, alias: Address, *, sibling: bool, by_handler: bool, has_epoch: bool
-) -> bytes:
-    """The text of an answer to Who."""
+def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has_epoch: bool) -> bytes:
+    """The text of an answer to Who. server: the app that asks."""
     _client.epoch = epoch
-    ffi.memmove(_client.ip, pack_ip(ip), 16)
-    ffi.memmove(_client.alias, pack_ip(alias), 16)
-    _client.sibling = sibling
+    ffi.memmove(_client.ip, pack_ip(client.ip), 16)
+    ffi.memmove(_client.alias, pack_ip(client.alias), 16)
+    ffi.memmove(_client.server_ip, pack_ip(server.ip), 16)
+    ffi.memmove(_client.server_alias, pack_ip(server.alias), 16)
+    _client.sibling = client.ip == server.ip
     _client.by_handler = by_handler
     _client.has_epoch = has_epoch
     return bytes(ffi.buffer(_client))
