@@ -283,7 +283,7 @@ def knock(switch: Switch) -> int:
                     with suppress(OSError):
                         stranger.sendto(b"knock", (ip, int(fields[1].rpartition(":")[2], 16)))
                         doors += 1
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+    for line in Path("/proc/net/unix").read_text(errors="surrogateescape").splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8 and fields[4] == "0002" and fields[6] in mine:
             name = fields[7]
