@@ -63,6 +63,11 @@ def test_a_server_that_dies_and_comes_back(switch: Switch, how: str) -> None:
         switch.wait_for("web:7000")
         return server
 
+    def kill(server: subprocess.Popen[str], left: int) -> None:
+        server.kill()
+        server.wait()
+        eventually(lambda: len(switch.rows("services")) == left)
+
     server = start("0")
     client = switch.spawn("--ip", "10.9.9.2", PYTHON, "-c", PATIENT, how, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert client.stdin
@@ -77,15 +82,13 @@ def test_a_server_that_dies_and_comes_back(switch: Switch, how: str) -> None:
 
     assert asked("first") == "0 ('10.9.9.1', 7000) True\n"
     for i in (1, 2, 3):
-        server.kill()
-        server.wait()
+        kill(server, left=0)
         server = start(str(i))
         assert asked(f"{i}") == f"{i} ('10.9.9.1', 7000) True\n"
     # Another one takes over without a pause.
     other = switch.spawn("--ip", "10.9.9.1", "--name", "web", PYTHON, "-c", SERVER, "0.0.0.0", "7000", "other")
     eventually(lambda: len(switch.rows("services")) == 2)
-    server.kill()
-    server.wait()
+    kill(server, left=1)
     assert asked("last") == "other ('10.9.9.1', 7000) True\n"
     other.kill()
     client.stdin.close()
