@@ -35,7 +35,7 @@ int udp_family(int fd, const struct identity *identity) {
     int family = identity->plain_family;
     if (identity->role != PLAIN || (family != AF_INET && family != AF_INET6)) return 0;
     if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_DGRAM) return 0;
-    return int_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP ? family : 0;
+    return int_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP && !is_elsewhere(fd) ? family : 0;
 }
 
 void note_new_datagrams(int fd) {
@@ -79,13 +79,6 @@ void take_path(const struct as_reply *reply, struct passed *passed, struct as_pa
         map_epoch(page);
         sys1(SYS_close, page);
     }
-}
-
-static uint64_t netns_of(int fd) {
-    uint64_t netns = 0;
-    socklen_t size = sizeof netns;
-    sys5(SYS_getsockopt, fd, SOL_SOCKET, 71 /* SO_NETNS_COOKIE */, &netns, &size);
-    return netns;
 }
 
 int describe_udp(int fd, int family, struct as_request *request) {

@@ -51,13 +51,16 @@ class Listen:
 
 @frozen
 class Connect:
-    """bound: the (ip, port) that the program has bound before, if it has; the rest: what else it wants."""
+    """bound: the (ip, port) that the program has bound before, if it has; patience: seconds that it waits for room in a
+    full queue, 0: as long as we like; the rest: what else it wants.
+    """
 
     family: int
     ip: Address
     port: int
     bound: tuple[Address, int] | None
     nonblocking: bool
+    patience: float
     want_capabilities: bool
     want_epoch: bool
 
@@ -167,6 +170,7 @@ def _decode_request(text: bytes) -> Request:
             port,
             bound,
             nonblocking=bool(flags & lib.AS_NONBLOCK),
+            patience=_request.patience / 1000,
             want_capabilities=bool(flags & lib.AS_WANT_CAPABILITIES),
             want_epoch=bool(flags & lib.AS_WANT_EPOCH),
         )
@@ -225,15 +229,19 @@ def _text(text: bytes) -> str:
         raise FrameError(f"text is not UTF-8: {error}") from None
 
 
-def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listener], has_epoch: bool) -> bytes:
-    """The text of an answer to Connect: what its further descriptors are."""
+def encode_capabilities(
+    epoch: int, source: Address, shares: Sequence[tuple[Listener, int]], uses: int, has_epoch: bool
+) -> bytes:
+    """The text of an answer to Connect: what its further descriptors are. shares: listeners and their weights."""
     _capabilities.epoch = epoch
     ffi.memmove(_capabilities.source_ip, pack_ip(source), 16)
     _capabilities.has_epoch = has_epoch
-    _capabilities.count = len(listeners)
-    for index, listener in enumerate(listeners):
+    _capabilities.uses = uses
+    _capabilities.count = len(shares)
+    for index, (listener, weight) in enumerate(shares):
         _capabilities.listener[index] = listener.id
         _capabilities.family[index] = listener.family
+        _capabilities.weight[index] = weight
     return bytes(ffi.buffer(_capabilities))
 
 
