@@ -232,6 +232,7 @@ def test_one_name_is_one_service_whoever_bears_it(switch: Switch) -> None:
     """With the same IP, with none, and in other letters."""
     for number, flags in enumerate((["--ip", "10.9.9.1"], ["--ip", "10.9.9.1"], [])):
         switch.spawn("--name", "Web" if number else "web", *flags, PYTHON, "-c", SAYING, str(number))
+        switch.wait_for("web:8000")  # the name has its IP
     eventually(lambda: len(switch.rows("services")) == 3)
     assert {(row["name"], row["ip"]) for row in switch.rows("services")} == {("web", "10.9.9.1")}
     assert [(app["name"], app["ip"]) for app in switch.rows("ps")] == [("web", "10.9.9.1")] * 3
