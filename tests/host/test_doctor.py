@@ -134,8 +134,8 @@ def test_name_services(machine: Machine) -> None:
     (machine.root / "run/systemd/resolve").mkdir(parents=True)
     with socket.socket(socket.AF_UNIX) as resolved:
         resolved.bind(str(machine.root / "run/systemd/resolve/io.systemd.Resolve"))
-        sources = {"files resolve [!UNAVAIL=return] dns": WARNING, "files dns resolve": OK, "files dns": OK}
-        for text, level in sources.items():
+        lines = {"files resolve [!UNAVAIL=return] dns": WARNING, "files dns resolve": OK, "files dns": OK}
+        for text, level in lines.items():
             write(machine, "etc/nsswitch.conf", f"hosts: {text}\n")
             assert doctor.name_services(machine).level == level
 
