@@ -16,7 +16,6 @@ long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size);
 long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size);
 long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
-long do_send(int fd, const void *data, size_t count, int flags);
 long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size);
 long do_sendmsg(int fd, const struct msghdr *message, int flags);
 long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
