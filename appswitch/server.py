@@ -26,6 +26,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
@@ -37,6 +38,7 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -128,16 +130,18 @@ async def _serve(
     table = ServiceTable(settings.node)
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
-    dialer = Dialer(sockets, apps.listener_gone, rng)
+    balancer = Balancer(table)
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()))
+    loads = Loads(connections.snapshot)
+    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
     datagrams = Datagrams(apps, policing, settings.gateway, netns)
-    handler = TrapHandler(apps, sockets, dialer, datagrams, policing, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, balancer, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
-    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
@@ -150,6 +154,7 @@ async def _serve(
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
+        nursery.start_soon(loads.keep)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
