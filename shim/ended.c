@@ -36,6 +36,6 @@ long do_shutdown(int fd, int how) {
     long error = sys2(SYS_shutdown, fd, how);
     if (error < 0) return error;
     if (how != SHUT_RD && is_connection(&identity)) mark(fd);
-    int only_bound = identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
-    return only_bound ? -ENOTCONN : 0;
+    /* One that is bound and no more is shut down, yet the answer is an error (inet_shutdown in net/ipv4/af_inet.c). */
+    return identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) ? -ENOTCONN : 0;
 }

@@ -224,7 +224,9 @@ class TrapHandler:
             outside = start_egress(plan, request.family)
             self._publish(Kind.CONNECT, app, request, medium="tcp")
             return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
-        patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
+        patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
+        if request.nonblocking:
+            patience = PATIENCE_NONBLOCKING
         asked = Asked(app, (request.ip, request.port), request.family)
         client, server = await self.dialer.connect(find, asked, patience)
         verdict = self.policing.policy.decide(app, server.app, server.port)
