@@ -39,6 +39,7 @@ from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
+from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -131,7 +132,7 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
     balancer = Balancer(table)
-    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()))
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), [partial(placed_connections, apps)])
     loads = Loads(connections.snapshot)
     dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
