@@ -22,7 +22,7 @@ from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
-from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
@@ -152,7 +152,7 @@ class TrapHandler:
     def _register(self, caller: Credentials, request: trap.Register) -> tuple[App | None, Answer]:
         """LD_PRELOAD without the wrapper: a process of the host's namespace says who it wants to be."""
         try:
-            if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
+            if not calls_from(caller, self.netns) or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
             tags = tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag)
