@@ -211,15 +211,15 @@ class TrapHandler:
                 self._publish(Kind.CONNECT, app, request, medium="dns")
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
         try:
-            return await self._carry_out(app, request, plan, epoch, partial(self._find, app, request, channel))
+            return await self._carry_out(app, request, plan, epoch, partial(self._plan_again, app, request, channel))
         except OSError as error:
             self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
             raise
 
     async def _carry_out(
-        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, find: Callable[[], Local]
+        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, again: Callable[[], Local]
     ) -> Answer:
-        """epoch: when the plan was made; find: makes it anew."""
+        """epoch: when the plan was made; again: makes it anew."""
         if isinstance(plan, Egress):
             outside = start_egress(plan, request.family)
             self._publish(Kind.CONNECT, app, request, medium="tcp")
@@ -228,7 +228,7 @@ class TrapHandler:
         if request.nonblocking:
             patience = PATIENCE_NONBLOCKING
         asked = Asked(app, (request.ip, request.port), request.family)
-        client, server = await self.dialer.connect(find, asked, patience)
+        client, server = await self.dialer.connect(plan, again, asked, patience)
         verdict = self.policing.policy.decide(app, server.app, server.port)
         seen = {"server": server.app, "rule": verdict.rule, "medium": "unix"}
         if not verdict.allowed:  # since a reload while we waited for room
@@ -243,7 +243,7 @@ class TrapHandler:
             return self._with_capabilities(client, plan, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
 
-    def _find(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
+    def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
         """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
         if _is_closed(channel):
             raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
