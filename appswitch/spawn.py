@@ -34,6 +34,7 @@ class Options:
         user: str | None = None,
         netns: bool = True,
         exclusive: bool = False,
+        tcp: bool = False,
         wait_for: list[str] | None = None,
         socket: str | None = None,
     ) -> None:
@@ -44,6 +45,7 @@ class Options:
         self.user = user
         self.netns = netns
         self.exclusive = exclusive
+        self.tcp = tcp
         self.wait_for = wait_for or []
         self.socket = socket
 
@@ -119,6 +121,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
         "tags": options.tags,
         "command": [os.fsencode(word).decode(errors="replace") for word in options.command],
         "exclusive": options.exclusive,
+        "tcp": options.tcp,
         "netns": options.netns,
         "uid": user.uid,
     }

@@ -16,6 +16,7 @@
 #include "options.h"
 #include "replace.h"
 #include "sys.h"
+#include "tcp.h"
 #include "verify.h"
 
 enum { MPTCP = 262 };
@@ -48,6 +49,8 @@ static long ask_and_replace(int fd, struct as_request *request, int status, int 
     long error = ask(request, &reply, &passed);
     if (error) return error;
     *kind = reply.kind;
+    if (reply.kind == AS_FD_TCP && passed.count && reply.text_size == sizeof(struct as_client_name))
+        remember_name(passed.fd[0], (struct as_client_name *)reply.text);
     keep_capabilities(&request->remote, &reply, &passed);
     return passed.count ? replace(fd, passed.fd[0], status) : 0;
 }
@@ -172,8 +175,10 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
         return sys3(SYS_connect, fd, addr, size);
     }
     if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */
+    if (kind != AS_FD_TCP) return 0;
     /* A second connect on a TCP socket that is connecting waits for the outcome (connect(2)). */
-    return kind == AS_FD_TCP ? sys3(SYS_connect, fd, addr, size) : 0;
+    error = sys3(SYS_connect, fd, addr, size);
+    return error == -EISCONN ? 0 : error;
 }
 
 /* An accepted socket has its listener's name. False: not a listener of ours. */
@@ -199,9 +204,12 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
         long true_client = read_client_name((struct sockaddr *)name, room, client)
                                ? verify_client((int)accepted, listener, client)
                                : 0;
-        if (true_client > 0) return accepted;
+        long error =
+            true_client > 0 && client->medium == AS_TCP_SERVER ? receive_delivery((int)accepted, flags, client) : 0;
+        if (true_client > 0 && !error) return accepted;
         sys1(SYS_close, accepted);
         if (true_client < 0) return true_client;
+        if (error == -EMFILE) return error;
     }
 }
 
@@ -219,8 +227,8 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     }
     if (ours) {
         int bytes = AS_SNDBUF;
-        sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
-        inherit_options(fd, listener.id, (int)accepted);
+        if (client.medium == AS_UNIX) sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        inherit_options(fd, listener.id, (int)accepted, client.medium == AS_TCP_SERVER);
     }
     if (!addr) return accepted;
     if (ours) {
@@ -232,32 +240,40 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     return accepted;
 }
 
+/* Which end of which connection `fd` is, CLIENT or ACCEPTED: then identity->client tells; else its role. */
+static enum role find_end(int fd, struct identity *identity) {
+    identify(fd, identity);
+    if (!find_name(fd, identity, &identity->client)) return identity->role;
+    return identity->client.medium == AS_TCP_SERVER ? ACCEPTED : CLIENT;
+}
+
+/* The source of a connection or its destination, as the socket of the end `role` shows it. */
+static long write_end(enum role role, const struct as_client_name *name, int source, struct sockaddr *addr,
+                      socklen_t *size) {
+    if ((int)*size < 0) return -EINVAL;
+    write_sockaddr(role == CLIENT ? name->client_family : name->server_family, source ? name->source_ip : name->dest_ip,
+                   source ? name->source_port : name->dest_port, addr, size);
+    return 0;
+}
+
 long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
-    identify(fd, &identity);
-    if (identity.role == PLAIN || !addr || !size) return sys3(SYS_getsockname, fd, addr, size);
+    enum role role = find_end(fd, &identity);
+    if (role == PLAIN || !addr || !size) return sys3(SYS_getsockname, fd, addr, size);
+    if (role != LISTENER) return write_end(role, &identity.client, role == CLIENT, addr, size);
     if ((int)*size < 0) return -EINVAL;
-    if (identity.role == LISTENER)
-        write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
-    else if (identity.role == CLIENT)
-        write_sockaddr(identity.client.client_family, identity.client.source_ip, identity.client.source_port, addr,
-                       size);
-    else
-        write_sockaddr(identity.listener.family, identity.client.dest_ip, identity.client.dest_port, addr, size);
+    write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
     return 0;
 }
 
 long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
-    identify(fd, &identity);
-    if ((identity.role != CLIENT && identity.role != ACCEPTED) || !addr || !size)
-        return sys3(SYS_getpeername, fd, addr, size);
-    if ((int)*size < 0) return -EINVAL;
-    if (identity.role == CLIENT)
-        write_sockaddr(identity.client.client_family, identity.client.dest_ip, identity.client.dest_port, addr, size);
-    else
-        write_sockaddr(identity.listener.family, identity.client.source_ip, identity.client.source_port, addr, size);
-    return 0;
+    struct sockaddr_storage peer;
+    socklen_t peer_size = sizeof peer;
+    enum role role = find_end(fd, &identity);
+    if ((role != CLIENT && role != ACCEPTED) || !addr || !size) return sys3(SYS_getpeername, fd, addr, size);
+    long error = identity.role == PLAIN ? sys3(SYS_getpeername, fd, &peer, &peer_size) : 0; /* TCP: it may be gone */
+    return error < 0 ? error : write_end(role, &identity.client, role == ACCEPTED, addr, size);
 }
 
 /* Options that a Unix socket takes or answers without an error, but otherwise than TCP. */

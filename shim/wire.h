@@ -30,7 +30,8 @@ enum as_op {
     AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
     AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
-    AS_WHO = 6       /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
+    AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
+    AS_NAME = 7      /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
 };
 
 enum as_flag {
@@ -46,8 +47,15 @@ enum as_flag {
 enum as_kind {
     AS_NO_FD = 0,
     AS_FD_UNIX = 1, /* connected (or bound) AF_UNIX socket */
-    AS_FD_TCP = 2,  /* TCP socket of the host's namespace, its connect under way */
+    AS_FD_TCP = 2,  /* TCP socket of another namespace, connected or about to be; text: as_client_name, if it has one */
     AS_KERNEL = 3   /* not ours: the plain system call answers */
+};
+
+/* What carries a connection, and which end of it is meant. */
+enum as_medium {
+    AS_UNIX = 0,       /* two Unix sockets that have the name themselves */
+    AS_TCP_CLIENT = 1, /* the name of the client's TCP socket */
+    AS_TCP_SERVER = 2  /* the name of the server's; a Unix socket with this name delivers it */
 };
 
 struct as_addr {
@@ -115,6 +123,10 @@ struct as_listener_name {
 
 /* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the
  * server read the same name, so both ends agree on who talks to whom (docs/design.md, "The kernel keeps the state").
+ *
+ * A TCP connection has one, too; its ends are told it when they are made, and later by AS_NAME. The server's end comes
+ * through the app's Unix listener: the trap handler connects with this name and sends one byte and the TCP socket
+ * (SCM_RIGHTS), which accept gives to the program (docs/design.md, "TCP on one host").
  */
 struct as_client_name {
     uint8_t nul;    /* 0: an abstract name (unix(7)) */
@@ -126,7 +138,7 @@ struct as_client_name {
     uint16_t dest_port;
     uint8_t client_family;
     uint8_t server_family;
-    uint16_t zero;
+    uint16_t medium;
     uint32_t app; /* who calls, where the trap handler has connected; else the network namespace tells */
 };
 

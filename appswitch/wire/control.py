@@ -24,6 +24,7 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     tags: list[str] = []
     command: list[str] = []
     exclusive: bool = False
+    tcp: bool = False
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
@@ -111,7 +112,7 @@ def service_row(listener: Listener) -> dict[str, Any]:
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
         "real": f"unix:{listener.id}",
-        "medium": "unix",
+        "medium": "tcp" if app.tcp else "unix",
         "scope": listener.scope.value,
     }
 

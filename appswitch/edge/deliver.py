@@ -1,0 +1,38 @@
+"""A TCP connection on its way to its server: through the one queue that the program accepts from (DESIGN 3.3).
+
+The trap handler connects to the app's Unix listener, by a name that says who the client is and that this is a delivery,
+and sends the TCP socket through that connection at once; accept of the shim puts it in the Unix socket's place
+(shim/tcp.c). So poll and epoll just work, whatever worker takes it. Who has made the TCP connection doesn't matter
+here: this host's own (edge/local_tcp.py), another host's trap handler, a gateway.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+
+from attrs import define
+
+from appswitch.core.route import Local
+from appswitch.edge.dial import Asked, Dialer
+from appswitch.edge.tcp_names import Name, TcpNames, cookie_of
+
+
+@define
+class Deliverer:
+    """Delivers, and keeps the names."""
+
+    dialer: Dialer
+    names: TcpNames
+
+    async def deliver(self, plan: Local, asked: Asked, ends: Mapping[int, socket.socket], patience: float) -> Name:
+        """Gives the server's end of a connection to the first candidate that takes it.
+
+        ends: by the family, 4 or 6, of the candidate's listener: the socket that it gets; they stay the caller's to
+        close. OSError as of Dialer.connect.
+        """
+        carrier, listener = await self.dialer.connect(plan, asked, patience, ends)
+        with carrier:
+            name = Name(carrier.getsockname(), asked.app, listener)
+        self.names.add_server(cookie_of(ends[listener.family]), name)
+        return name
