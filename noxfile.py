@@ -45,6 +45,13 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """CPython's own network tests, plain and spawned: where do they differ, and why?"""
+    install(session, "test")
+    session.run("python", "-m", "tests.conformance", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """How fast it is beside a Unix socket, loopback TCP, and TCP through a bridge."""
     install(session, "bench")

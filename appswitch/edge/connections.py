@@ -12,7 +12,7 @@ made it, with our salt, and an accepted one by its client, or, when that is clos
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -21,6 +21,7 @@ from attrs import define, field
 
 from appswitch.edge.apps import Apps
 from appswitch.edge.diag import Diag
+from appswitch.host.cut import shut_down
 from appswitch.model import App, Connection, State
 from appswitch.wire import socknames, unix_diag
 from appswitch.wire.socknames import ClientName, ListenerName
@@ -130,6 +131,13 @@ class Connections:
             state=State.CLOSING if shut else State.ESTABLISHED if server else State.QUEUED,
             inodes=(client.socket.inode if client else 0, server.socket.inode if server else 0),
         )
+
+
+async def cut(connections: Sequence[Connection]) -> list[Connection]:
+    """Ends connections, at whichever end a holder of the socket is found. Those are returned that go on."""
+    inodes = {inode for each in connections for inode in each.inodes if inode}
+    done = await trio.to_thread.run_sync(shut_down, inodes)
+    return [each for each in connections if done.isdisjoint(each.inodes)]
 
 
 def _read(body: bytes) -> Client | Server | None:

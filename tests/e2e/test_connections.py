@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.harness import Switch, eventually
+from tests.harness import PATIENCE, Switch, eventually, python_for, running_switch
 
 PYTHON = sys.executable
 SEVERAL = """
@@ -58,3 +60,31 @@ def test_one_that_nobody_accepts(switch: Switch) -> None:
     assert mine == {("d", ip, "db", "queued")}
     client.terminate()
     eventually(lambda: switch.rows("connections") == [])
+
+
+CUT = "import sys; from appswitch.host.cut import shut_down; print(len(shut_down({*map(int, sys.argv[1:])})))"
+
+
+@pytest.mark.root
+@pytest.mark.program("redis-server", "redis-cli")
+@pytest.mark.parametrize("user", [None, 65534])
+@pytest.mark.parametrize("end", [0, 1], ids=["at the client", "at the server"])
+def test_cut(user: int | None, end: int) -> None:
+    """By the trap handler's user, be it root or not: the client, and the server, see the end of the connection."""
+    with running_switch(user=user) as switch:
+        switch.spawn("--name", "db", "redis-server", "--save", "", "--protected-mode", "no", cwd="/tmp")
+        switch.wait_for("db:6379")
+        client = switch.spawn("--name", "a", "redis-cli", "-h", "db", "blpop", "k", "0")
+        other = switch.spawn("--name", "b", "redis-cli", "-h", "db", "blpop", "k", "0")
+        eventually(lambda: [row["state"] for row in switch.rows("connections")] == ["established"] * 2)
+        inode = next(row["inodes"][end] for row in switch.rows("connections") if row["client_name"] == "a")
+        python, environment = python_for(user)
+        cut = subprocess.run(
+            [python, "-c", CUT, str(inode)],
+            env=environment, user=user, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[2],
+        )  # fmt: skip
+        assert cut.stdout == "1\n"
+        assert client.wait(PATIENCE) == 1, switch.logs()
+        assert [row["client_name"] for row in switch.rows("connections")] == ["b"]
+        assert switch.run("redis-cli", "-h", "db", "rpush", "k", "v").stdout == "1\n"
+        assert other.wait(PATIENCE) == 0
