@@ -29,11 +29,14 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host.namespace import open_diag_socket
@@ -115,21 +118,25 @@ async def _serve(
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
     apps = Apps(table, sockets, epoch)
-    dialer = Dialer(sockets, apps.listener_gone, rng)
+    tcp_names = TcpNames()
+    dialer = Dialer(sockets, apps.listener_gone, rng, tcp_names.is_taken)
+    tcp = LocalTcp(Deliverer(dialer, tcp_names))
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, tcp, tcp_names, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
-    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
+    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()), [tcp_names.connections])
     control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns, connections.snapshot)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
+        nursery.start_soon(tcp_names.keep_swept)
+        nursery.start_soon(tcp.close_at_end)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)

@@ -75,7 +75,8 @@ def run(options: Options) -> int:
     else:
         answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
-        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
+        tags = ",".join(options.tags)
+        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", tags), ("TCP", "1" * options.tcp)):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
     if options.netns:  # without, the program registers again by itself

@@ -126,9 +126,21 @@ long do_listen(int fd, int backlog) {
 }
 
 /* connect(AF_UNSPEC) dissolves the association: a fresh TCP socket takes the place. */
-static long disconnect(int fd, const struct identity *identity, int status) {
-    long fresh = sys3(SYS_socket, family_of(identity), SOCK_STREAM | SOCK_CLOEXEC, 0);
+static long disconnect(int fd, int family, int status) {
+    long fresh = sys3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     return fresh < 0 ? fresh : replace(fd, (int)fresh, status);
+}
+
+/* A TCP socket of another namespace would connect from there the next time. */
+static int is_foreign_tcp(int fd, const struct identity *identity) {
+    if ((identity->plain_family != AF_INET && identity->plain_family != AF_INET6) ||
+        int_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP)
+        return 0;
+    int own = (int)sys3(SYS_socket, AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (own < 0) return 0;
+    uint64_t here = netns_of(own);
+    sys1(SYS_close, own);
+    return netns_of(fd) != here;
 }
 
 long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
@@ -139,11 +151,13 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
     if (identity.role == PLAIN) {
         family = fresh_tcp_family(fd, &identity);
+        if (addr->sa_family == AF_UNSPEC && is_foreign_tcp(fd, &identity))
+            return disconnect(fd, identity.plain_family, status);
         if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
     } else {
         if (addr->sa_family == AF_UNSPEC) {
             int only_bound = identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
-            return only_bound ? 0 : disconnect(fd, &identity, status);
+            return only_bound ? 0 : disconnect(fd, family_of(&identity), status);
         }
         if (identity.role != LISTENER || int_option(fd, SOL_SOCKET, SO_ACCEPTCONN)) return -EISCONN;
         family = family_of(&identity);
@@ -171,7 +185,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     error = ask_and_replace(fd, &request, status, &kind);
     if (error) return error;
     if (kind == AS_KERNEL) { /* the DNS socket in the namespace; dig binds before it connects */
-        if (identity.role == LISTENER && (error = disconnect(fd, &identity, status))) return error;
+        if (identity.role == LISTENER && (error = disconnect(fd, family, status))) return error;
         return sys3(SYS_connect, fd, addr, size);
     }
     if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */
@@ -313,24 +327,27 @@ static int is_ours(int fd) {
     return identity.role != PLAIN;
 }
 
-/* TCP Fast Open connects by the first send (MSG_FASTOPEN in tcp(7)): here the connect comes first. 0: go on. */
-static long connect_first(int fd, int flags, const struct sockaddr *addr, socklen_t size) {
-    return (flags & MSG_FASTOPEN) && addr ? do_connect(fd, addr, size) : 0;
+/* TCP Fast Open connects by the first send (MSG_FASTOPEN in tcp(7)): here the connect comes first, and the flag goes.
+ */
+static long connect_first(int fd, int *flags, const struct sockaddr *addr, socklen_t size) {
+    if (!(*flags & MSG_FASTOPEN) || !addr) return 0;
+    *flags &= ~MSG_FASTOPEN;
+    return do_connect(fd, addr, size);
 }
 
 long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
-    long sent = connect_first(fd, flags, addr, size);
+    long sent = connect_first(fd, &flags, addr, size);
     if (sent < 0) return sent;
     sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size);
     /* TCP takes no notice of the address once connected; a Unix socket refuses it. */
     if (sent == -EISCONN && addr && is_ours(fd))
-        sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags & ~MSG_FASTOPEN, 0, 0);
+        sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
     return sent;
 }
 
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
     if (flags & MSG_FASTOPEN) {
-        long error = connect_first(fd, flags, message->msg_name, message->msg_namelen);
+        long error = connect_first(fd, &flags, message->msg_name, message->msg_namelen);
         if (error < 0) return error;
     }
     long sent = sys3(SYS_sendmsg, fd, message, flags);
@@ -338,7 +355,7 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags) {
         struct msghdr unnamed = *message;
         unnamed.msg_name = 0;
         unnamed.msg_namelen = 0;
-        sent = sys3(SYS_sendmsg, fd, &unnamed, flags & ~MSG_FASTOPEN);
+        sent = sys3(SYS_sendmsg, fd, &unnamed, flags);
     }
     return sent;
 }

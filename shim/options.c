@@ -196,7 +196,6 @@ static int is_mss_unset(int i, int value) {
 void carry_options(int fd, int target) {
     char space[CONGESTION_SIZE] = {0};
     if (is_as_made(fd)) return;
-    for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]);
     struct identity of_source, of_target;
     identify(fd, &of_source);
     identify(target, &of_target);
@@ -218,6 +217,7 @@ void carry_options(int fd, int target) {
             set_value(target, i, value);
         }
     }
+    for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]); /* IP_TOS has changed SO_PRIORITY */
     socklen_t size = sizeof space;
     if (from && from->set & CONGESTION)
         memcpy(space, from->congestion, sizeof space);

@@ -3,6 +3,10 @@
 
 #include <sys/socket.h>
 
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
 void *memcpy(void *restrict to, const void *restrict from, size_t size) {
     for (size_t i = 0; i < size; i++) ((char *)to)[i] = ((const char *)from)[i];
     return to;
@@ -36,9 +40,17 @@ char *write_number(char *at, unsigned number) {
     return at;
 }
 
+static uint64_t number_of(int fd, int option) {
+    uint64_t number = 0;
+    socklen_t size = sizeof number;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, option, &number, &size) < 0) return 0;
+    return number;
+}
+
 uint64_t cookie_of(int fd) {
-    uint64_t cookie = 0;
-    socklen_t size = sizeof cookie;
-    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) return 0;
-    return cookie;
+    return number_of(fd, SO_COOKIE);
+}
+
+uint64_t netns_of(int fd) {
+    return number_of(fd, SO_NETNS_COOKIE);
 }

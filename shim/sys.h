@@ -67,4 +67,7 @@ char *write_number(char *at, unsigned number);
 /* SO_COOKIE: the same for every descriptor of a socket in every process, never used again; 0: no socket. */
 uint64_t cookie_of(int fd);
 
+/* SO_NETNS_COOKIE: of the network namespace that a socket belongs to (Linux 5.14); 0: not known. */
+uint64_t netns_of(int fd);
+
 #endif

@@ -96,6 +96,15 @@ static void wait_for_delivery(int accepted) {
     sys5(SYS_ppoll, &each, 1, &patience, &all_signals, sizeof all_signals);
 }
 
+/* The socket that comes needs a number beside that of `accepted`, for a moment. */
+static void make_room(int accepted) {
+    long spare = sys3(SYS_fcntl, accepted, F_DUPFD_CLOEXEC, 0);
+    if (spare >= 0)
+        sys1(SYS_close, spare);
+    else
+        close_idle_channel();
+}
+
 long receive_delivery(int accepted, int flags, const struct as_client_name *name) {
     char byte;
     struct iovec vector = {&byte, 1};
@@ -105,13 +114,14 @@ long receive_delivery(int accepted, int flags, const struct as_client_name *name
     } control;
     struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = &control};
     int tcp;
-    for (int attempt = 0; attempt < 2; attempt++) {
+    make_room(accepted);
+    long size = -1;
+    for (int attempt = 0; size < 0 && attempt < 2; attempt++) {
         message.msg_controllen = sizeof control;
-        long size = sys3(SYS_recvmsg, accepted, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (size >= 0) break;
-        if (size != -EAGAIN || attempt) return -ECONNABORTED;
-        wait_for_delivery(accepted);
+        size = sys3(SYS_recvmsg, accepted, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+        if (size == -EAGAIN && !attempt) wait_for_delivery(accepted);
     }
+    if (size <= 0) return -ECONNABORTED;
     if (message.msg_controllen < CMSG_LEN(sizeof tcp) || control.header.cmsg_type != SCM_RIGHTS)
         return message.msg_flags & MSG_CTRUNC ? -EMFILE : -ECONNABORTED;
     memcpy(&tcp, CMSG_DATA(&control.header), sizeof tcp);

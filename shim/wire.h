@@ -5,9 +5,9 @@
  * So: only enums with explicit values, fixed-width types and plain structs, with no implicit padding.
  *
  * One request is one SOCK_SEQPACKET message `struct as_request`; one answer is one message `struct as_reply` with
- * up to AS_MOST_FDS file descriptors (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both
- * ends are on one machine: integers are in its byte order, ports included. Every IP address is 16 bytes; IPv4 is
- * v4-mapped (RFC 4291 2.5.5.2).
+ * up to AS_MOST_FDS file descriptors (SCM_RIGHTS), and another one if it says so. Every frame stands alone, so any
+ * channel serves any thread. Both ends are on one machine: integers are in its byte order, ports included. Every IP
+ * address is 16 bytes; IPv4 is v4-mapped (RFC 4291 2.5.5.2).
  */
 #ifndef APPSWITCH_WIRE_H
 #define APPSWITCH_WIRE_H
@@ -84,7 +84,8 @@ struct as_reply {
     int32_t error; /* errno for the program; 0: done; ESRCH: register first */
     uint16_t kind;
     uint16_t text_size;
-    uint32_t zero;
+    uint32_t closes; /* 1: a message of one byte follows once the trap handler has closed the socket that it passes:
+                        then the program is the only one that has it, and its close closes it */
     uint8_t token[16];
     char text[1024];
 };

@@ -11,11 +11,11 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from attrs import define
+from attrs import define, evolve
 
 from appswitch.core.route import Local
 from appswitch.edge.dial import Asked, Dialer
-from appswitch.edge.tcp_names import Name, TcpNames, cookie_of
+from appswitch.edge.tcp_names import Name, TcpNames
 
 
 @define
@@ -28,11 +28,11 @@ class Deliverer:
     async def deliver(self, plan: Local, asked: Asked, ends: Mapping[int, socket.socket], patience: float) -> Name:
         """Gives the server's end of a connection to the first candidate that takes it.
 
-        ends: by the family, 4 or 6, of the candidate's listener: the socket that it gets; they stay the caller's to
-        close. OSError as of Dialer.connect.
+        ends: by the id of the candidate: the socket that it gets; they stay the caller's to close. OSError as of
+        Dialer.connect.
         """
-        carrier, listener = await self.dialer.connect(plan, asked, patience, ends)
+        carrier, listener = await self.dialer.connect(plan, evolve(asked, ends=ends), patience)
         with carrier:
             name = Name(carrier.getsockname(), asked.app, listener)
-        self.names.add_server(cookie_of(ends[listener.family]), name)
+        self.names.add(ends[listener.id], name)
         return name

@@ -6,7 +6,7 @@ import errno
 import itertools
 import random
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import trio
 from attrs import frozen
@@ -15,6 +15,7 @@ from appswitch.core.route import EPHEMERAL, Egress, Local
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.model import Address, App, Listener
 from appswitch.wire import socknames
+from appswitch.wire.socknames import Medium
 from appswitch.wire.trap import SNDBUF
 
 # A listener whose queue of SYNs is full lets TCP's client wait; so do we, this long (seconds), tried again after each
@@ -31,19 +32,30 @@ SO_SNDBUFFORCE = 32
 
 @frozen
 class Asked:
-    """What a program asked for. dest: where to; family: 4 or 6, of its socket."""
+    """What a program asked for. dest: where to; family: 4 or 6, of its socket.
+
+    ends: of a connection that is TCP: by the server's listener's id, the socket that goes there.
+    """
 
     app: App
     dest: tuple[Address, int]
     family: int
+    ends: Mapping[int, socket.socket] | None = None
 
 
 class Dialer:
     """Connects to instances. Keeps the sequence of client ports."""
 
-    def __init__(self, sockets: ListenerSockets, gone: Callable[[Listener], None], rng: random.Random) -> None:
-        """gone: called with a listener that turns out to be closed."""
+    def __init__(
+        self,
+        sockets: ListenerSockets,
+        gone: Callable[[Listener], None],
+        rng: random.Random,
+        is_taken: Callable[[tuple[Address, int], tuple[Address, int]], bool],
+    ) -> None:
+        """gone: called with a listener that turns out to be closed; is_taken: whether a TCP connection has the ends."""
         self._sockets = sockets
+        self._is_taken = is_taken
         self._gone = gone
         self.salt = rng.getrandbits(32)
         self._ports = itertools.cycle(OUR_PORTS)
@@ -85,6 +97,8 @@ class Dialer:
                 client.close()
                 full = True
             else:
+                if asked.ends:  # at once: accept may be faster than we
+                    socket.send_fds(client, [b"\0"], [asked.ends[listener.id].fileno()])
                 client.setblocking(True)
                 return client, listener
         if full:
@@ -105,7 +119,11 @@ class Dialer:
         """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
         for _ in range(1 if plan.port else len(OUR_PORTS)):
             source = plan.source, plan.port or next(self._ports)
-            name = socknames.client_name(self.salt, source, asked.dest, asked.family, server_family, asked.app.id)
+            if self._is_taken(source, asked.dest):
+                continue
+            medium = Medium.TCP_SERVER if asked.ends else Medium.UNIX
+            families = asked.family, server_family
+            name = socknames.client_name(self.salt, source, asked.dest, *families, asked.app.id, medium)
             try:
                 client.bind(name)
             except OSError as error:

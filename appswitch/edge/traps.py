@@ -23,6 +23,8 @@ from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.tcp_names import TcpNames
 from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, App
 from appswitch.wire import trap
@@ -59,6 +61,8 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    tcp: LocalTcp
+    tcp_names: TcpNames
     rng: random.Random
     gateway: bool
     netns: int
@@ -119,20 +123,12 @@ class TrapHandler:
 
     async def _send(self, channel: socket.socket, answer: Answer) -> None:
         """Blocks only on a caller that doesn't read its answers."""
-        fds = answer.descriptors()
-        try:
-            while True:
-                try:
-                    if fds:
-                        socket.send_fds(channel, [answer.frame], fds, socket.MSG_NOSIGNAL)
-                    else:
-                        channel.send(answer.frame, socket.MSG_NOSIGNAL)
-                    return
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(channel.fileno())
-        finally:
-            if answer.passed is not None:
-                answer.passed.close()
+        if answer.passed is None:
+            await _send_message(channel, answer.frame, answer.shared)
+            return
+        with answer.passed:
+            await _send_message(channel, trap.closes(answer.frame), answer.descriptors())
+        await _send_message(channel, trap.CLOSED)
 
     def _identify(self, caller: Credentials, token: bytes, request: trap.Request) -> tuple[App | None, Answer | None]:
         """The first request on a channel: whose is it? And the answer, where that is not the app's."""
@@ -153,6 +149,7 @@ class TrapHandler:
                 name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
                 ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
                 tags=tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag),
+                tcp=settings.get("APPSWITCH_TCP", "") not in ("", "0"),
                 pid=caller.pid,
                 uid=caller.uid,
                 netns=False,
@@ -172,6 +169,8 @@ class TrapHandler:
                     return self._bind(app, request)
                 case trap.Who():
                     return self._who(request)
+                case trap.NameOf():
+                    return self._name_of(app, request)
                 case trap.Listen():
                     return self._listen(app, request)
                 case trap.Resolve():
@@ -200,6 +199,9 @@ class TrapHandler:
                 return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
         asked = Asked(app, (request.ip, request.port), request.family)
+        if app.tcp or any(each.app.tcp for each in plan.candidates):
+            client, name = await self.tcp.connect(plan, asked, patience)
+            return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name), client)
         client, _ = await self.dialer.connect(plan, asked, patience)
         if request.want_capabilities and app.netns and not plan.port:
             return self._with_capabilities(client, plan, request.want_epoch)
@@ -250,6 +252,10 @@ class TrapHandler:
         )
         return Answer(trap.encode_reply(text=text), shared=[epoch.fd] if request.want_epoch else [])
 
+    def _name_of(self, app: App, request: trap.NameOf) -> Answer:
+        name = self.tcp_names.find(request.cookie, app)
+        return failure(errno.ENOENT) if name is None else Answer(trap.encode_reply(text=name))
+
     def _bind(self, app: App, request: trap.Bind) -> Answer:
         if request.port:
             self.apps.forget_closed(app, request.port)
@@ -281,3 +287,16 @@ class TrapHandler:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.apps.table.resolve(name)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
+
+
+async def _send_message(channel: socket.socket, message: bytes, fds: Sequence[int] = ()) -> None:
+    while True:
+        try:
+            if fds:
+                socket.send_fds(channel, [message], fds, socket.MSG_NOSIGNAL)
+            else:
+                channel.send(message, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(channel.fileno())
+        else:
+            return

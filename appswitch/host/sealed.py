@@ -5,9 +5,11 @@ connect(AF_UNSPEC) frees it to connect elsewhere. So programs get none of the ho
 namespace of its own where every address is local and nothing leads out; it has nothing to lose, for it lives as long
 as its trap handler, and keeps nothing that it has made.
 
-One request, a SOCK_SEQPACKET message of two bytes: the IP versions, 4 or 6, of the client's socket and the server's;
-one answer: the same two bytes and the two sockets, or an errno of four bytes. First it says that it is ready, and gives
-a socket of sock_diag(7). Where the kernel forbids namespaces, it stays in the host's: apps are there, too, then.
+One request, a SOCK_SEQPACKET message of two bytes: the IP versions, 4 or 6 (or V6ONLY), of the client's socket and the
+server's; one answer: the same two bytes and the two sockets, or an errno of four bytes. A second message says that it
+has closed its own descriptors of them: a program that closes a socket is to be the last one that has it. First it says
+that it is ready, and gives a socket of sock_diag(7). Where the kernel forbids namespaces, it stays in the host's: apps
+are there, too, then.
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from contextlib import suppress
 
 from appswitch.host import namespace, rtnetlink
 
-READY = b"ready"
+READY, CLOSED = b"ready", b"closed"
 REQUEST = 2  # bytes
 PATIENCE = 1.0  # seconds
-ANY = {4: "0.0.0.0", 6: "::"}
-KINDS = {4: socket.AF_INET, 6: socket.AF_INET6}
+V6ONLY = 7  # a version 6 listener with this option, which accepted sockets inherit
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6, V6ONLY: socket.AF_INET6}
 BACKLOG = 4096
 
 Pair = tuple[socket.socket, socket.socket]
@@ -36,7 +38,7 @@ class Maker:
 
     def __init__(self) -> None:
         self._listeners: dict[int, socket.socket] = {}
-        for version in KINDS:
+        for version in FAMILIES:
             with suppress(OSError):  # a kernel without IPv6: nobody asks for it either
                 self._listeners[version] = _listen(version)
 
@@ -44,7 +46,7 @@ class Maker:
         """The client's end and the server's. OSError when there is no room."""
         try:
             listener = self._listeners[server_version]
-            client = socket.socket(KINDS[client_version])
+            client = socket.socket(FAMILIES[client_version])
         except KeyError:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT)) from None
         try:
@@ -55,10 +57,10 @@ class Maker:
 
 
 def _listen(version: int) -> socket.socket:
-    listener = socket.socket(KINDS[version])
-    if version == 6:
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    listener.bind((ANY[version], 0))
+    listener = socket.socket(FAMILIES[version])
+    if version != 4:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, version == V6ONLY)
+    listener.bind(("", 0))
     listener.listen(BACKLOG)
     listener.settimeout(PATIENCE)
     return listener
@@ -67,8 +69,8 @@ def _listen(version: int) -> socket.socket:
 def _meet(client: socket.socket, listener: socket.socket, client_version: int, server_version: int) -> socket.socket:
     # A different address each time: there are never too few ports, whatever is in TIME_WAIT.
     dest = f"127.{random.randrange(256)}.{random.randrange(256)}.{random.randrange(1, 255)}"
-    if client_version == 6:
-        dest = "::1" if server_version == 6 else "::ffff:" + dest
+    if client_version != 4:
+        dest = "::ffff:" + dest if server_version == 4 else "::1"
     client.settimeout(PATIENCE)
     client.connect((dest, listener.getsockname()[1]))
     client.setblocking(True)
@@ -101,6 +103,7 @@ def serve(channel: socket.socket) -> None:
         socket.send_fds(channel, [request], [each.fileno() for each in pair])
         for each in pair:
             each.close()
+        channel.send(CLOSED)
 
 
 if __name__ == "__main__":

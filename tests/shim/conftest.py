@@ -49,7 +49,8 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
         program = str(build(name, compiler=COMPILERS[world]))
         if world == "plain":  # without AppSwitch, in a namespace with the same addresses
             return [str(build("plain")), program]
-        return [*switch.appswitch, "spawn", "--ip", VIP, program]
+        flags = ["--tcp"] if world == "tcp" else []
+        return [*switch.appswitch, "spawn", *flags, "--ip", VIP, program]
 
     @cache
     def run(name: str, world: str) -> dict[str, str]:
