@@ -1,11 +1,11 @@
-"""The nouns: App, Listener, Connection, Node. Frozen values that every layer may pass around.
+"""The nouns: App, Listener, Connection, Node, Event. Frozen values that every layer may pass around.
 
 Sources: the paper, sections 3 and 4; DESIGN section 2 for the rules.
 """
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
@@ -22,6 +22,11 @@ Tag = tuple[str, str]
 V6_ALIAS_PREFIX = int(IPv6Address("fd61:7073:7769::"))  # "aps", "wi"
 
 
+def is_alias(ip: Address) -> bool:
+    """Whether `ip` is such an IPv6 address."""
+    return ip.version == 6 and int(ip) >> 32 == V6_ALIAS_PREFIX >> 32
+
+
 class Scope(Enum):
     """Who can see a listener (DESIGN section 2, "Distributed application")."""
 
@@ -29,6 +34,13 @@ class Scope(Enum):
     """Bound to loopback: only the apps that share its virtual IP."""
     PUBLIC = "public"
     """Bound to the virtual IP or to any address: whoever policy lets through."""
+
+
+class Protocol(Enum):
+    """What a service speaks."""
+
+    TCP = "tcp"
+    UDP = "udp"
 
 
 @frozen
@@ -74,7 +86,7 @@ class App:
 
 @frozen
 class Listener:
-    """A TCP socket that an app has bound, listening or not.
+    """A socket that an app has bound. listening: it is a service; a UDP socket always is.
 
     family: 4 or 6, that of the app's socket; ip: what it asked to bind (IPv4 when it bound a v4-mapped address).
     """
@@ -88,6 +100,7 @@ class Listener:
     reuse_addr: bool = False
     reuse_port: bool = False
     listening: bool = False
+    protocol: Protocol = Protocol.TCP
 
     @property
     def scope(self) -> Scope:
@@ -140,3 +153,51 @@ class Node:
     name: str
     state: str = "alive"
     gateway: bool = False
+
+
+class Kind(StrEnum):
+    """What can happen."""
+
+    APP = "app"
+    APP_END = "app-end"
+    LISTEN = "listen"
+    CLOSE = "close"
+    """A listener has gone."""
+    CONNECT = "connect"
+    AUDIT = "audit"
+    """Policy lets it pass, and reports it."""
+    DENY = "deny"
+    """Policy doesn't let it pass."""
+    REFUSE = "refuse"
+    """A connect failed for another reason: nobody listens there, say."""
+    BIND_REFUSED = "bind-refused"
+    RESOLVE = "resolve"
+    LOST = "lost"
+    """Events that this reader was too slow for."""
+
+
+@frozen
+class Event:
+    """Something that happened; what doesn't apply is None.
+
+    time: seconds since 1970; app: who did it; server: the app that it reached, or would have; address, port: as asked
+    for; medium: what carries the connection; rule: of the policy; error: the errno that the program got;
+    query, qtype, answer: of a DNS question; count: how many were lost.
+    """
+
+    time: float
+    kind: Kind
+    node: str
+    app: App | None = None
+    server: App | None = None
+    address: Address | None = None
+    port: int | None = None
+    proto: str | None = None
+    medium: str | None = None
+    rule: str | None = None
+    reason: str | None = None
+    error: int | None = None
+    query: str | None = None
+    qtype: str | None = None
+    answer: tuple[str, ...] = ()
+    count: int | None = None

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -29,19 +30,23 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
 from appswitch.edge.control import ControlServer
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
-from appswitch.edge.dns import DnsServer, Upstream
+from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
+from appswitch.host import resolv_conf
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
-from appswitch.model import DOMAIN, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
 
 BACKLOG = 4096
@@ -59,6 +64,7 @@ class Settings:
     trap: Path
     node: str
     gateway: bool = False
+    policy: Path | None = None
     state_dir: Path | None = None
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
@@ -76,6 +82,7 @@ def run(settings: Settings) -> None:
         ],
         logger_factory=_LogFactory(sys.stderr),
     )
+    policing = Policing(settings.policy)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -93,7 +100,7 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        trio.run(_serve, settings, trap, control, sockets, epoch)
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch)
 
 
 class _Log(structlog.PrintLogger):
@@ -112,12 +119,18 @@ class _LogFactory(structlog.PrintLoggerFactory):
 
 
 async def _serve(
-    settings: Settings, trap: socket.socket, control: socket.socket, sockets: ListenerSockets, epoch: Epoch
+    settings: Settings,
+    policing: Policing,
+    trap: socket.socket,
+    control: socket.socket,
+    sockets: ListenerSockets,
+    epoch: Epoch,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
     table = ServiceTable(settings.node)
-    apps = Apps(table, sockets, epoch)
+    events = Events(settings.node)
+    apps = Apps(table, sockets, epoch, events)
     tcp_names = TcpNames()
     dialer = Dialer(sockets, apps.listener_gone, rng, tcp_names.is_taken)
     tcp = LocalTcp(Deliverer(dialer, tcp_names))
@@ -126,12 +139,19 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
-    handler = TrapHandler(apps, sockets, dialer, tcp, tcp_names, rng, settings.gateway, netns)
+    datagrams = Datagrams(apps, policing, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, tcp, tcp_names, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
     connections = Connections(apps, dialer.salt, Diag(open_diag_socket()), [tcp_names.connections])
-    control_server = ControlServer(apps, lambda: DnsServer(zone, upstream), node, netns, connections.snapshot)
+
+    def new_dns(app: App) -> DnsServer:
+        return DnsServer(zone, upstream, partial(publish_answer, events, app))
+
+    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
+        if settings.policy is not None:
+            await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
@@ -232,23 +252,14 @@ def _raise_descriptor_limit() -> None:
 
 def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(search suffixes, name servers) of a resolv.conf(5); both empty when it can't be read."""
-    search: tuple[str, ...] = ()
-    servers: list[str] = []
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        found = resolv_conf.read(path)
     except OSError as error:
         log.warning("no upstream name servers", file=str(path), error=os.strerror(error.errno or errno.EIO))
         return (), ()
-    for line in lines:
-        match line.split():
-            case ["nameserver", server, *_]:
-                try:
-                    servers.append(str(ip_address(server)))
-                except ValueError:
-                    log.warning("not the address of a name server", file=str(path), text=server)
-            case ["search" | "domain", *suffixes]:
-                search = tuple(suffix.lower().strip(".") for suffix in suffixes)
-    return tuple(suffix for suffix in search if suffix), tuple(servers)
+    for text in found.unusable:
+        log.warning("not the address of a name server", file=str(path), text=text)
+    return found.search, found.servers
 
 
 def parse_upstream(text: str) -> tuple[str, int]:

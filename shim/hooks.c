@@ -58,12 +58,20 @@ HOOK int setsockopt(int fd, int level, int name, const void *value, socklen_t si
     return (int)result(do_setsockopt(fd, level, name, value, size));
 }
 
+HOOK ssize_t send(int fd, const void *data, size_t count, int flags) {
+    return result(do_send(fd, data, count, flags));
+}
+
 HOOK ssize_t sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
     return result(do_sendto(fd, data, count, flags, addr, size));
 }
 
 HOOK ssize_t sendmsg(int fd, const struct msghdr *message, int flags) {
     return result(do_sendmsg(fd, message, flags));
+}
+
+HOOK int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
+    return (int)result(do_sendmmsg(fd, messages, count, flags));
 }
 
 HOOK ssize_t recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
@@ -112,6 +120,8 @@ HOOK long syscall(long number, ...) {
         return result(do_sendto(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t)arg[5]));
     case SYS_sendmsg:
         return result(do_sendmsg(fd, second, (int)arg[2]));
+    case SYS_sendmmsg:
+        return result(do_sendmmsg(fd, second, (unsigned)arg[2], (int)arg[3]));
     case SYS_recvfrom:
         return result(do_recvfrom(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t *)arg[5]));
     case SYS_recvmsg:

@@ -12,21 +12,16 @@
 
 #include "capability.h"
 #include "channel.h"
+#include "datagrams.h"
 #include "names.h"
 #include "options.h"
 #include "replace.h"
+#include "senders.h"
 #include "sys.h"
 #include "tcp.h"
 #include "verify.h"
 
 enum { MPTCP = 262 };
-
-static int int_option(int fd, int level, int name) {
-    int value = 0;
-    socklen_t size = sizeof value;
-    if (sys5(SYS_getsockopt, fd, level, name, &value, &size) < 0) return 0;
-    return value;
-}
 
 /* A TCP socket of the kernel's that is neither bound nor connected: then its family, else 0. */
 static int fresh_tcp_family(int fd, const struct identity *identity) {
@@ -75,7 +70,10 @@ static long bind_to(int fd, int family, const struct as_addr *local) {
 
 long do_socket(int family, int type, int protocol) {
     long fd = sys3(SYS_socket, family, type, protocol);
-    if (fd >= 0 && (family == AF_INET || family == AF_INET6)) note_new_socket((int)fd);
+    if (fd >= 0 && (family == AF_INET || family == AF_INET6)) {
+        note_new_socket((int)fd);
+        note_new_datagrams((int)fd);
+    }
     return fd;
 }
 
@@ -88,14 +86,16 @@ static int is_inet_any(const struct sockaddr *addr, socklen_t size) {
 long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_addr local;
     struct identity identity;
-    int family = 0;
+    int family = 0, udp = 0;
     if (is_inet(addr, size)) {
         identify(fd, &identity);
-        family = fresh_tcp_family(fd, &identity);
+        udp = udp_family(fd, &identity);
+        family = udp ? udp : fresh_tcp_family(fd, &identity);
     }
     /* An address of another family: the kernel knows the error. */
     if (!family || (addr->sa_family != family && !(family == AF_INET && is_inet_any(addr, size))))
         return sys3(SYS_bind, fd, addr, size);
+    if (udp) return bind_udp(fd, family, addr, size);
     long error = read_sockaddr(addr, size, &local);
     return error ? error : bind_to(fd, family, &local);
 }
@@ -150,6 +150,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     identify(fd, &identity);
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
     if (identity.role == PLAIN) {
+        if ((family = udp_family(fd, &identity))) return connect_udp(fd, family, addr, size);
         family = fresh_tcp_family(fd, &identity);
         if (addr->sa_family == AF_UNSPEC && is_foreign_tcp(fd, &identity))
             return disconnect(fd, identity.plain_family, status);
@@ -304,7 +305,10 @@ long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
     struct identity identity;
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_getsockopt, fd, level, name, value, size);
-    if (!differs && !unknown_to_unix(error)) return error;
+    if (!differs && !unknown_to_unix(error)) {
+        if (error >= 0 && level == SOL_SOCKET && name == SO_REUSEADDR && reuse_is_ours(fd)) memset(value, 0, *size);
+        return error;
+    }
     identify(fd, &identity);
     if (identity.role != PLAIN) return get_tcp_option(fd, &identity, level, name, value, size);
     return differs ? sys5(SYS_getsockopt, fd, level, name, value, size) : error;
@@ -315,7 +319,10 @@ long do_setsockopt(int fd, int level, int name, const void *value, socklen_t siz
     note_option(fd, level, name);
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
-    if (!differs && !unknown_to_unix(error)) return error;
+    if (!differs && !unknown_to_unix(error)) {
+        if (error >= 0 && level == SOL_SOCKET && name == SO_REUSEADDR) keep_reusable(fd);
+        return error;
+    }
     identify(fd, &identity);
     if (identity.role != PLAIN) return set_tcp_option(fd, &identity, level, name, value, size);
     return differs ? sys5(SYS_setsockopt, fd, level, name, value, size) : error;
@@ -335,7 +342,29 @@ static long connect_first(int fd, int *flags, const struct sockaddr *addr, sockl
     return do_connect(fd, addr, size);
 }
 
+/* What a connected UDP socket sends: `send_it`, once more if its receiver has gone and another one is there. */
+#define SEND_CONNECTED(fd, send_it)                                  \
+    ({                                                               \
+        long outcome = may_be_over(fd) ? check_connected(fd, 0) : 0; \
+        if (outcome >= 0) outcome = (send_it);                       \
+        if (outcome == -ECONNREFUSED && was_placed(fd)) {            \
+            outcome = check_connected(fd, 1);                        \
+            if (outcome >= 0) outcome = (send_it);                   \
+        }                                                            \
+        outcome;                                                     \
+    })
+
+long do_send(int fd, const void *data, size_t count, int flags) {
+    return SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0));
+}
+
 long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    if (!addr) return do_send(fd, data, count, flags);
+    if (is_inet(addr, size)) {
+        int ours;
+        long sent = sendto_by_sender(fd, data, count, flags, addr, size, &ours);
+        if (ours) return sent;
+    }
     long sent = connect_first(fd, &flags, addr, size);
     if (sent < 0) return sent;
     sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size);
@@ -346,6 +375,13 @@ long do_sendto(int fd, const void *data, size_t count, int flags, const struct s
 }
 
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
+    if (!message) return -EFAULT;
+    if (!message->msg_name) return SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
+    if (is_inet(message->msg_name, message->msg_namelen)) {
+        int ours;
+        long sent = sendmsg_by_sender(fd, message, flags, &ours);
+        if (ours) return sent;
+    }
     if (flags & MSG_FASTOPEN) {
         long error = connect_first(fd, &flags, message->msg_name, message->msg_namelen);
         if (error < 0) return error;
@@ -358,6 +394,17 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags) {
         sent = sys3(SYS_sendmsg, fd, &unnamed, flags);
     }
     return sent;
+}
+
+/* One after the other, as the kernel does (sendmmsg(2)): each may go another way. */
+long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
+    unsigned done = 0;
+    for (; done < count && done < 1024 /* UIO_MAXIOV */; done++) {
+        long sent = do_sendmsg(fd, &messages[done].msg_hdr, flags);
+        if (sent < 0) return done ? (long)done : sent;
+        messages[done].msg_len = (unsigned)sent;
+    }
+    return done;
 }
 
 /* A TCP socket gives no address with its data (recvfrom(2)); a Unix stream socket gives its peer's name. */

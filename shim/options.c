@@ -13,6 +13,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 
+#include "datagram_options.h"
 #include "sys.h"
 
 enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, INHERITED = 5, LISTENERS = 64, PROBES = 8 };
@@ -196,6 +197,10 @@ static int is_mss_unset(int i, int value) {
 void carry_options(int fd, int target) {
     char space[CONGESTION_SIZE] = {0};
     if (is_as_made(fd)) return;
+    if (int_option(target, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM) {
+        carry_datagram_options(fd, target);
+        return;
+    }
     struct identity of_source, of_target;
     identify(fd, &of_source);
     identify(target, &of_target);

@@ -54,3 +54,10 @@ uint64_t cookie_of(int fd) {
 uint64_t netns_of(int fd) {
     return number_of(fd, SO_NETNS_COOKIE);
 }
+
+int int_option(int fd, int level, int name) {
+    int value = 0;
+    socklen_t size = sizeof value;
+    if (sys5(SYS_getsockopt, fd, level, name, &value, &size) < 0) return 0;
+    return value;
+}

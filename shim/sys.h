@@ -64,6 +64,9 @@ size_t as_strlen(const char *text);
 /* Writes `number` in decimal, and a NUL; returns where that is. `at` needs room for 11 bytes. */
 char *write_number(char *at, unsigned number);
 
+/* A socket option that is an int; 0: there is none. */
+int int_option(int fd, int level, int name);
+
 /* SO_COOKIE: the same for every descriptor of a socket in every process, never used again; 0: no socket. */
 uint64_t cookie_of(int fd);
 

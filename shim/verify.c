@@ -69,19 +69,45 @@ static int is_loopback(const uint8_t ip[16]) {
     return memcmp(ip, v4, sizeof v4) == 0 || memcmp(ip, v6, sizeof v6) == 0;
 }
 
+static int same_ip(const uint8_t one[16], const uint8_t other[16]) {
+    return memcmp(one, other, 16) == 0;
+}
+
+static int is_v4(const uint8_t ip[16]) {
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    return memcmp(ip, mapped, sizeof mapped) == 0;
+}
+
 /* Whether `ip` is one that a socket of `family` (4 or 6) shows in full: an IPv6 address cut to its last four bytes
  * would be somebody else's. */
 static int is_shown_whole(int family, const uint8_t ip[16]) {
-    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
-    return family == 6 || memcmp(ip, mapped, sizeof mapped) == 0;
+    return family == 6 || is_v4(ip);
+}
+
+static int is_any(const uint8_t ip[16]) {
+    static const uint8_t v4[16] = {[10] = 0xff, [11] = 0xff}, v6[16];
+    return same_ip(ip, v4) || same_ip(ip, v6);
 }
 
 /* The rest of the name is shown to the server, too (getsockname, and which kind of sockaddr), so it must fit. Only the
  * trap handler delivers TCP sockets. */
-static int fits_listener(const struct as_listener_name *listener, const struct as_client_name *name, int sibling) {
+static int fits_listener(const struct as_listener_name *listener, const struct as_client_name *name) {
     return name->medium == AS_UNIX && name->server_family == listener->family && name->dest_port == listener->port &&
            is_shown_whole(listener->family, name->source_ip) && is_shown_whole(listener->family, name->dest_ip) &&
-           (sibling || !is_loopback(name->dest_ip));
+           is_v4(name->source_ip) == is_v4(name->dest_ip) && !(listener->v6only && is_v4(name->dest_ip));
+}
+
+/* Whether the client may have dialled this address and got here (core/route.py: _serves). */
+static int leads_here(const struct as_listener_name *listener, const struct as_client *client, const uint8_t dest[16]) {
+    if (is_loopback(dest) && !client->sibling) return 0;
+    if (is_any(listener->ip))
+        return is_loopback(dest) || same_ip(dest, client->server_ip) ||
+               (client->sibling && same_ip(dest, client->server_alias));
+    return same_ip(dest, listener->ip) || (is_loopback(dest) && !is_loopback(listener->ip));
+}
+
+static int comes_from(const struct as_client *client, const uint8_t source[16]) {
+    return same_ip(source, client->ip) || same_ip(source, client->alias) || (client->sibling && is_loopback(source));
 }
 
 long verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *name) {
@@ -93,8 +119,6 @@ long verify_client(int accepted, const struct as_listener_name *listener, const 
         if (error) return error == -EACCES ? 0 : error;
     }
     if (client.by_handler) return is_from_handler(accepted);
-    if (!fits_listener(listener, name, client.sibling)) return 0;
-    return memcmp(name->source_ip, client.ip, sizeof client.ip) == 0 ||
-           memcmp(name->source_ip, client.alias, sizeof client.alias) == 0 ||
-           (client.sibling && is_loopback(name->source_ip));
+    return fits_listener(listener, name) && leads_here(listener, &client, name->dest_ip) &&
+           comes_from(&client, name->source_ip);
 }

@@ -31,7 +31,12 @@ enum as_op {
     AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
-    AS_NAME = 7      /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
+    AS_NAME = 7,     /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
+    /* UDP (shim/datagrams.h). netns: of the socket that it is about; local: its name. */
+    AS_UDP_BIND = 16,    /* local, flags -> kind AS_KERNEL, AS_FREE or AS_FD_UDP */
+    AS_UDP_BOUND = 17,   /* local: is bound now */
+    AS_UDP_CONNECT = 18, /* local, remote -> fd, kind; text: as_path */
+    AS_UDP_SEND = 19     /* local, remote -> fd, kind: how a datagram gets from here to there; text: as_path */
 };
 
 enum as_flag {
@@ -41,14 +46,19 @@ enum as_flag {
     AS_BOUND = 8,              /* AS_CONNECT: local is meant */
     AS_WANT_CAPABILITIES = 16, /* AS_CONNECT: to do the next connects to there without asking */
     AS_NONBLOCK = 64,          /* AS_CONNECT: don't wait long for room in a full queue */
-    AS_WANT_EPOCH = 32         /* AS_CONNECT, AS_WHO: the epoch page isn't mapped yet */
+    AS_WANT_EPOCH = 32         /* the epoch page isn't mapped yet */
 };
 
 enum as_kind {
     AS_NO_FD = 0,
     AS_FD_UNIX = 1, /* connected (or bound) AF_UNIX socket */
     AS_FD_TCP = 2,  /* TCP socket of another namespace, connected or about to be; text: as_client_name, if it has one */
-    AS_KERNEL = 3   /* not ours: the plain system call answers */
+    AS_KERNEL = 3,  /* not ours: the plain system call answers */
+    AS_FREE = 16,   /* AS_UDP_BIND: no socket of the app's is there: if the kernel says EADDRINUSE, by SO_REUSEADDR;
+                       AS_UDP_SEND: bind it first (local had no port) */
+    AS_FD_UDP = 17, /* a UDP socket, to be put in the place of the program's, or (AS_UDP_SEND) to be sent through */
+    AS_HOME = 18,   /* a UDP socket of the app's own namespace, to be put in the program's place; then AS_KERNEL */
+    AS_LOST = 19    /* AS_UDP_SEND: nobody is there to get it, nor to refuse it */
 };
 
 /* What carries a connection, and which end of it is meant. */
@@ -101,15 +111,23 @@ struct as_capabilities {
     uint8_t family[8]; /* 4 or 6, of the listener's socket */
 };
 
-/* What AS_WHO gives as text: the addresses that connections from this namespace may come from. */
+/* What AS_WHO gives as text: the addresses that connections from this namespace may come from, and go to. */
 struct as_client {
     uint64_t epoch; /* it is good while the epoch page says this */
     uint8_t ip[16];
-    uint8_t alias[16];  /* its identity in the other IP version */
+    uint8_t alias[16]; /* its identity in the other IP version */
+    uint8_t server_ip[16], server_alias[16];
     uint8_t sibling;    /* shares the virtual IP: may show loopback addresses, too */
     uint8_t by_handler; /* the trap handler's own namespace: the name is true if the trap handler connected */
     uint8_t has_epoch;  /* the epoch page goes along */
     uint8_t zero[5];
+};
+
+/* What AS_UDP_CONNECT and AS_UDP_SEND give as text. The epoch page goes along as the last descriptor (has_epoch). */
+struct as_path {
+    uint64_t epoch; /* it is good while the epoch page says this */
+    uint32_t has_epoch;
+    uint32_t zero;
 };
 
 /* The name of a bound or listening socket: a path whose last part is "as." and the hexadecimal of this. */

@@ -21,12 +21,15 @@ COMMANDS = {
     "connections": "show",
     "nodes": "show",
     "resolve": "show",
+    "observe": "observe",
+    "why": "why",
+    "doctor": "doctor",
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
-PLANNED = ("why", "observe", "doctor", "drain", "compose")
+PLANNED = ("drain", "compose")
 
 
 class LazyGroup(click.Group):

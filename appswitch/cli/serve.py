@@ -18,7 +18,8 @@ from appswitch.host.paths import trap_socket
 @click.option("--bind", metavar="ADDR", help="Not yet: the address for other hosts.")
 @click.option("--join", metavar="HOST[:PORT]", multiple=True, help="Not yet: a host to join.")
 @click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns.")
-@click.option("--policy", metavar="FILE", help="Not yet: who may reach whom.")
+@click.option("--policy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="Who may reach whom (TOML); SIGHUP reads it again.")  # fmt: skip
 @click.option("--key-file", metavar="FILE", help="Not yet: the cluster's key.")
 @socket_option
 @click.option("--state-dir", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
@@ -31,6 +32,7 @@ from appswitch.host.paths import trap_socket
 def serve(
     node: str | None,
     gateway: bool,
+    policy: Path | None,
     socket: str | None,
     state_dir: Path | None,
     dns_upstream: tuple[str, ...],
@@ -47,6 +49,7 @@ def serve(
             trap=trap_socket(socket),
             node=node or sockets.gethostname(),
             gateway=gateway,
+            policy=policy.absolute() if policy else None,
             state_dir=state_dir,
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,

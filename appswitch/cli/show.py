@@ -9,10 +9,7 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import socket_option
-from appswitch.errors import AppSwitchError
-from appswitch.host.control_client import connect
-from appswitch.host.paths import trap_socket
+from appswitch.cli.options import ask, printable, socket_option
 
 Row = dict[str, Any]
 
@@ -33,10 +30,11 @@ NARROW = {
     ),
     "nodes": ("name", "state", "gateway"),
     "resolve": ("name", "ip", "instances"),
+    "doctor": ("level", "check", "message"),
 }
 
 
-def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
+def listing(function: Callable[..., Any]) -> Callable[..., Any]:
     """The options that every list has."""
 
     @wraps(function)
@@ -55,62 +53,51 @@ def _listing(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command()
-@_listing
+@listing
 def ps(socket: str | None, output: str, no_headers: bool) -> None:
     """List the apps."""
-    _show("ps", _ask(socket, "ps"), output, no_headers)
+    show("ps", ask(socket, "ps"), output, no_headers)
 
 
 @click.command()
-@_listing
+@listing
 def services(socket: str | None, output: str, no_headers: bool) -> None:
     """List what is served, an instance a line."""
-    _show("services", _ask(socket, "services"), output, no_headers)
+    show("services", ask(socket, "services"), output, no_headers)
 
 
 @click.command()
-@_listing
+@listing
 def connections(socket: str | None, output: str, no_headers: bool) -> None:
     """List the connections, as the kernel has them."""
-    _show("connections", _ask(socket, "connections"), output, no_headers)
+    show("connections", ask(socket, "connections"), output, no_headers)
 
 
 @click.command()
-@_listing
+@listing
 def nodes(socket: str | None, output: str, no_headers: bool) -> None:
     """List the hosts."""
-    _show("nodes", _ask(socket, "nodes"), output, no_headers)
+    show("nodes", ask(socket, "nodes"), output, no_headers)
 
 
 @click.command()
 @click.argument("name")
-@_listing
+@listing
 def resolve(name: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Show the virtual IP that NAME stands for."""
-    _show("resolve", _ask(socket, "resolve", name=name), output, no_headers)
+    show("resolve", ask(socket, "resolve", name=name), output, no_headers)
 
 
-def _ask(socket: str | None, call: str, **arguments: object) -> list[Row]:
-    trap = trap_socket(socket)
-    client = connect(trap)
-    if client is None:
-        raise AppSwitchError(
-            "no-server",
-            f"no trap handler is running at {trap}",
-            "start one with `appswitch serve`, or an app with `appswitch spawn`; --socket names another",
-        )
-    try:
-        rows: list[Row] = client.call(call, arguments)
-    finally:
-        client.close()
-    return rows
-
-
-def _show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
+def show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
+    """Prints rows."""
     if output == "json":
         click.echo(json.dumps(rows, indent=2))
         return
-    columns = NARROW[kind] if output == "table" or not rows else tuple(rows[0])
+    print_table(rows, NARROW[kind] if output == "table" or not rows else tuple(rows[0]), no_headers)
+
+
+def print_table(rows: list[Row], columns: Sequence[str], no_headers: bool) -> None:
+    """Prints these columns, under their names."""
     table = [] if no_headers else [[column.upper() for column in columns]]
     table += [[_cell(row[column]) for column in columns] for row in rows]
     for line in _align(table):
@@ -119,10 +106,10 @@ def _show(kind: str, rows: list[Row], output: str, no_headers: bool) -> None:
 
 def _cell(value: object) -> str:
     if isinstance(value, list):
-        return " ".join(map(str, value)) or "-"
+        return printable(" ".join(map(str, value))) or "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return "-" if value is None else str(value)
+    return "-" if value is None else printable(str(value))
 
 
 def _align(table: Sequence[Sequence[str]]) -> list[str]:

@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
 
-from appswitch.core.policy import may_reach
+from appswitch.core.policy import Policy, Verdict, explain
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, Listener
 
@@ -25,24 +25,49 @@ BROADCAST = IPv4Address("255.255.255.255")
 
 
 @frozen
+class Judged:
+    """An instance of what the client asked for, and whether policy lets it go there."""
+
+    listener: Listener
+    verdict: Verdict
+
+
+@frozen
 class Refuse:
-    """The call fails. error: an errno; reason: for the operator; denied: by policy, not for want of a server."""
+    """The call fails. error: an errno; reason: for the operator; judged: the instances that policy denies, if any."""
 
     error: int
     reason: str
-    denied: bool = False
+    judged: tuple[Judged, ...] = ()
+
+    @property
+    def denied(self) -> bool:
+        """By policy, not for want of a server."""
+        return bool(self.judged)
+
+    @property
+    def rule(self) -> str | None:
+        """The name of the rule that denied it."""
+        return self.judged[0].verdict.rule if self.judged else None
 
 
 @frozen
 class Local:
     """Connect to one of `candidates`, the first that takes it; the client's address is `source`.
 
-    port: the client's port when it has bound one, else 0: any that is free.
+    port: the client's port when it has bound one, else 0: any that is free; judged: the candidates and those that
+    policy denies.
     """
 
     source: Address
     port: int
     candidates: tuple[Listener, ...]
+    judged: tuple[Judged, ...] = ()
+
+    @property
+    def audited(self) -> bool:
+        """Whether connections to some candidate are to be reported."""
+        return any(each.verdict.audit for each in self.judged)
 
 
 @frozen
@@ -114,6 +139,7 @@ def plan_listen(table: ServiceTable, listener: Listener) -> Refuse | None:
 
 def plan_connect(
     table: ServiceTable,
+    policy: Policy,
     app: App,
     dest: Address,
     port: int,
@@ -135,14 +161,16 @@ def plan_connect(
         if refused is not None:
             return refused
     if inside or table.owns(dest):
-        candidates = _candidates(table, app, dest, port, inside)
-        allowed = [each for each in candidates if may_reach(app, each.app)]
+        instances = _instances(table, app, dest, port, inside)
+        judged = tuple(Judged(each, policy.decide(app, each.app, port)) for each in instances)
+        allowed = [each.listener for each in judged if each.verdict.allowed]
         if allowed:
             start = turn % len(allowed)
             source, source_port = _source(app, dest, inside, bound)
-            return Local(source, source_port, tuple(allowed[start:] + allowed[:start]))
-        if candidates:
-            return Refuse(errno.ECONNREFUSED, f"no group in common with {candidates[0].app.name or dest}", denied=True)
+            return Local(source, source_port, tuple(allowed[start:] + allowed[:start]), judged)
+        if judged:
+            server = judged[0].listener.app
+            return Refuse(errno.ECONNREFUSED, explain(judged[0].verdict, app, server), judged)
         if not (dest.is_loopback and port == DNS_PORT and app.netns):
             return Refuse(errno.ECONNREFUSED, f"nothing listens on {dest} port {port}")
     if port == DNS_PORT and app.netns:
@@ -198,7 +226,7 @@ def _conflict(wanted: Listener, other: Listener) -> bool:
     return not (wanted.reuse_addr and other.reuse_addr and not other.listening)
 
 
-def _candidates(table: ServiceTable, app: App, dest: Address, port: int, inside: bool) -> list[Listener]:
+def _instances(table: ServiceTable, app: App, dest: Address, port: int, inside: bool) -> list[Listener]:
     """The instances that serve (dest, port) for `app`: its own alone if it has one, else its siblings'."""
     bound = [each for each in table.at_port(app.ip if inside else dest, port) if _serves(each, dest, inside)]
     # One that is only bound may listen already, the word of it still under way: the kernel will say.

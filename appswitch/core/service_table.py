@@ -15,7 +15,7 @@ from attrs import evolve
 
 from appswitch.core import names
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Listener, Scope, Tag
+from appswitch.model import Address, App, Listener, Protocol, Scope, Tag
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -32,7 +32,7 @@ class ServiceTable:
         self.listeners: dict[int, Listener] = {}
         self._by_ip: dict[Address, dict[int, App]] = {}
         self._by_name: dict[str, dict[int, App]] = {}
-        self._by_port: dict[tuple[Address, int], dict[int, Listener]] = {}
+        self._by_port: dict[tuple[Address, int, Protocol], dict[int, Listener]] = {}
         self._retired: OrderedDict[Address, None] = OrderedDict()
         self._last_app = 0
         self._last_listener = 0
@@ -114,6 +114,10 @@ class ServiceTable:
         """Whether `ip` is the virtual IP of an app that can be reached."""
         return any(app.reachable for app in self._by_ip.get(ip, {}).values())
 
+    def apps_at(self, ip: Address) -> Iterable[App]:
+        """The apps with this virtual IP."""
+        return self._by_ip.get(ip, {}).values()
+
     def was_owned(self, ip: Address) -> bool:
         """Whether an app that has gone had `ip`, or apps only ever can."""
         return ip in self._retired or ip in names.DERIVED
@@ -138,7 +142,7 @@ class ServiceTable:
     def add_listener(self, listener: Listener) -> None:
         """Adds or replaces a listener."""
         self.listeners[listener.id] = listener
-        self._by_port.setdefault((listener.app.ip, listener.port), {})[listener.id] = listener
+        self._by_port.setdefault((listener.app.ip, listener.port, listener.protocol), {})[listener.id] = listener
 
     def mark_listening(self, listener_id: int) -> Listener:
         """From now on it takes connections."""
@@ -149,21 +153,21 @@ class ServiceTable:
     def remove_listener(self, listener_id: int) -> None:
         """Takes a listener out."""
         listener = self.listeners.pop(listener_id)
-        _discard(self._by_port, (listener.app.ip, listener.port), listener_id)
+        _discard(self._by_port, (listener.app.ip, listener.port, listener.protocol), listener_id)
 
-    def at_port(self, ip: Address, port: int) -> Iterable[Listener]:
+    def at_port(self, ip: Address, port: int, protocol: Protocol = Protocol.TCP) -> Iterable[Listener]:
         """What the apps with the virtual IP `ip` have bound at `port`."""
-        return self._by_port.get((ip, port), {}).values()
+        return self._by_port.get((ip, port, protocol), {}).values()
 
     def services(self) -> Iterator[Listener]:
-        """The instances that take connections, in the order of virtual IP and port.
+        """The instances that take connections or datagrams, in the order of virtual IP and port.
 
         An app that has several listeners at a port (one for each IP version, say) is one instance.
         """
-        serving: dict[tuple[int, int, Scope], Listener] = {}
+        serving: dict[tuple[int, int, Protocol, Scope], Listener] = {}
         for each in self.listeners.values():
             if each.listening:
-                serving.setdefault((each.app.id, each.port, each.scope), each)
+                serving.setdefault((each.app.id, each.port, each.protocol, each.scope), each)
         order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
         return iter(order)
 

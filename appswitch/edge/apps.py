@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-import structlog
 import trio
 
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.namespaces import Namespace
-from appswitch.model import Address, App, Listener
+from appswitch.model import Address, App, Kind, Listener, Protocol
 
 Key = TypeVar("Key")
 AnySocket = socket.socket | trio.socket.SocketType
@@ -34,8 +34,6 @@ SO_NETNS_COOKIE = 71
 DORMANT = 4096  # apps remembered by their namespace after their end
 STARTING = 1.0  # seconds
 SWEEP_EVERY = 0.5  # seconds
-
-log = structlog.get_logger()
 
 
 class Credentials(NamedTuple):
@@ -64,9 +62,10 @@ def netns_of(any_socket: AnySocket) -> int:
 class Apps:
     """The apps of this host."""
 
-    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch) -> None:
+    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch, events: Events) -> None:
         self.table = table
         self.epoch = epoch
+        self.events = events
         self.namespaces: dict[int, Namespace] = {}
         self._sockets = sockets
         self._held: dict[int, int] = {}
@@ -83,6 +82,7 @@ class Apps:
         app = self.table.new_app(**identity)
         self._started[app.ip] = trio.current_time()
         self.note_change()
+        self.events.publish(Kind.APP, app)
         return app
 
     def is_starting(self, ip: Address) -> bool:
@@ -118,7 +118,7 @@ class Apps:
                 self._by_netns[caller.netns] = app
             else:
                 self._by_token[token] = app
-            log.info("app is back", app=app.id, name=app.name)
+            self.events.publish(Kind.APP, app, reason="it is back")
         return app
 
     def _trim(self, index: OrderedDict[Key, App]) -> None:
@@ -144,13 +144,16 @@ class Apps:
     def listener_gone(self, listener: Listener) -> None:
         """Its socket is closed."""
         if listener.id in self.table.listeners:
-            self._sockets.forget(listener.id)
+            if listener.protocol is Protocol.TCP:
+                self._sockets.forget(listener.id)
             self.table.remove_listener(listener.id)
             if not listener.listening:  # bound, perhaps to connect from there: no one has learnt of it
                 self.note_change()
                 return
             self.services_changed()
-            log.info("listener closed", app=listener.app.id, ip=str(listener.app.ip), port=listener.port)
+            self.events.publish(
+                Kind.CLOSE, listener.app, address=listener.ip, port=listener.port, proto=listener.protocol.value
+            )
 
     def forget_closed(self, app: App, port: int) -> None:
         """Drops what has been closed at a port, so that it can be bound again at once."""
@@ -161,7 +164,7 @@ class Apps:
     def sweep(self) -> None:
         """Drops closed listeners, then apps that nothing is left of."""
         for listener in list(self.table.listeners.values()):
-            if not self._sockets.alive(listener.id):
+            if not self._is_alive(listener):
                 self.listener_gone(listener)
         serving = {listener.app.id for listener in self.table.listeners.values()}
         for app in list(self.table.apps.values()):
@@ -169,8 +172,14 @@ class Apps:
                 self.table.remove_app(app.id)
                 if not self.table.owns(app.ip):
                     self._started.pop(app.ip, None)
-                self.note_change()
-                log.info("app ended", app=app.id, name=app.name, ip=str(app.ip))
+                self.services_changed()
+                self.events.publish(Kind.APP_END, app)
+
+    def _is_alive(self, listener: Listener) -> bool:
+        if listener.protocol is Protocol.UDP:
+            namespace = self.namespaces.get(listener.app.id)
+            return namespace is not None and namespace.receives(listener)
+        return self._sockets.alive(listener.id)
 
     def services_changed(self) -> None:
         """An instance came or went: clients with capabilities have to ask again."""

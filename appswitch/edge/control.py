@@ -12,15 +12,19 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
-from attrs import define
+from attrs import define, field
 
 from appswitch.core import names
 from appswitch.core.service_table import ServiceTable
+from appswitch.core.why import why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
+from appswitch.edge.events import Filter
+from appswitch.edge.policing import Policing
+from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Node
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -31,13 +35,14 @@ class ControlServer:
     """Serves the control socket of one host."""
 
     apps: Apps
-    dns: Callable[[], DnsServer]
+    dns: Callable[[App], DnsServer]
     """Makes the DNS server of a new app."""
     node: Node
     netns: int
     """The cookie of our own network namespace."""
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
+    policing: Policing = field(factory=Policing)
     connections: int = 0
     """How many are open."""
 
@@ -79,6 +84,9 @@ class ControlServer:
                 if isinstance(call, control.Spawn):
                     await self._spawn(stream, call, fds)
                     return
+                if isinstance(call, control.Observe) and call.follow:
+                    await self._follow(stream, call)
+                    return
             try:
                 answer = control.encode_ok(await self._answer(call, stream))
             except AppSwitchError as error:
@@ -99,9 +107,15 @@ class ControlServer:
                 return await self._list_connections()
             case control.Resolve(name=name):
                 return self._resolve(name)
+            case control.Why(client=client, dest=dest):
+                host, port = _split_service(dest)
+                policy, gateway = self.policing.policy, self.node.gateway
+                return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
             case control.WaitFor(services=services):
                 await self._wait_for(services, stream.socket)
                 return None
+            case control.Observe():
+                return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn():
                 raise AssertionError("handled by the caller")
 
@@ -135,6 +149,22 @@ class ControlServer:
             each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
         )
 
+    def _recent(self, call: control.Observe) -> list[Event]:
+        recent = self.apps.events.recent(_filter(call))
+        return recent if call.tail is None else recent[max(0, len(recent) - call.tail) :]
+
+    async def _follow(self, stream: trio.SocketStream, call: control.Observe) -> None:
+        """Answers with event after event until the caller goes."""
+        with self.apps.events.subscribe(_filter(call)) as subscription:
+            if subscription.wanted.wants(Kind.CONNECT):
+                self.apps.epoch.advance()  # capabilities end here: from now on connects come to us (edge/traps.py)
+            batch = self._recent(call)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, stream.socket)
+                while True:
+                    await stream.send_all(b"".join(control.encode_ok(control.event_row(each)) for each in batch))
+                    batch = await subscription.batch()
+
     async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, fds: list[int]) -> None:
         """Makes the app, serves its DNS, and keeps it until nothing of it is left."""
         connection = stream.socket
@@ -146,13 +176,11 @@ class ControlServer:
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
                 return
-            command = " ".join(app.command)[:80]
-            log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=app.pid, command=command)
             stack.enter_context(self.apps.hold(app))
             self.apps.namespaces[app.id] = namespace
             stack.callback(self.apps.namespaces.pop, app.id)
             async with trio.open_nursery() as nursery:
-                dns = self.dns()
+                dns = self.dns(app)
                 for each in namespace.dns:
                     nursery.start_soon(dns.serve_udp if each.type == socket.SOCK_DGRAM else dns.serve_tcp, each)
                 await stream.send_all(
@@ -191,10 +219,14 @@ class ControlServer:
         return app, self.apps.new_token(app).hex()
 
 
+def _filter(call: control.Observe) -> Filter:
+    return Filter(frozenset(call.kinds), call.app)
+
+
 def _split_service(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example --wait-for db:5432")
+        raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example db:5432")
     return host.strip("[]").lower(), int(port)
 
 

@@ -16,6 +16,8 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch.edge.events import Events
+from appswitch.model import App, Kind
 from appswitch.wire import dns as wire
 from appswitch.wire.dns import Zone
 
@@ -71,9 +73,11 @@ class Upstream:
 class DnsServer:
     """Answers the questions of one app."""
 
-    def __init__(self, zone: Zone, upstream: Upstream) -> None:
+    def __init__(self, zone: Zone, upstream: Upstream, answered: Callable[[bytes], None]) -> None:
+        """answered: called with each answer."""
         self._zone = zone
         self._upstream = upstream
+        self._answered = answered
         self._room = trio.Semaphore(AT_ONCE)
 
     async def serve_udp(self, datagrams: socket.socket) -> None:
@@ -89,7 +93,7 @@ class DnsServer:
                 if client[1] == 53:
                     continue  # a server's answer, or two servers talking past each other
                 pktinfo = [each for each in control if each[1] in (socket.IPV6_PKTINFO, IP_PKTINFO)]
-                answer_to = partial(_send, datagrams, pktinfo, client)
+                answer_to = partial(self._send, datagrams, pktinfo, client)
                 try:
                     reply = wire.answer(query, self._zone, udp=True)
                 except wire.NotAQuery:
@@ -120,6 +124,7 @@ class DnsServer:
                 reply = await self._answer(query, udp=False)
                 if reply is None:
                     return
+                self._answered(reply)
                 with trio.move_on_after(IDLE) as sending:
                     await stream.send_all(len(reply).to_bytes(2, "big") + reply)
                 if sending.cancelled_caught:
@@ -139,15 +144,20 @@ class DnsServer:
         async with self._room:
             return await self._upstream.ask(query, udp) or wire.server_failure(query)
 
+    def _send(
+        self, datagrams: socket.socket, pktinfo: list[tuple[int, int, bytes]], client: tuple[str, int], reply: bytes
+    ) -> None:
+        """From the address that was asked. The app's queue is full or its socket is gone: as lost datagrams are."""
+        self._answered(reply)
+        try:
+            datagrams.sendmsg([reply], pktinfo, 0, client)
+        except OSError as error:
+            log.debug("DNS answer lost", error=str(error))
 
-def _send(
-    datagrams: socket.socket, pktinfo: list[tuple[int, int, bytes]], client: tuple[str, int], reply: bytes
-) -> None:
-    """From the address that was asked. The app's queue is full or its socket is gone: as lost datagrams are."""
-    try:
-        datagrams.sendmsg([reply], pktinfo, 0, client)
-    except OSError as error:
-        log.debug("DNS answer lost", error=str(error))
+
+def publish_answer(events: Events, app: App, reply: bytes) -> None:
+    """The event of an answer to `app`."""
+    events.publish(Kind.RESOLVE, app, **wire.describe(reply))
 
 
 async def _read_message(stream: trio.SocketStream) -> bytes | None:

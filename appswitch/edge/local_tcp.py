@@ -20,6 +20,7 @@ from appswitch.core.route import Local
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Asked
+from appswitch.edge.tcp_names import Name
 from appswitch.host import sealed
 from appswitch.model import Listener
 
@@ -88,7 +89,7 @@ class LocalTcp:
     _maker: Maker | None = None
     _asking: trio.Lock = field(factory=trio.Lock)
 
-    async def connect(self, plan: Local, asked: Asked, patience: float) -> tuple[socket.socket, bytes]:
+    async def connect(self, plan: Local, asked: Asked, patience: float) -> tuple[socket.socket, Name]:
         """The client's socket, connected to the first candidate that takes it, and its name.
 
         OSError as of Dialer.connect, or when no connection can be made.
@@ -101,7 +102,7 @@ class LocalTcp:
             name = (await self.deliverer.deliver(plan, asked, ends, patience)).of_client()
             client = pairs[_kind(name.listener)][0].dup()
             self.deliverer.names.add(client, name)
-            return client, name.packed
+            return client, name
         finally:
             for pair in pairs.values():
                 for each in pair:

@@ -3,6 +3,7 @@
 - DNS: a UDP and a TCP socket on port 53, where the app's resolver finds us (edge/dns.py).
 - diag: a netlink socket that tells of every socket in there (sock_diag(7)), whoever holds it.
 - maker: the app's keeper, which makes further sockets inside on demand (host/maker.py).
+- receivers: tells which UDP socket of it would get a datagram; made when it is first needed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from collections.abc import Sequence
 import trio
 
 from appswitch.edge.diag import Diag
+from appswitch.edge.receivers import Receivers
 from appswitch.errors import AppSwitchError
+from appswitch.model import Listener
 
 MOST_SOCKETS = 4
+PATIENCE = 1.0  # seconds that a keeper may take: it may be stopped
+SO_COOKIE, SO_NETNS_COOKIE = 57, 71
 
 
 class Namespace:
@@ -30,6 +35,8 @@ class Namespace:
         self.diag: Diag | None = None
         self._maker: socket.socket | None = None
         self._asking = trio.Lock()
+        self._owed = 0
+        self._receivers: Receivers | None = None
         self._all = list(sockets)
         for each in sockets:
             if each.family == socket.AF_NETLINK:
@@ -50,15 +57,43 @@ class Namespace:
         request = bytes([family, kind])
         async with self._asking:
             self._maker.send(request)
-            with trio.CancelScope(shield=True):  # else the next one would get this answer
-                await trio.lowlevel.wait_readable(self._maker)
-            answer, fds, _, _ = socket.recv_fds(self._maker, 4, 1)  # takes no notice of flags
-        made = [socket.socket(fileno=fd) for fd in fds]
+            self._owed += 1
+            with trio.move_on_after(PATIENCE, shield=True):
+                while self._owed:  # what was given up before comes first
+                    await trio.lowlevel.wait_readable(self._maker)
+                    answer, fds, _, _ = socket.recv_fds(self._maker, 4, 1)  # takes no notice of flags
+                    made = [socket.socket(fileno=fd) for fd in fds]
+                    self._owed -= 1
+                    if self._owed:
+                        for each in made:
+                            each.close()
+            if self._owed:
+                raise OSError(errno.ETIMEDOUT, "the app's keeper doesn't answer")
         if answer != request or not made:
             error = int.from_bytes(answer, "little") if len(answer) == 4 else errno.ENETDOWN
             raise OSError(error, os.strerror(error))
         made[0].set_inheritable(False)
         return made[0]
+
+    async def receivers(self) -> Receivers:
+        """Which UDP sockets there are, our own left out. OSError as make_socket."""
+        if self._receivers is None:
+            netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW)
+            if self._receivers is None:
+                self._all.append(netlink)
+                self._receivers = Receivers(netlink, {_cookie(each, SO_COOKIE) for each in self.dns})
+            else:  # another task was first
+                netlink.close()
+        return self._receivers
+
+    def receives(self, listener: Listener) -> bool:
+        """Whether what an app has bound is still there to receive datagrams."""
+        return self._receivers is not None and self._receivers.has(listener)
+
+    @property
+    def netns(self) -> int:
+        """The namespace's cookie."""
+        return _cookie(self._all[0], SO_NETNS_COOKIE)
 
     def close(self) -> None:
         """Closes our descriptors; the namespace lives while anything in it does."""
@@ -86,3 +121,7 @@ def _serves_dns(passed: socket.socket) -> bool:
         return False
     listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     return passed.type == socket.SOCK_DGRAM or (passed.type == socket.SOCK_STREAM and bool(listening))
+
+
+def _cookie(of: socket.socket, option: int) -> int:
+    return int.from_bytes(of.getsockopt(socket.SOL_SOCKET, option, 8), "little")

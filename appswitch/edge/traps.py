@@ -17,16 +17,18 @@ import trio
 from attrs import define
 
 from appswitch.core import names, route
-from appswitch.core.policy import may_reach
+from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App
+from appswitch.model import DOMAIN, App, Kind
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError
 
@@ -63,6 +65,8 @@ class TrapHandler:
     dialer: Dialer
     tcp: LocalTcp
     tcp_names: TcpNames
+    datagrams: Datagrams
+    policing: Policing
     rng: random.Random
     gateway: bool
     netns: int
@@ -157,7 +161,6 @@ class TrapHandler:
         except AppSwitchError as error:
             log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)
             return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message.encode()))
-        log.info("app", app=app.id, name=app.name, ip=str(app.ip), pid=caller.pid, by="preload")
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
 
     async def _answer(self, app: App, request: trap.Request) -> Answer:
@@ -174,42 +177,76 @@ class TrapHandler:
                 case trap.Listen():
                     return self._listen(app, request)
                 case trap.Resolve():
-                    return self._resolve(request)
+                    return self._resolve(app, request)
                 case trap.Register():
                     return failure(errno.EEXIST)
+                case _:
+                    return await self._datagrams(app, request)
         except OSError as error:
             return failure(error.errno or errno.EIO)
 
     async def _connect(self, app: App, request: trap.Connect) -> Answer:
         self._turn += 1
+        epoch = self.apps.epoch.now  # what we find out now may not hold any more when we have connected
         plan = self._plan_connect(app, request)
         if isinstance(plan, Refuse) and plan.error == errno.ECONNREFUSED and self.apps.is_starting(request.ip):
             # A bind takes us longer than the kernel. iperf -d binds in one thread and has the other side connect
             # back by another: a program that has just started may be about to bind.
             with trio.move_on_after(GRACE):
                 await self.apps.changed()
+            epoch = self.apps.epoch.now
             plan = self._plan_connect(app, request)
         match plan:
-            case Refuse():
-                log.info("connect refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
+            case Refuse(denied=denied):
+                kind = Kind.DENY if denied else Kind.REFUSE
+                server = plan.judged[0].listener.app if denied else None
+                facts = {"server": server, "rule": plan.rule, "reason": plan.reason, "error": plan.error}
+                self._publish(kind, app, request, **facts)
                 return failure(plan.error)
             case Kernel():
+                self._publish(Kind.CONNECT, app, request, medium="dns")
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
-            case Egress():
-                return Answer(trap.encode_reply(kind=trap.FD_TCP), start_egress(plan, request.family))
+        try:
+            return await self._carry_out(app, request, plan, epoch)
+        except OSError as error:
+            self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
+            raise
+
+    async def _carry_out(self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int) -> Answer:
+        """epoch: when the plan was made."""
+        if isinstance(plan, Egress):
+            outside = start_egress(plan, request.family)
+            self._publish(Kind.CONNECT, app, request, medium="tcp")
+            return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
         patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
         asked = Asked(app, (request.ip, request.port), request.family)
         if app.tcp or any(each.app.tcp for each in plan.candidates):
             client, name = await self.tcp.connect(plan, asked, patience)
-            return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name), client)
-        client, _ = await self.dialer.connect(plan, asked, patience)
-        if request.want_capabilities and app.netns and not plan.port:
-            return self._with_capabilities(client, plan, request.want_epoch)
-        return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+            server, kind, medium, text = name.listener, trap.FD_TCP, "tcp", name.packed
+        else:
+            client, server = await self.dialer.connect(plan, asked, patience)
+            kind, medium, text = trap.FD_UNIX, "unix", b""
+        verdict = self.policing.policy.decide(app, server.app, server.port)
+        seen = {"server": server.app, "rule": verdict.rule, "medium": medium}
+        if not verdict.allowed:  # since a reload while we waited for room
+            client.close()
+            self._publish(Kind.DENY, app, request, reason=explain(verdict, app, server.app), **seen)
+            return failure(errno.ECONNREFUSED)
+        self._publish(Kind.CONNECT, app, request, **seen)
+        if verdict.audit:
+            self._publish(Kind.AUDIT, app, request, **seen)
+        each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or kind == trap.FD_TCP
+        if request.want_capabilities and app.netns and not plan.port and not each_seen:
+            return self._with_capabilities(client, plan, epoch, request.want_epoch)
+        return Answer(trap.encode_reply(kind=kind, text=text), client)
+
+    def _publish(self, kind: Kind, app: App, request: trap.Connect | trap.Bind, **facts: object) -> None:
+        self.apps.events.publish(kind, app, address=request.ip, port=request.port, proto="tcp", **facts)
 
     def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
         return route.plan_connect(
             self.apps.table,
+            self.policing.policy,
             app,
             request.ip,
             request.port,
@@ -218,15 +255,15 @@ class TrapHandler:
             bound=request.bound,
         )
 
-    def _with_capabilities(self, client: socket.socket, plan: Local, want_epoch: bool) -> Answer:
-        """The next connects to there need not ask.
+    def _with_capabilities(self, client: socket.socket, plan: Local, epoch: int, want_epoch: bool) -> Answer:
+        """The next connects to there need not ask while the epoch is still the one of the plan.
 
-        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h).
+        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h). Nor does one
+        whose connections are audited: each of them has to be reported.
         """
         given = [each for each in plan.candidates if each.id in self.apps.table.listeners][: trap.MOST_CAPABILITIES]
-        epoch = self.apps.epoch
-        text = trap.encode_capabilities(epoch.now, plan.source, given, want_epoch)
-        shared = [epoch.fd] if want_epoch else []
+        text = trap.encode_capabilities(epoch, plan.source, given, want_epoch)
+        shared = [self.apps.epoch.fd] if want_epoch else []
         shared += [self.sockets.handle(each.id) for each in given]
         return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
 
@@ -238,15 +275,17 @@ class TrapHandler:
             return failure(errno.EACCES)
         client = self.apps.owner_of(request.netns)
         by_handler = request.netns == self.netns
-        if not by_handler and (client is None or not may_reach(client, listener.app)):
-            log.warning("connection rejected", to=listener.app.id, port=listener.port, netns=request.netns)
+        verdict = self.policing.policy.decide(client, listener.app, listener.port) if client else None
+        if not by_handler and not (verdict and verdict.allowed):
+            where = {"address": listener.ip, "port": listener.port, "proto": "tcp", "medium": "unix"}
+            rule = verdict.rule if verdict else None
+            reason = "what it was given before no longer holds" if client else "an unidentified client"
+            self.apps.events.publish(Kind.DENY, client, server=listener.app, rule=rule, reason=reason, **where)
             return failure(errno.EACCES)
-        shown = client or listener.app
         text = trap.encode_client(
             epoch.now,
-            shown.ip,
-            shown.alias,
-            sibling=shown.ip == listener.app.ip,
+            client or listener.app,
+            listener.app,
             by_handler=by_handler,
             has_epoch=request.want_epoch,
         )
@@ -264,7 +303,7 @@ class TrapHandler:
         )
         plan = route.plan_bind(self.apps.table, app, wanted, self.rng)
         if isinstance(plan, Refuse):
-            log.info("bind refused", app=app.id, to=f"{request.ip} {request.port}", reason=plan.reason)
+            self._publish(Kind.BIND_REFUSED, app, request, reason=plan.reason, error=plan.error)
             return failure(plan.error)
         bound = self.sockets.open(plan)
         self.apps.table.add_listener(plan)
@@ -276,16 +315,29 @@ class TrapHandler:
         if listener is None or listener.app.id != app.id:
             return failure(errno.EINVAL)
         refused = route.plan_listen(self.apps.table, listener)
+        where = {"address": listener.ip, "port": listener.port, "proto": "tcp"}
         if refused is not None:
+            self.apps.events.publish(Kind.BIND_REFUSED, app, reason=refused.reason, error=refused.error, **where)
             return failure(refused.error)
         self.apps.table.mark_listening(listener.id)
         self.apps.services_changed()
-        log.info("listening", app=app.id, name=app.name, ip=str(listener.ip), port=listener.port)
+        if not listener.listening:
+            self.apps.events.publish(Kind.LISTEN, app, **where)
         return Answer(trap.encode_reply())
 
-    def _resolve(self, request: trap.Resolve) -> Answer:
+    async def _datagrams(self, app: App, request: trap.UdpRequest) -> Answer:
+        answer = await self.datagrams.answer(app, request)
+        if not isinstance(request, trap.UdpConnect | trap.UdpSend):
+            return Answer(trap.encode_reply(kind=answer.kind), answer.passed)
+        text = trap.encode_path(answer.epoch, request.want_epoch)
+        shared = [self.apps.epoch.fd] if request.want_epoch else []
+        return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
+
+    def _resolve(self, app: App, request: trap.Resolve) -> Answer:
         name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
         ip = self.apps.table.resolve(name)
+        answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
+        self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
 
 

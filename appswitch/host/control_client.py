@@ -7,7 +7,8 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,17 @@ class ControlClient:
 
     def call(self, name: str, arguments: dict[str, object] | None = None, fds: Sequence[int] = ()) -> Any:
         """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
-        line = json.dumps({"call": name, **(arguments or {})}).encode() + b"\n"
         try:
-            message = json.loads(self._exchange(line, list(fds)))
+            return _value(self._exchange(_request(name, arguments), list(fds)))
         except ConnectionError:
             raise _gone() from None
-        if "error" in message:
-            raise AppSwitchError(**message["error"])
-        return message["ok"]
+
+    def stream(self, name: str, arguments: dict[str, object]) -> Iterator[Any]:
+        """The answers to a call that has many, one by one. HandlerGoneError at the end."""
+        with suppress(BrokenPipeError), self._socket.makefile("rb") as answers:
+            self._socket.sendall(_request(name, arguments))
+            yield from map(_value, answers)
+        raise _gone()
 
     def _exchange(self, line: bytes, fds: list[int]) -> bytes:
         try:
@@ -101,6 +105,19 @@ class ControlClient:
     def close(self) -> None:
         """Ends the connection."""
         self._socket.close()
+
+
+def _request(name: str, arguments: dict[str, object] | None) -> bytes:
+    return json.dumps({"call": name, **(arguments or {})}).encode() + b"\n"
+
+
+def _value(line: bytes) -> Any:
+    if not line.endswith(b"\n"):
+        raise _gone()
+    message = json.loads(line)
+    if "error" in message:
+        raise AppSwitchError(**message["error"])
+    return message["ok"]
 
 
 def _gone() -> HandlerGoneError:

@@ -1,41 +1,127 @@
-"""What kind of program a file is, as far as the preload library cares (elf(5), execve(2))."""
+"""What kind of program a file is, as far as the preload library cares (elf(5), execve(2), ld.so(8))."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import struct
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
-_PT_INTERP = 3
+_PT_INTERP, _PT_NOTE = 3, 4
 _HEAD = 256  # bytes of a file that the kernel looks at, so a script's first line may be as long (execve(2))
 _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
+_MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
+_LOADERS = ("ld-linux", "ld-musl")  # of the C libraries that libappswitch.so works with
+_GO_NOTE = re.compile(rb"\x04\0\0\0....\x04\0\0\0Go\0\0", re.DOTALL)  # go's build id (cmd/internal/buildid)
+_TRACER = "nothing traps it yet: run another build of it, if there is one"
+
+
+class Obstacle(NamedTuple):
+    """What keeps a program from being trapped. reason: a short stable word; hint: what to do about it."""
+
+    reason: str
+    message: str
+    hint: str
+
+
+class _Segment(NamedTuple):
+    """An entry of the program header table."""
+
+    kind: int
+    offset: int
+    size: int
 
 
 def why_untrapped(command: str, path: str | None = None) -> str | None:
     """Why LD_PRELOAD can't work in `command` (a name to look for in PATH, or a path); None: it can, or who knows."""
-    found = shutil.which(command, path=path)
+    found = find_obstacle(command, path)
+    return found.message if found and found.reason not in ("not-found", "not-executable") else None
+
+
+def find_obstacle(command: str, path: str | None = None) -> Obstacle | None:
+    """As why_untrapped; that it can't be run at all is one, too."""
+    found = _find(command, path)
     for _ in range(_SCRIPT_DEPTH):
-        if found is None:
-            return None
+        if isinstance(found, Obstacle):
+            return found
         try:
-            mode = Path(found).stat().st_mode
             with Path(found).open("rb") as file:
                 head = file.read(_HEAD)
-                if head[:2] == b"#!":
-                    words = head[2:].split(b"\n")[0].split()
-                    found = shutil.which(os.fsdecode(words[0])) if words else None
-                    continue
-                if head[:5] != b"\x7fELF\x02":
-                    return None
-                if mode & (stat.S_ISUID | stat.S_ISGID) and os.geteuid() != 0:
-                    return f"{found} is setuid or setgid: the dynamic linker ignores LD_PRELOAD"
-                offset, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
-                file.seek(offset)
-                table = file.read(size * count)
+                interpreter = _interpreter(head)
+                if interpreter is None:
+                    return _elf_obstacle(found, head, file) if head[:4] == b"\x7fELF" else None
+                found = _find(interpreter, path)
         except (OSError, struct.error):
             return None
-        kinds = [struct.unpack_from("<I", table, at)[0] for at in range(0, len(table) - 3, size or 1)]
-        return None if _PT_INTERP in kinds else f"{found} is statically linked"
     return None
+
+
+def _find(command: str, path: str | None) -> str | Obstacle:
+    found = shutil.which(command, path=path)
+    if found is not None:
+        return found
+    if "/" in command and Path(command).exists():
+        hint = "it is a directory" if Path(command).is_dir() else f"chmod +x {command}"
+        return Obstacle("not-executable", f"{command} can't be executed", hint)
+    return Obstacle("not-found", f"{command} isn't there", "" if "/" in command else "it is looked for in PATH")
+
+
+def _interpreter(head: bytes) -> str | None:
+    """The program that a script is for; through env(1), the one that it runs. None: no script."""
+    words = [os.fsdecode(word) for word in head[2:].split(b"\n")[0].split()] if head[:2] == b"#!" else []
+    if not words:
+        return None
+    if Path(words[0]).name == "env":
+        return next((word for word in words[1:] if word[0] != "-" and "=" not in word), words[0])
+    return words[0]
+
+
+def _elf_obstacle(found: str, head: bytes, file: BinaryIO) -> Obstacle | None:
+    (machine,) = struct.unpack_from("<H", head, 18)
+    if head[4] != 2 or machine != _MACHINES.get(os.uname().machine, machine):
+        return Obstacle("other-machine", f"{found} is for another architecture than libappswitch.so", _TRACER)
+    secure = _secure_execution(found)
+    if secure:
+        hint = f"a copy without it can be trapped, if it works so: cp {found} ."
+        return Obstacle("secure", f"{found} {secure}: the dynamic linker ignores LD_PRELOAD", hint)
+    segments = _segments(head, file)
+    loader = next((_content(each, file) for each in segments if each.kind == _PT_INTERP), None)
+    if loader is None:
+        is_go = any(_GO_NOTE.search(_content(each, file)) for each in segments if each.kind == _PT_NOTE)
+        return Obstacle("static", f"{found} is statically linked" + (" (by Go)" if is_go else ""), _TRACER)
+    if any(_GO_NOTE.search(_content(each, file)) for each in segments if each.kind == _PT_NOTE):
+        return Obstacle("go", f"{found} is written in Go: it makes its system calls without libc", _TRACER)
+    name = os.fsdecode(loader.rstrip(b"\0"))
+    if name and not Path(name).exists():
+        return Obstacle("no-loader", f"{found} needs {name}, which isn't there", "install the C library that it is for")
+    if name and not Path(name).name.startswith(_LOADERS):
+        return Obstacle("other-libc", f"{found} is for a C library other than glibc and musl ({name})", _TRACER)
+    return None
+
+
+def _secure_execution(found: str) -> str | None:
+    """Why the program gains something by being executed, so that the linker is careful (ld.so(8))."""
+    if os.geteuid() == 0:
+        return None
+    if Path(found).stat().st_mode & (stat.S_ISUID | stat.S_ISGID):
+        return "is setuid or setgid"
+    return "has file capabilities" if "security.capability" in os.listxattr(found) else None
+
+
+def _segments(head: bytes, file: BinaryIO) -> list[_Segment]:
+    offset, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
+    file.seek(offset)
+    table = file.read(size * count)
+    entries = []
+    for at in range(0, len(table) - 39, size or 1):
+        kind, start, length = struct.unpack_from("<I4xQ16xQ", table, at)
+        entries.append(_Segment(kind, start, length))
+    return entries
+
+
+def _content(segment: _Segment, file: BinaryIO) -> bytes:
+    file.seek(segment.offset)
+    return file.read(min(segment.size, 4096))

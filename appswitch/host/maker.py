@@ -3,7 +3,8 @@ namespace that it was made in, socket(2)).
 
 The trap handler is outside and, unless it is root's, can't come in. So the keeper (host/processes.py), which is inside
 as long as the app lives, makes them on demand. One request, a SOCK_SEQPACKET message of two bytes: the address family
-and the type; one answer: the same two bytes and the socket, or an errno of four bytes.
+and the type; one answer: the same two bytes and the socket, or an errno of four bytes. A netlink socket is one of
+sock_diag(7).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import os
 import socket
 
 REQUEST = 2  # bytes
+NETLINK_SOCK_DIAG = 4
+PROTOCOLS = {socket.AF_INET: 0, socket.AF_INET6: 0, socket.AF_NETLINK: NETLINK_SOCK_DIAG}
 
 
 class Maker:
@@ -41,11 +44,11 @@ class Maker:
 
     def _answer(self, request: bytes) -> None:
         family, kind = request
-        if family not in (socket.AF_INET, socket.AF_INET6):
+        if family not in PROTOCOLS:
             self._near.send(errno.EAFNOSUPPORT.to_bytes(4, "little"))
             return
         try:
-            made = socket.socket(family, kind)
+            made = socket.socket(family, kind, PROTOCOLS[socket.AddressFamily(family)])
         except OSError as error:
             self._near.send((error.errno or errno.EIO).to_bytes(4, "little"))
             return

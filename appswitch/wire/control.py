@@ -6,12 +6,14 @@ of the app's namespace along (edge/namespaces.py), and the app lives at least as
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from errno import errorcode
 from typing import Any
 
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Listener, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node, Protocol
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -56,13 +58,32 @@ class Resolve(msgspec.Struct, tag_field="call", tag="resolve", forbid_unknown_fi
     name: str
 
 
+class Why(msgspec.Struct, tag_field="call", tag="why", forbid_unknown_fields=True):
+    """What would a connect of `client` (id, name or IP) to `dest` (`NAME:PORT` or `IP:PORT`) come to?"""
+
+    client: str
+    dest: str
+
+
 class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_fields=True):
     """Answer once every `NAME:PORT` (or `IP:PORT`) is served."""
 
     services: list[str]
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | WaitFor
+class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):
+    """The recent events, as one answer; with `follow`, an answer each, and then those to come, until the caller goes.
+
+    kinds: none: all; app: a name, an id or a virtual IP; tail: how many of the recent ones at most.
+    """
+
+    follow: bool = False
+    kinds: list[Kind] = []
+    app: str | None = None
+    tail: int | None = None
+
+
+Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -103,16 +124,17 @@ def app_row(app: App) -> dict[str, Any]:
 def service_row(listener: Listener) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
+    medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if listener.app.tcp else "unix"
     return {
         "name": app.name,
         "ip": str(app.ip),
         "port": listener.port,
-        "proto": "tcp",
+        "proto": listener.protocol.value,
         "app": app.id,
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
-        "real": f"unix:{listener.id}",
-        "medium": "tcp" if app.tcp else "unix",
+        "real": f"{medium}:{listener.id}",
+        "medium": medium,
         "scope": listener.scope.value,
     }
 
@@ -147,3 +169,32 @@ def node_row(node: Node) -> dict[str, Any]:
 def resolve_row(name: str, ip: str, instances: int) -> dict[str, Any]:
     """A row of `resolve`."""
     return {"name": name, "fqdn": f"{name}.{DOMAIN}", "ip": ip, "instances": instances}
+
+
+def event_row(event: Event) -> dict[str, Any]:
+    """A line of `observe`. app, name, ip: who did it; address and port: as asked for; command: of a new app."""
+    app, server = event.app, event.server
+    return {
+        "time": datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds"),
+        "kind": event.kind.value,
+        "node": event.node,
+        "app": app and app.id,
+        "name": app and app.name,
+        "ip": app and str(app.ip),
+        "server_app": server and server.id,
+        "server_name": server and server.name,
+        "server_ip": server and str(server.ip),
+        "address": event.address and str(event.address),
+        "port": event.port,
+        "proto": event.proto,
+        "medium": event.medium,
+        "rule": event.rule,
+        "reason": event.reason,
+        "errno": event.error and errorcode.get(event.error, str(event.error)),
+        "query": event.query,
+        "qtype": event.qtype,
+        "answer": list(event.answer),
+        "count": event.count,
+        "pid": app and app.pid if event.kind is Kind.APP else None,
+        "command": list(app.command) if app and event.kind is Kind.APP else [],
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 import dns.exception
 import dns.flags
@@ -81,6 +82,25 @@ def server_failure(query: bytes) -> bytes:
     reply = dns.message.make_response(dns.message.from_wire(query, ignore_trailing=True), recursion_available=True)
     reply.set_rcode(dns.rcode.SERVFAIL)
     return reply.to_wire()
+
+
+def describe(reply: bytes) -> dict[str, Any]:
+    """An answer as facts of an event (model.Event); the reason says why there is none."""
+    try:
+        message = dns.message.from_wire(reply, ignore_trailing=True)
+        question = message.question[0]
+        answer = tuple(rdata.to_text() for rrset in message.answer for rdata in rrset)
+    except (dns.exception.DNSException, ValueError, IndexError):
+        return {"reason": "FORMERR"}
+    facts = {"query": question.name.to_text(omit_final_dot=True), "qtype": dns.rdatatype.to_text(question.rdtype)}
+    reason: str | None = None
+    if message.rcode() != dns.rcode.NOERROR:
+        reason = dns.rcode.to_text(message.rcode())
+    elif message.flags & dns.flags.TC:
+        reason = "truncated"
+    elif not answer:
+        reason = "NODATA"
+    return {**facts, "answer": answer, "reason": reason}
 
 
 def _truncated(message: dns.message.Message) -> dns.message.Message:

@@ -27,6 +27,11 @@ def dump_request(kind: int, sequence: int, body: bytes) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), kind, REQUEST | DUMP, sequence, 0) + body
 
 
+def request(kind: int, sequence: int, body: bytes) -> bytes:
+    """A request for one thing; there is one answer."""
+    return _HEADER.pack(_HEADER.size + len(body), kind, REQUEST, sequence, 0) + body
+
+
 def messages(datagram: bytes) -> Iterator[Message]:
     """The messages of one datagram. ValueError when it is none."""
     at = 0

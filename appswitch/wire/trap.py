@@ -8,7 +8,7 @@ from ipaddress import IPv4Address
 from attrs import frozen
 
 from appswitch._wire import ffi, lib
-from appswitch.model import Address, Listener
+from appswitch.model import Address, App, Listener
 from appswitch.wire.addresses import pack_ip, unpack_ip
 
 HEADER = ffi.offsetof("struct as_request", "text")
@@ -16,11 +16,13 @@ REPLY_HEADER = ffi.offsetof("struct as_reply", "text")
 FRAME_SIZE = ffi.sizeof("struct as_request")
 TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
+BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
 
 NO_FD, FD_UNIX, FD_TCP, KERNEL = lib.AS_NO_FD, lib.AS_FD_UNIX, lib.AS_FD_TCP, lib.AS_KERNEL
+FREE, FD_UDP, HOME, LOST = lib.AS_FREE, lib.AS_FD_UDP, lib.AS_HOME, lib.AS_LOST
 
 
 class FrameError(Exception):
@@ -89,13 +91,62 @@ class NameOf:
     cookie: int
 
 
-Request = NameOf | Who | Bind | Listen | Connect | Resolve | Register
+@frozen
+class UdpBind:
+    """A UDP socket of the network namespace `netns` is about to be bound. The rest is as in Bind."""
+
+    family: int
+    ip: Address
+    port: int
+    reuse_addr: bool
+    reuse_port: bool
+    v6only: bool
+    netns: int
+
+
+@frozen
+class UdpBound:
+    """It has been bound."""
+
+    family: int
+    ip: Address
+    port: int
+    v6only: bool
+
+
+@frozen
+class UdpConnect:
+    """A UDP socket of `netns`, whose name is `bound` if it has one, is to be connected to (ip, port)."""
+
+    family: int
+    ip: Address
+    port: int
+    bound: tuple[Address, int] | None
+    netns: int
+    want_epoch: bool
+
+
+@frozen
+class UdpSend:
+    """How does a datagram get from `bound` to (ip, port)? The rest is as in UdpConnect."""
+
+    family: int
+    ip: Address
+    port: int
+    bound: tuple[Address, int]
+    netns: int
+    want_epoch: bool
+
+
+UdpRequest = UdpBind | UdpBound | UdpConnect | UdpSend
+Request = UdpRequest | NameOf | Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
 _reply = ffi.new("struct as_reply *")
 _capabilities = ffi.new("struct as_capabilities *")
 _client = ffi.new("struct as_client *")
+_path = ffi.new("struct as_path *")
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
@@ -145,7 +196,26 @@ def _decode_request(text: bytes) -> Request:
     if op == lib.AS_REGISTER:
         entries = [entry.partition("=") for entry in _text(text).split("\0") if entry]
         return Register({name: value for name, _, value in entries})
+    if op in _UDP_OPS:
+        return _decode_udp(op, flags)
     raise FrameError(f"operation {op} is unknown")
+
+
+_UDP_OPS = (lib.AS_UDP_BIND, lib.AS_UDP_BOUND, lib.AS_UDP_CONNECT, lib.AS_UDP_SEND)
+
+
+def _decode_udp(op: int, flags: int) -> UdpRequest:
+    local, netns = _address(_request.local), _request.netns
+    family, v6only, want_epoch = _request.local.family, bool(flags & lib.AS_V6ONLY), bool(flags & lib.AS_WANT_EPOCH)
+    if op == lib.AS_UDP_BIND:
+        reuse_addr, reuse_port = bool(flags & lib.AS_REUSEADDR), bool(flags & lib.AS_REUSEPORT)
+        return UdpBind(family, *local, reuse_addr=reuse_addr, reuse_port=reuse_port, v6only=v6only, netns=netns)
+    if op == lib.AS_UDP_BOUND:
+        return UdpBound(family, *local, v6only=v6only)
+    remote = _address(_request.remote)
+    if op == lib.AS_UDP_CONNECT:
+        return UdpConnect(family, *remote, local if flags & lib.AS_BOUND else None, netns, want_epoch)
+    return UdpSend(family, *remote, local, netns, want_epoch)
 
 
 def _address(addr: ffi.CData) -> tuple[Address, int]:
@@ -174,17 +244,24 @@ def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listene
     return bytes(ffi.buffer(_capabilities))
 
 
-def encode_client(
-    epoch: int, ip: Address, alias: Address, *, sibling: bool, by_handler: bool, has_epoch: bool
-) -> bytes:
-    """The text of an answer to Who."""
+def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has_epoch: bool) -> bytes:
+    """The text of an answer to Who. server: the app that asks."""
     _client.epoch = epoch
-    ffi.memmove(_client.ip, pack_ip(ip), 16)
-    ffi.memmove(_client.alias, pack_ip(alias), 16)
-    _client.sibling = sibling
+    ffi.memmove(_client.ip, pack_ip(client.ip), 16)
+    ffi.memmove(_client.alias, pack_ip(client.alias), 16)
+    ffi.memmove(_client.server_ip, pack_ip(server.ip), 16)
+    ffi.memmove(_client.server_alias, pack_ip(server.alias), 16)
+    _client.sibling = client.ip == server.ip
     _client.by_handler = by_handler
     _client.has_epoch = has_epoch
     return bytes(ffi.buffer(_client))
+
+
+def encode_path(epoch: int, has_epoch: bool) -> bytes:
+    """The text of an answer to UdpConnect and UdpSend."""
+    _path.epoch = epoch
+    _path.has_epoch = has_epoch
+    return bytes(ffi.buffer(_path))
 
 
 CLOSED = b"\0"

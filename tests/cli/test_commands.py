@@ -13,9 +13,9 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
-COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve"]
-PLANNED = ["why", "observe", "doctor", "compose"]
-LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"]]
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "why", "observe", "doctor"]
+PLANNED = ["compose"]
+LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
 
 
 @pytest.fixture
@@ -53,6 +53,9 @@ def test_help_names_every_command(cli: Switch) -> None:
         ("connections", "-o --json --no-headers --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
+        ("why", "-o --json --no-headers --socket"),
+        ("doctor", "-o --json --no-headers --socket"),
+        ("observe", "--follow --json --kind --app --tail --socket"),
     ],
 )
 def test_help_names_every_flag(cli: Switch, command: str, flags: str) -> None:
@@ -72,7 +75,8 @@ def test_shim_path(cli: Switch) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["no-such-command"], ["ps", "--no-such-flag"], ["resolve"], ["ps", "-o", "xml"],
-                                       ["spawn"], ["spawn", "--no-such-flag", "true"], ["ps", "more"]])  # fmt: skip
+                                       ["spawn"], ["spawn", "--no-such-flag", "true"], ["ps", "more"],
+                                       ["observe", "--kind", "no-such"], ["observe", "web"]])  # fmt: skip
 def test_usage_errors(cli: Switch, arguments: list[str]) -> None:
     assert "Usage: appswitch" in failed(cli, *arguments, status=2)
 
@@ -86,7 +90,7 @@ def test_planned_commands_say_so(cli: Switch, command: str) -> None:
 
 @pytest.mark.parametrize(
     ("flag", "value"),
-    [("--bind", "10.0.0.1"), ("--join", "host"), ("--policy", "f"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
+    [("--bind", "10.0.0.1"), ("--join", "host"), ("--key-file", "f"), ("--http", "127.0.0.1:80")],
 )
 def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, value: str) -> None:
     said = failed(cli, "serve", flag, value, status=1)
@@ -160,6 +164,22 @@ def test_lists_of_a_server(switch: Switch) -> None:
     said = failed(switch, "resolve", "nothing", status=1)
     assert "'nothing'" in said
     assert "hint: " in said
+
+
+def test_doctor(switch: Switch, tmp_path: Path) -> None:
+    done = switch.command("doctor", "--json", "sh", "no-such-program", check=False)
+    assert done.returncode == 1
+    rows = {row["check"]: row for row in json.loads(done.stdout)}
+    assert rows["trap handler"]["level"] == rows["sh"]["level"] == "ok"
+    assert (rows["no-such-program"]["level"], rows["no-such-program"]["message"]) == (
+        "problem",
+        "no-such-program isn't there",
+    )
+    lines = switch.command("doctor", "no-such-program", check=False).stdout.splitlines()
+    assert lines[0].split() == ["LEVEL", "CHECK", "MESSAGE"]
+    assert lines[-1].split() == ["hint:", "it", "is", "looked", "for", "in", "PATH"]
+    problems = [row for row in rows.values() if row["level"] == "problem" and row["check"] != "no-such-program"]
+    assert switch.command("doctor", "sh", check=False).returncode == bool(problems)
 
 
 def test_empty_lists(switch: Switch) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pyroute2 import IPRoute
 
 from appswitch.core import route
+from appswitch.core.policy import Action, Policy, Rule, Selector
 from appswitch.core.route import EPHEMERAL, BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.core.service_table import ServiceTable
 from appswitch.host import namespace
@@ -34,6 +35,7 @@ class World:
 
     def __init__(self) -> None:
         self.table = ServiceTable("n1")
+        self.policy = Policy()
 
     def app(
         self,
@@ -70,7 +72,7 @@ class World:
         bound: tuple[Address, int] | None = None,
     ) -> Local | Egress | Kernel | Refuse:
         dest = ip_address(dest) if isinstance(dest, str) else dest
-        return route.plan_connect(self.table, app, dest, port, turn=turn, gateway=gateway, bound=bound)
+        return route.plan_connect(self.table, self.policy, app, dest, port, turn=turn, gateway=gateway, bound=bound)
 
     def reached(self, app: App, dest: Address | str, port: int = 80) -> set[int]:
         """The ids of the listeners that a connect may reach."""
@@ -244,7 +246,7 @@ def test_a_connect_goes_where_the_kernels_goes(kernel: Kernels, several: list[As
     dest = ip_address(data.draw(st.sampled_from([p for p in places if "ffff" not in p])))
     with ExitStack() as stack:
         table, sockets, port = same_in_kernel_and_plan(kernel, several, stack)
-        plan = route.plan_connect(table, APP, dest, port, turn=0, gateway=False)
+        plan = route.plan_connect(table, Policy(), APP, dest, port, turn=0, gateway=False)
         client = kernel.make(dest.version)
         stack.callback(client.close)
         client.settimeout(5)
@@ -423,6 +425,36 @@ def test_only_instances_that_policy_allows_are_candidates(world: World) -> None:
     world.serve(world.app(tags=(("grp", "b"),)), "0.0.0.0")
     open_to_all, mine = world.serve(world.app(), "0.0.0.0"), world.serve(world.app(tags=(("grp", "a"),)), "0.0.0.0")
     assert world.reached(client, V4) == {open_to_all.id, mine.id}
+
+
+def test_what_policy_denies_names_the_rule(world: World) -> None:
+    rule = Rule("no-db", Action.DENY, server=Selector(names=("db",)), ports=(range(80, 81),))
+    world.policy = Policy((rule,))
+    client, db = world.app(OTHER_V4), world.app(name="db")
+    served = world.serve(db, "0.0.0.0"), world.serve(db, "0.0.0.0", 81)
+    plan = world.connect(client, V4)
+    assert isinstance(plan, Refuse)
+    assert (plan.denied, plan.rule, [each.listener.id for each in plan.judged]) == (True, "no-db", [served[0].id])
+    assert "no-db" in plan.reason
+    assert world.reached(client, V4, 81) == {served[1].id}
+    assert world.reached(db, V4) == {served[0].id}, "it reaches itself"
+    nothing = world.connect(client, V4, 82)
+    assert isinstance(nothing, Refuse)
+    assert (nothing.denied, nothing.rule) == (False, None)
+
+
+def test_a_plan_says_of_every_instance_whether_it_is_allowed(world: World) -> None:
+    rules = Rule("no", Action.DENY, server=Selector(tags=(("v", "1"),))), Rule("look", Action.AUDIT)
+    world.policy = Policy(rules)
+    servers = [world.serve(world.app(tags=(("v", version),)), "0.0.0.0") for version in "12"]
+    plan = world.connect(world.app(OTHER_V4), V4)
+    assert isinstance(plan, Local)
+    assert [each.id for each in plan.candidates] == [servers[1].id]
+    assert [(each.listener.id, each.verdict.rule) for each in plan.judged] == [
+        (servers[0].id, "no"),
+        (servers[1].id, "look"),
+    ]
+    assert plan.audited
 
 
 @pytest.mark.parametrize("gateway", [True, False])

@@ -65,7 +65,7 @@ channel.connect(os.environ["APPSWITCH_SOCKET"])
 request = ffi.new("struct as_request *")
 request.magic, request.op, request.flags = lib.AS_MAGIC, lib.AS_CONNECT, lib.AS_WANT_CAPABILITIES
 ffi.memmove(request.remote.ip, pack_ip(ip_address(dest)), 16)
-request.remote.port, request.remote.family = 7000, 4
+request.remote.port, request.remote.family = 7000, ip_address(dest).version
 channel.send(bytes(ffi.buffer(request, trap.HEADER)))
 _, fds, _, _ = socket.recv_fds(channel, 4096, 10)
 os.close(fds[0])
@@ -182,35 +182,97 @@ def test_groups(switch: Switch) -> None:
         assert "ConnectionRefusedError" in denied.stderr
 
 
-@pytest.mark.parametrize(
-    ("client", "name"),
-    [
-        ("10.9.9.2", None),  # no name at all
-        ("fd00::a09:903", ("fd00::a09:903", "10.9.9.1", 7000, 4)),  # cut to four bytes it would be 10.9.9.3
-        ("10.9.9.2", ("10.9.9.2", "10.9.9.1", 7000, 6)),  # the server would get another kind of sockaddr
-        ("10.9.9.2", ("10.9.9.2", "10.9.9.1", 25, 4)),
-        ("10.9.9.2", ("10.9.9.2", "127.0.0.1", 7000, 4)),
-    ],
+# Several names, one a line: source, destination, the port and the family of the server.
+FORGER = (
+    HOSTILE.partition("forged =")[0]
+    + """
+for line in sys.stdin:
+    forged = socket.socket(socket.AF_UNIX)
+    if line != "unnamed\\n":
+        source, to, port, family = line.split()
+        name = (ip_address(source), 40001), (ip_address(to), int(port)), 4, int(family), 0
+        forged.bind(socknames.client_name(0, *name))
+    forged.connect(f"/proc/self/fd/{fds[1]}")
+    print(forged.recv(99).decode() or "closed", flush=True)
+    forged.close()
+"""
 )
-def test_what_a_capability_connects_under_has_to_fit_the_listener(
-    switch: Switch, client: str, name: tuple[str, str, int, int] | None
-) -> None:
-    server = """
-import contextlib, socket
-s = socket.create_server(("", 7000))
+
+GREETER = """
+import contextlib, socket, sys
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+s = socket.create_server((sys.argv[1], 7000), family=family, dualstack_ipv6=len(sys.argv) > 2)
 while True:
     with contextlib.suppress(BrokenPipeError):
         s.accept()[0].sendall(b"in")
 """
-    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+
+SERVER_ALIAS, CLIENT_ALIAS = "fd61:7073:7769::a09:901", "fd61:7073:7769::a09:902"
+
+
+@pytest.mark.parametrize(
+    ("listens", "client", "dials", "true", "forged"),
+    [
+        (
+            ["0.0.0.0"],
+            "10.9.9.2",
+            "10.9.9.1",
+            ["10.9.9.2 10.9.9.1 7000 4"],
+            [
+                "unnamed",
+                "10.9.9.3 10.9.9.1 7000 4",
+                "127.0.0.1 10.9.9.1 7000 4",
+                "10.9.9.1 10.9.9.1 7000 4",
+                f"{CLIENT_ALIAS} 10.9.9.1 7000 4",
+                "10.9.9.2 10.9.9.1 7000 6",  # the server would get another kind of sockaddr
+                "10.9.9.2 10.9.9.1 25 4",
+                "10.9.9.2 10.9.9.2 7000 4",
+                "10.9.9.2 10.9.9.7 7000 4",
+                "10.9.9.2 0.0.0.0 7000 4",
+                "10.9.9.2 127.0.0.1 7000 4",
+            ],
+        ),
+        # Cut to four bytes it would be 10.9.9.3.
+        (["0.0.0.0"], "fd00::a09:903", "10.9.9.1", [], ["fd00::a09:903 10.9.9.1 7000 4"]),
+        (["10.9.9.1"], "10.9.9.2", "10.9.9.1", ["10.9.9.2 10.9.9.1 7000 4"], ["10.9.9.2 10.9.9.7 7000 4"]),
+        (
+            ["::", "dual-stack"],
+            "10.9.9.2",
+            "10.9.9.1",
+            ["10.9.9.2 10.9.9.1 7000 6"],
+            [
+                f"{CLIENT_ALIAS} 10.9.9.1 7000 6",
+                f"10.9.9.2 {SERVER_ALIAS} 7000 6",
+                f"{CLIENT_ALIAS} {SERVER_ALIAS} 7000 6",
+                "10.9.9.2 :: 7000 6",
+            ],
+        ),
+        # Siblings may dial and show loopback addresses, too.
+        (
+            ["0.0.0.0"],
+            "10.9.9.1",
+            "127.0.0.1",
+            ["127.0.0.1 127.0.0.1 7000 4", "127.0.0.1 127.0.0.2 7000 4", "10.9.9.1 10.9.9.1 7000 4"],
+            ["10.9.9.1 10.9.9.7 7000 4", "10.9.9.2 10.9.9.1 7000 4"],
+        ),
+        (
+            ["127.0.0.1"],
+            "10.9.9.1",
+            "127.0.0.1",
+            ["127.0.0.1 127.0.0.1 7000 4"],
+            ["127.0.0.1 127.0.0.2 7000 4", "10.9.9.1 10.9.9.1 7000 4"],
+        ),
+        (["10.9.9.1"], "10.9.9.1", "127.0.0.1", ["127.0.0.1 127.0.0.1 7000 4"], ["127.0.0.1 10.9.9.7 7000 4"]),
+        (["::", "dual-stack"], "10.9.9.1", "::1", [f"{SERVER_ALIAS} {SERVER_ALIAS} 7000 6"], ["::1 127.0.0.1 7000 6"]),
+        (["::"], "10.9.9.1", "::1", ["::1 ::1 7000 6"], ["127.0.0.1 127.0.0.1 7000 6", "10.9.9.1 10.9.9.1 7000 6"]),
+    ],
+)
+def test_what_a_capability_connects_under_has_to_be_true(
+    switch: Switch, listens: list[str], client: str, dials: str, true: list[str], forged: list[str]
+) -> None:
+    """The client's own address, and one that it may have dialled to get there."""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", GREETER, *listens)
     switch.wait_for("server:7000")
-    hostile = HOSTILE.partition("forged =")[0] + "forged = socket.socket(socket.AF_UNIX)\n"
-    if name is not None:
-        source, dest, port, family = name
-        hostile += (
-            f"forged.bind(socknames.client_name(0, (ip_address({source!r}), 40000),"
-            f" (ip_address({dest!r}), {port}), 4, {family}, 0))\n"
-        )
-    hostile += "forged.connect(f'/proc/self/fd/{fds[1]}'); print(forged.recv(99))"
-    arguments = ["--ip", client, "env", "-u", "LD_PRELOAD", PYTHON, "-c", hostile, "10.9.9.1", client]
-    assert switch.run(*arguments).stdout == "b''\n"
+    hostile = ["--ip", client, "env", "-u", "LD_PRELOAD", PYTHON, "-c", FORGER, dials, client]
+    said = switch.run(*hostile, input="".join(f"{name}\n" for name in [*true, *forged])).stdout.split()
+    assert said == ["in"] * len(true) + ["closed"] * len(forged)

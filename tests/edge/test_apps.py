@@ -19,6 +19,7 @@ from appswitch.core.route import BindRequest
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, Credentials, credentials_of, netns_of
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
 from appswitch.model import App, Listener
@@ -30,7 +31,7 @@ class World:
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory)
         self.epoch = Epoch()
-        self.apps = Apps(self.table, self.sockets, self.epoch)
+        self.apps = Apps(self.table, self.sockets, self.epoch, Events("n1"))
 
     def app(self, uid: int = 1000, name: str | None = None, netns: bool = True) -> App:
         return self.table.new_app(name=name, ip=IPv4Address("10.1.1.1"), uid=uid, netns=netns)

@@ -17,6 +17,7 @@ from appswitch.edge.apps import Apps
 from appswitch.edge.connections import Connections
 from appswitch.edge.diag import Diag
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.namespaces import Namespace
 from appswitch.host import namespace
@@ -36,7 +37,7 @@ class World:
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory / "listeners")
         self.epoch = Epoch()
-        self.apps = Apps(self.table, self.sockets, self.epoch)
+        self.apps = Apps(self.table, self.sockets, self.epoch, Events("n1"))
         self.server = self.table.new_app(name="web", ip=IPv4Address("10.1.1.1"))
         self.client = self.table.new_app(name="me", ip=IPv4Address("10.1.1.2"))
         self.listener = Listener(self.table.next_listener_id(), self.server, 4, self.server.ip, 80, listening=True)

@@ -24,6 +24,7 @@ from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.control import ControlServer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
+from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
 from appswitch.model import Connection, Listener, Node, State
@@ -42,7 +43,7 @@ class World:
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory / "listeners")
         self.epoch = Epoch()
-        self.apps = Apps(self.table, self.sockets, self.epoch)
+        self.apps = Apps(self.table, self.sockets, self.epoch, Events("n1"))
         zone = Zone("appswitch.local", self.table.resolve, self.table.names_of, self.table.owns)
         self.listening = socket.socket(socket.AF_UNIX)
         self.listening.bind(str(self.path))
@@ -51,7 +52,7 @@ class World:
         self.connections: list[Connection] = []
         self.server = ControlServer(
             self.apps,
-            lambda: DnsServer(zone, Upstream(())),
+            lambda _: DnsServer(zone, Upstream(()), lambda _: None),
             Node("n1"),
             netns_of(self.listening),
             self.snapshot,

@@ -41,6 +41,21 @@ def outside(query: bytes) -> bytes:
     return reply.to_wire()
 
 
+def free_port() -> tuple[socket.socket, socket.socket]:
+    """A UDP socket and a listening TCP socket on one port of 127.0.0.1."""
+    while True:
+        datagrams, listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+        try:
+            datagrams.bind(("127.0.0.1", 0))
+            listening.bind(datagrams.getsockname())
+        except OSError:  # some TCP connection of this machine has it
+            datagrams.close()
+            listening.close()
+        else:
+            listening.listen()
+            return datagrams, listening
+
+
 class World:
     """The server under test, and upstreams on ports of their own."""
 
@@ -49,15 +64,12 @@ class World:
         self.stack = stack
         self.ports: list[int] = []
         self.asked: list[tuple[int, bytes]] = []
+        self.answers: list[bytes] = []
 
     def upstream(self, reply: Reply) -> tuple[str, int]:
         """A name server over UDP and TCP; it answers with `reply(query)`, None: not at all."""
         number = len(self.ports)
-        datagrams = self.stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-        datagrams.bind(("127.0.0.1", 0))
-        listening = self.stack.enter_context(socket.socket())
-        listening.bind(datagrams.getsockname())
-        listening.listen()
+        datagrams, listening = map(self.stack.enter_context, free_port())
         self.ports.append(datagrams.getsockname()[1])
 
         async def over_udp() -> None:
@@ -86,7 +98,7 @@ class World:
 
     def serve(self, *servers: tuple[str, int]) -> None:
         """Starts the server under test; client sockets are `udp` and what `tcp` gives."""
-        server = DnsServer(ZONE, Upstream(servers))
+        server = DnsServer(ZONE, Upstream(servers), self.answers.append)
         datagrams = self.stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)

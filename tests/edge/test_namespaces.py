@@ -5,22 +5,29 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from ipaddress import IPv4Address
 
 import pytest
 import trio
+import trio.testing
+from attrs import evolve
+from trio.testing import MockClock
 
 from appswitch.edge.namespaces import Namespace, adopt
 from appswitch.errors import AppSwitchError
 from appswitch.host.maker import Maker
+from appswitch.model import App, Listener
 from tests.harness import open_descriptors
 
+LOCAL = IPv4Address("127.0.0.1")
 
-async def _make(namespace: Namespace, maker: Maker, family: int) -> socket.socket:
+
+async def _make(namespace: Namespace, maker: Maker, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
     """As the keeper does it, on its signal."""
     made: list[socket.socket] = []
 
     async def ask() -> None:
-        made.append(await namespace.make_socket(family, socket.SOCK_DGRAM))
+        made.append(await namespace.make_socket(family, kind))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
@@ -36,6 +43,54 @@ async def test_a_socket_is_made(family: int) -> None:
     with await _make(namespace, maker, family) as made:
         assert (made.family, made.type) == (family, socket.SOCK_DGRAM)
         assert not os.get_inheritable(made.fileno())
+    maker.close()
+
+
+async def test_a_netlink_socket_is_one_of_sock_diag() -> None:
+    maker = Maker()
+    with await _make(Namespace([maker.far_end]), maker, socket.AF_NETLINK, socket.SOCK_RAW) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == 4
+    maker.close()
+
+
+async def test_a_stopped_keeper_holds_nobody_up_and_is_of_use_again_later(autojump_clock: MockClock) -> None:
+    maker = Maker()
+    namespace = Namespace([maker.far_end])
+    before = open_descriptors()
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            await namespace.make_socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    maker.answer()
+    with await _make(namespace, maker, socket.AF_INET) as made:
+        assert made.family == socket.AF_INET
+        assert open_descriptors() == before + 1
+    maker.close()
+
+
+async def test_who_receives_in_a_namespace() -> None:
+    maker = Maker()
+    with socket.socket(type=socket.SOCK_DGRAM) as ours, socket.socket(type=socket.SOCK_DGRAM) as bound:
+        for each in (ours, bound):
+            each.bind(("127.0.0.1", 0))
+        namespace = adopt([ours.fileno(), maker.far_end.fileno()])
+        app = App(1, LOCAL, "n1")
+        listener = Listener(1, app, 4, LOCAL, bound.getsockname()[1])
+        assert not namespace.receives(listener), "nobody has asked yet"
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(namespace.receivers)
+            await trio.testing.wait_all_tasks_blocked()
+            maker.answer()
+        receivers = await namespace.receivers()
+        found = receivers.find_bound(LOCAL, listener.port)
+        assert found is not None
+        assert found.local == (LOCAL, listener.port)
+        assert namespace.receives(listener)
+        assert namespace.receives(evolve(listener, ip=IPv4Address(0)))
+        assert receivers.find_bound(LOCAL, ours.getsockname()[1]) is None, "the DNS server doesn't count"
+        bound.close()
+        assert not namespace.receives(listener)
+        namespace.close()
     maker.close()
 
 

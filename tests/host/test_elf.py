@@ -12,14 +12,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appswitch.host.elf import why_untrapped
+from appswitch.host.elf import find_obstacle, why_untrapped
+
+MACHINE = {"x86_64": 62, "aarch64": 183}[os.uname().machine]
+GO_NOTE = struct.pack("<III", 4, 3, 4) + b"Go\0\0abc\0"
 
 
-def elf(*segments: int, size: int = 56) -> bytes:
-    """A 64-bit little-endian ELF file with these program header types (elf(5))."""
+def elf(*segments: int | tuple[int, bytes], size: int = 56, machine: int = MACHINE) -> bytes:
+    """A 64-bit little-endian ELF file with these program header types, or (type, content)s (elf(5))."""
     ident = b"\x7fELF\x02\x01\x01".ljust(16, b"\0")
-    header = struct.pack("<HHIQQQIHHHHHH", 3, 62, 1, 0, 64, 0, 0, 64, size, len(segments), 64, 0, 0)
-    return ident + header + b"".join(struct.pack("<I", kind).ljust(size, b"\0") for kind in segments)
+    header = struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, 0, 64, 0, 0, 64, size, len(segments), 64, 0, 0)
+    table, contents = b"", b""
+    for each in segments:
+        kind, content = each if isinstance(each, tuple) else (each, b"")
+        at = 64 + size * len(segments) + len(contents)
+        table += struct.pack("<IIQQQQQQ", kind, 0, at, 0, 0, len(content), 0, 0).ljust(size, b"\0")[:size]
+        contents += content
+    return ident + header + table + contents
 
 
 DYNAMIC, STATIC = elf(6, 3, 1, 1), elf(1, 1, 4)
@@ -103,3 +112,60 @@ def test_any_file(tmp_path_factory: pytest.TempPathFactory, rest: bytes, head: b
     path = program(tmp_path_factory.getbasetemp(), head + rest, "any")
     why = why_untrapped(path)
     assert why is None or "any" in why or b"/" in rest
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (elf((3, b"/lib64/ld-linux-x86-64.so.2\0"), (4, b"x" * 8)), "no-loader" if MACHINE != 62 else None),
+        (elf((3, b"/no/such/ld-linux.so\0")), "no-loader"),
+        (elf((3, b"/bin/sh\0")), "other-libc"),
+        (elf((3, b""), (4, GO_NOTE)), "go"),
+        (elf((4, GO_NOTE)), "static"),
+        (elf(3, machine=40), "other-machine"),
+        (elf(3)[:4] + b"\x01" + elf(3)[5:], "other-machine"),
+        (b"#!/usr/bin/env -S no-such-program -x\n", "not-found"),
+        (b"#!/usr/bin/env A=b sh\n", None),
+        (b"#!/no/such/interpreter\n", "not-found"),
+        (b"#!/etc/passwd\n", "not-executable"),
+    ],
+)
+def test_obstacles(tmp_path: Path, content: bytes, reason: str | None) -> None:
+    found = find_obstacle(program(tmp_path, content))
+    assert (found and found.reason) == reason
+    assert found is None or ("Go" in found.message) == (GO_NOTE in content)
+
+
+def test_what_can_t_be_run_is_an_obstacle(tmp_path: Path) -> None:
+    cases = {
+        "no-such-program-anywhere": "not-found",
+        str(tmp_path / "nothing"): "not-found",
+        str(tmp_path): "not-executable",
+        program(tmp_path, DYNAMIC, mode=0o644): "not-executable",
+    }
+    for command, reason in cases.items():
+        found = find_obstacle(command)
+        assert found
+        assert found.reason == reason
+
+
+@pytest.mark.root
+@pytest.mark.program("setcap")
+def test_file_capabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = program(tmp_path, DYNAMIC)
+    subprocess.run(["setcap", "cap_net_raw+ep", path], check=True)
+    assert find_obstacle(path) is None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    found = find_obstacle(path)
+    assert found
+    assert found.reason == "secure"
+    assert "capabilities" in found.message
+
+
+@pytest.mark.program("serf")
+def test_a_real_go_program() -> None:
+    """Debian's serf is static, or not, with the compiler's whim."""
+    found = find_obstacle("serf")
+    assert found
+    assert found.reason in ("static", "go")
+    assert "Go" in found.message

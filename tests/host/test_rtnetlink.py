@@ -43,6 +43,20 @@ print(json.dumps(done))
     assert inside(code) == ["x", "x", "x"]
 
 
+def test_what_has_no_source_yet_comes_from_los_own_address() -> None:
+    code = """
+rtnetlink.make_everything_local([])
+rtnetlink.make_everything_local(["10.1.1.1", "fd61:7073:7769::a01:101"])
+done = []
+for ip in ("10.9.9.9", "127.0.0.1", "10.1.1.1", "fd00::1", "::1"):
+    with socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((ip, 53))
+        done.append(client.getsockname()[0])
+print(json.dumps(done))
+"""
+    assert inside(code) == ["10.1.1.1", "127.0.0.1", "10.1.1.1", "fd61:7073:7769::a01:101", "::1"]
+
+
 def test_los_addresses_are_shown() -> None:
     """Getifaddrs shows the virtual IP and its alias, ready for use at once."""
     code = """

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Connection, Listener, Node, State
+from appswitch.model import App, Connection, Listener, Node, Protocol, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -91,6 +91,12 @@ def test_rows_of_services_have_the_fields_of_the_contract() -> None:
     }  # fmt: skip
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
+
+
+def test_rows_of_udp_services() -> None:
+    listener = Listener(id=9, app=APP, family=4, ip=APP.ip, port=53, listening=True, protocol=Protocol.UDP)
+    row = control.service_row(listener)
+    assert (row["proto"], row["medium"], row["real"]) == ("udp", "udp", "udp:9")
 
 
 def test_rows_of_connections() -> None:

@@ -14,7 +14,9 @@ from appswitch.model import Address
 from appswitch.wire import trap
 from appswitch.wire.addresses import pack_ip
 
-OPS = [lib.AS_NAME, lib.AS_WHO, lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_RESOLVE, lib.AS_REGISTER]
+UDP_OPS = [lib.AS_UDP_BIND, lib.AS_UDP_BOUND, lib.AS_UDP_CONNECT, lib.AS_UDP_SEND]
+TCP_OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_NAME]
+OPS = [*TCP_OPS, lib.AS_RESOLVE, lib.AS_REGISTER, lib.AS_WHO, *UDP_OPS]
 PORTS = st.integers(0, 65535)
 
 
@@ -46,7 +48,7 @@ def test_arbitrary_bytes_are_no_frame(data: bytes) -> None:
 
 
 @given(
-    st.integers(0, 8) | st.integers(0, 65535), st.binary(max_size=trap.HEADER - 6), st.binary(max_size=trap.TEXT_SIZE)
+    st.integers(0, 24) | st.integers(0, 65535), st.binary(max_size=trap.HEADER - 6), st.binary(max_size=trap.TEXT_SIZE)
 )
 def test_a_right_head_and_anything_after_it(op: int, rest: bytes, text: bytes) -> None:
     """Either it is refused, or what comes out is well-formed."""
@@ -59,8 +61,8 @@ def test_a_right_head_and_anything_after_it(op: int, rest: bytes, text: bytes) -
         assert str(error)  # noqa: PT017 - either outcome is fine
         return
     assert len(token) == trap.TOKEN_SIZE
-    assert op in OPS or op > max(OPS)
-    if isinstance(request, (trap.Bind, trap.Connect)):
+    assert op in OPS
+    if isinstance(request, trap.Bind | trap.Connect | trap.UdpRequest):
         assert request.family in (4, 6)
         assert request.family == 6 or request.ip.version == 4
         assert 0 <= request.port < 65536
@@ -91,6 +93,29 @@ def test_connect(ip: Address, port: int, bound: tuple[Address, int] | None) -> N
     assert (request.bound is None) == (bound is None)
     if bound and request.bound:
         assert (pack_ip(request.bound[0]), request.bound[1]) == (pack_ip(bound[0]), bound[1])
+
+
+OWN, DEST = IPv4Address("10.1.1.1"), IPv4Address("10.1.1.2")
+
+
+def test_udp() -> None:
+    def decoded(op: int, flags: int = 0) -> trap.Request:
+        return trap.decode(frame(op, flags=flags, local=(4, OWN, 7), remote=(4, DEST, 53), netns=9))[1]
+
+    shared = {"reuse_addr": True, "reuse_port": False, "v6only": True}
+    flags = lib.AS_REUSEADDR | lib.AS_V6ONLY
+    assert decoded(lib.AS_UDP_BIND, flags) == trap.UdpBind(4, OWN, 7, **shared, netns=9)
+    assert decoded(lib.AS_UDP_BOUND) == trap.UdpBound(4, OWN, 7, v6only=False)
+    assert decoded(lib.AS_UDP_CONNECT) == trap.UdpConnect(4, DEST, 53, None, 9, want_epoch=False)
+    flags = lib.AS_BOUND | lib.AS_WANT_EPOCH
+    assert decoded(lib.AS_UDP_CONNECT, flags) == trap.UdpConnect(4, DEST, 53, (OWN, 7), 9, want_epoch=True)
+    assert decoded(lib.AS_UDP_SEND, flags) == trap.UdpSend(4, DEST, 53, (OWN, 7), 9, want_epoch=True)
+
+
+def test_paths() -> None:
+    path = ffi.new("struct as_path *")
+    ffi.memmove(path, trap.encode_path(7, has_epoch=True), ffi.sizeof("struct as_path"))
+    assert (path.epoch, path.has_epoch, path.zero) == (7, 1, 0)
 
 
 @pytest.mark.parametrize("family", [0, 2, 5, 10, 255])

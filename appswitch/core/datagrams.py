@@ -1,0 +1,158 @@
+"""Where datagrams go: a UDP socket lives in the network namespace of the app that receives (docs/design.md, "UDP").
+
+Who would receive, only the kernel knows; so the edge asks it about each of `candidates`, and `plan_datagrams` decides.
+As in core/route.py a decision is a value, and errors are the kernel's.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Collection
+
+from attrs import frozen
+
+from appswitch.core.policy import Policy, Verdict
+from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
+from appswitch.core.service_table import ServiceTable
+from appswitch.model import Address, App, Listener, Protocol, is_alias
+
+
+@frozen
+class Place:
+    """A socket in the namespace of the first of `candidates` that can have one, bound to (source, port).
+
+    port: 0: any that is free; heard: someone receives there.
+    """
+
+    source: Address
+    port: int
+    candidates: tuple[App, ...]
+    heard: bool = True
+
+
+@frozen
+class Lost:
+    """Nobody is there to get it, nor to refuse it: as on a network whose host has gone."""
+
+
+@frozen
+class Deny:
+    """Policy doesn't let it go to `server`: ECONNREFUSED."""
+
+    server: App
+    verdict: Verdict
+
+
+DatagramPlan = Place | Egress | Kernel | Refuse | Deny | Lost
+
+
+def plan_udp_bind(table: ServiceTable, app: App, ip: Address, port: int, v6only: bool = False) -> Refuse | None:
+    """Whether `app` may bind a UDP socket to (ip, port). Its own sockets there are the kernel's matter."""
+    if v6only and ip.version == 4:  # ipv6(7): no v4-mapped address then
+        return Refuse(errno.EINVAL, f"an IPV6_V6ONLY socket can't have {ip}")
+    if not (ip.is_multicast or ip == BROADCAST or is_own(app, ip)):
+        return Refuse(errno.EADDRNOTAVAIL, f"{ip} is not an address of this app")
+    for other in table.at_port(app.ip, port, Protocol.UDP):
+        if other.app.id != app.id and (app.exclusive or other.app.exclusive):
+            return Refuse(errno.EADDRINUSE, f"port {port} is taken by app {other.app.id}")
+    return None
+
+
+def new_receiver(table: ServiceTable, app: App, family: int, ip: Address, port: int, v6only: bool) -> Listener | None:
+    """What `app` has bound, to be put in the table; None: it is there already, or is for multicast."""
+    if ip.is_multicast or ip == BROADCAST:
+        return None
+    for other in table.at_port(app.ip, port, Protocol.UDP):
+        if (other.app.id, other.ip, other.family, other.v6only) == (app.id, ip, family, v6only):
+            return None
+    return Listener(
+        table.next_listener_id(), app, family, ip, port, v6only=v6only, listening=True, protocol=Protocol.UDP
+    )
+
+
+def is_own(app: App, ip: Address) -> bool:
+    """Whether a socket of `app` may have this address."""
+    return ip.is_unspecified or ip.is_loopback or ip in (app.ip, app.alias)
+
+
+def destination(dest: Address) -> Address:
+    """ip(7): the any-address means this host."""
+    return LOOPBACK[dest.version] if dest.is_unspecified else dest
+
+
+def source_of(app: App, dest: Address, bound: Address | None) -> Address:
+    """The address that datagrams of `app` to `dest` come from: what was bound, else as the kernel picks it."""
+    if bound is not None and not bound.is_unspecified:
+        return bound
+    if dest.is_loopback:
+        return LOOPBACK[dest.version]
+    return dest if is_own(app, dest) else app.source(dest.version)
+
+
+def candidates(table: ServiceTable, app: App, dest: Address) -> list[App]:
+    """The apps that may have a receiver for what `app` sends to `dest`: itself first."""
+    there = table.apps_at(app.ip if is_own(app, dest) else dest)
+    return [app, *(each for each in there if each.id != app.id and each.reachable)]
+
+
+def plan_datagrams(
+    table: ServiceTable,
+    policy: Policy,
+    app: App,
+    dest: Address,
+    port: int,
+    *,
+    serving: Collection[int],
+    asker: App | None,
+    turn: int,
+    gateway: bool,
+    bound: tuple[Address, int] | None = None,
+) -> DatagramPlan:
+    """How datagrams of `app` get to (dest, port).
+
+    serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself;
+    asker: the app that has sent datagrams from (dest, port) to here: what goes back is its answer, and may go;
+    turn: a number that grows by one each time; bound: the socket's own name.
+    """
+    if dest.is_multicast or dest == BROADCAST or app.id in serving:
+        return Kernel()
+    inside = is_own(app, dest)
+    source = source_of(app, dest, bound[0] if bound else None)
+    refused = _check_source(app, source, dest, inside)
+    if refused is not None:
+        return refused
+    own_port = bound[1] if bound else 0
+    if asker is not None:
+        return Place(source, own_port, (asker,))
+    if inside or table.owns(dest):
+        others = [each for each in candidates(table, app, dest) if each.id != app.id]
+        verdicts = {each.id: policy.decide(app, each, port, Protocol.UDP.value) for each in others}
+        allowed = [each for each in others if verdicts[each.id].allowed]
+        heard = [each for each in allowed if each.id in serving]
+        if heard or (allowed and not inside):
+            chosen = heard or allowed
+            start = turn % len(chosen)
+            return Place(source, own_port, tuple(chosen[start:] + chosen[:start]), heard=bool(heard))
+        denied = [each for each in others if each not in allowed and (each.id in serving or not inside)]
+        if denied:
+            return Deny(denied[0], verdicts[denied[0].id])
+        return Kernel()
+    if port == DNS_PORT:
+        return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
+    if table.was_owned(dest) or dest.is_link_local or is_alias(dest):
+        return Lost()  # an app that has gone, or a client that can only be answered
+    if gateway:
+        return Egress(dest, port)
+    return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+
+
+def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:
+    """What the kernel says of a source that doesn't fit."""
+    if not is_own(app, source):
+        return Refuse(errno.EINVAL, f"{source} is not an address of this app")
+    if source.version != dest.version:
+        error = errno.ENETUNREACH if source.version == 6 else errno.EAFNOSUPPORT
+        return Refuse(error, f"{dest} can't be reached from {source}")
+    if source.is_loopback and not inside:
+        return Refuse(errno.EINVAL, f"{dest} can't be reached from {source}")
+    return None

@@ -1,0 +1,287 @@
+"""UDP: a socket lives in the network namespace of the app that receives (docs/design.md, "UDP").
+
+Every address is local to every app's namespace. So a client's socket, made *inside the server's namespace*, bound there
+to the client's address and connected to the server's, is the kernel's own UDP in everything: source addresses at both
+ends, truncation, errors, control messages. Such a socket is *placed*; the shim puts it under the program's descriptor.
+
+A socket that sends without being connected stays where it is, since answers may come from anywhere. The shim sends
+through a *sender* for each destination: placed in the same way, but deaf (bound to the device lo, with a filter that
+lets nothing pass), so that the other side's answers aren't swallowed. They come back by a sender of the other side's.
+
+Who would receive, the kernel tells (edge/receivers.py). What is remembered here is only what we have answered, so that
+an answer finds the app that asked, and so that the shims ask again when a new socket makes old answers wrong.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+import struct
+from collections import OrderedDict
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, NamedTuple
+
+from attrs import define, field
+
+from appswitch.core import datagrams
+from appswitch.core.datagrams import Deny, Lost, Place
+from appswitch.core.policy import explain
+from appswitch.core.route import Egress, Kernel, Refuse
+from appswitch.edge.apps import Apps
+from appswitch.edge.namespaces import Namespace
+from appswitch.edge.policing import Policing
+from appswitch.model import Address, App, Kind
+from appswitch.wire import trap
+
+REMEMBERED = 65536  # answers
+IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
+SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
+
+# struct sock_filter: BPF_RET | BPF_K, 0 bytes of each datagram (linux/filter.h)
+_NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+
+Pair = tuple[Address, int]
+_ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
+
+
+class Given(NamedTuple):
+    """What a shim was told of a way. native: by the program's own socket, not through a sender."""
+
+    app: App
+    native: bool
+
+
+@define
+class Answer:
+    """kind: as in shim/wire.h; passed: a socket to be passed and closed."""
+
+    kind: int
+    passed: socket.socket | None = None
+    epoch: int = 0
+
+
+@define
+class Datagrams:
+    """Answers what shims ask about UDP sockets."""
+
+    apps: Apps
+    policing: Policing
+    gateway: bool
+    netns: int
+    """The cookie of our own network namespace."""
+    _turn: int = 0
+    _given: OrderedDict[tuple[Pair, Pair], Given] = field(factory=OrderedDict)
+
+    async def answer(self, app: App, request: trap.UdpRequest) -> Answer:
+        """OSError with the errno for the program."""
+        match request:
+            case trap.UdpBind():
+                return await self._bind(app, request)
+            case trap.UdpBound():
+                return self._bound(app, request)
+            case trap.UdpConnect():
+                return await self._connect(app, request)
+            case trap.UdpSend():
+                return await self._send(app, request)
+
+    # --- bind
+
+    async def _bind(self, app: App, request: trap.UdpBind) -> Answer:
+        refused = datagrams.plan_udp_bind(self.apps.table, app, request.ip, request.port, request.v6only)
+        if refused is not None:
+            where = {"address": request.ip, "port": request.port, "proto": "udp"}
+            self.apps.events.publish(Kind.BIND_REFUSED, app, reason=refused.reason, error=refused.error, **where)
+            raise OSError(refused.error, refused.reason)
+        home = self._home(app)
+        receivers = await home.receivers()
+        if request.netns != home.netns:
+            return Answer(trap.FD_UDP, await _make(home, request.family, bound=(request.ip, request.port)))
+        if not request.port:
+            return Answer(trap.KERNEL)
+        ip = datagrams.source_of(app, request.ip, None) if request.ip.is_unspecified else request.ip
+        other = receivers.find_bound(ip, request.port)
+        if other is None:
+            return Answer(trap.FREE)
+        if other.marked and request.reuse_addr:  # by us; the program that has bound it doesn't share (socket(7))
+            raise OSError(errno.EADDRINUSE, "a socket of the app has it")
+        return Answer(trap.KERNEL)
+
+    def _bound(self, app: App, request: trap.UdpBound) -> Answer:
+        table = self.apps.table
+        receiver = datagrams.new_receiver(table, app, request.family, request.ip, request.port, request.v6only)
+        if receiver is not None:
+            table.add_listener(receiver)
+            self.apps.events.publish(Kind.LISTEN, app, address=request.ip, port=request.port, proto="udp")
+        self.apps.services_changed()
+        return Answer(trap.NO_FD)
+
+    # --- connect and send
+
+    async def _connect(self, app: App, request: trap.UdpConnect) -> Answer:
+        to = (datagrams.destination(request.ip), request.port)
+        epoch = self.apps.epoch.now
+        plan, serving = await self._plan(app, to, request.bound)
+        home = self._home(app)
+        match plan:
+            case Place(candidates=candidates):
+                for each in candidates:
+                    if self._home(each).netns == request.netns and (each.id in serving or not plan.heard):
+                        return Answer(trap.KERNEL, epoch=epoch)  # it is there already
+                placed = await self._place(app, plan, to, request.family)
+                self._heed(_name_of(placed), to, native=False)
+                return Answer(trap.FD_UDP, placed, epoch)
+            case Kernel():
+                if request.netns == home.netns:
+                    return Answer(trap.KERNEL, epoch=epoch)
+                bound = request.bound and (_ANY[request.family], request.bound[1])
+                return Answer(trap.HOME, await _make(home, request.family, bound=bound), epoch)
+            case Lost():
+                raise OSError(errno.ECONNREFUSED, "nobody is there")
+            case Egress():
+                raise OSError(errno.ENETUNREACH, "not yet")
+
+    async def _send(self, app: App, request: trap.UdpSend) -> Answer:
+        to = (datagrams.destination(request.ip), request.port)
+        epoch = self.apps.epoch.now
+        plan, _ = await self._plan(app, to, request.bound)
+        source = (datagrams.source_of(app, to[0], request.bound[0]), request.bound[1])
+        home = self._home(app)
+        match plan:
+            case Place():
+                if not request.bound[1]:
+                    return Answer(trap.FREE)
+                sender = await self._place(app, plan, to, request.family, deaf=True)
+                self._heed(source, to, native=True)
+                self._remember(source, to, Given(app, native=False))
+                return Answer(trap.FD_UDP, sender, epoch)
+            case Kernel():
+                self._remember(source, to, Given(app, native=True))
+                if request.netns == home.netns:
+                    return Answer(trap.KERNEL, epoch=epoch)
+                return Answer(trap.FD_UDP, await _make(home, request.family, source, to, deaf=True), epoch)
+            case Lost():
+                return Answer(trap.LOST, epoch=epoch)
+            case Egress():
+                raise OSError(errno.ENETUNREACH, "not yet")
+
+    async def _plan(self, app: App, to: Pair, bound: Pair | None) -> tuple[Place | Egress | Kernel | Lost, set[int]]:
+        """Where datagrams to `to` go, and the ids of the apps that have a receiver for them. OSError when refused."""
+        source = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
+        serving = set()
+        for each in datagrams.candidates(self.apps.table, app, to[0]):
+            if await self._receives(each, source, to, exactly=each.id == app.id and not datagrams.is_own(app, to[0])):
+                serving.add(each.id)
+        asked = self._given.get((to, source))
+        asker = asked.app if asked and not asked.native and asked.app.id in self.apps.table.apps else None
+        plan = datagrams.plan_datagrams(
+            self.apps.table,
+            self.policing.policy,
+            app,
+            *to,
+            serving=serving,
+            asker=asker,
+            turn=self._turn,
+            gateway=self.gateway,
+            bound=bound,
+        )
+        if isinstance(plan, Refuse):
+            self._publish(Kind.REFUSE, app, to, reason=plan.reason, error=plan.error)
+            raise OSError(plan.error, plan.reason)
+        if isinstance(plan, Deny):
+            reason, rule = explain(plan.verdict, app, plan.server), plan.verdict.rule
+            self._publish(Kind.DENY, app, to, server=plan.server, rule=rule, reason=reason, error=errno.ECONNREFUSED)
+            raise OSError(errno.ECONNREFUSED, reason)
+        if isinstance(plan, Place) and len(plan.candidates) > 1:
+            self._turn += 1
+        return plan, serving
+
+    async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool) -> bool:
+        """exactly: a socket bound to all of the app's addresses doesn't count, for `to` isn't one of them."""
+        if source[0].version != to[0].version or app.id not in self.apps.namespaces:
+            return False
+        found = (await self.apps.namespaces[app.id].receivers()).find(source, to)
+        return found is not None and (not exactly or found.local == to)
+
+    async def _place(self, app: App, plan: Place, to: Pair, family: int, deaf: bool = False) -> socket.socket:
+        error: OSError | None = None
+        for each in plan.candidates:
+            try:
+                placed = await _make(self._home(each), family, (plan.source, plan.port), to, deaf)
+            except OSError as failed:
+                error = error or failed
+            else:
+                verdict = self.policing.policy.decide(app, each, to[1], "udp")
+                for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+                    self._publish(kind, app, to, server=each, rule=verdict.rule, medium="udp")
+                return placed
+        raise error or OSError(errno.ENETUNREACH, "no instance")
+
+    def _publish(self, kind: Kind, app: App, to: Pair, **facts: Any) -> None:
+        self.apps.events.publish(kind, app, address=to[0], port=to[1], proto="udp", **facts)
+
+    def _home(self, app: App) -> Namespace:
+        """OSError when the app has none."""
+        if app.id not in self.apps.namespaces:
+            raise OSError(errno.ENETDOWN, "the app has no network namespace")
+        return self.apps.namespaces[app.id]
+
+    # --- what has been answered
+
+    def _remember(self, source: Pair, to: Pair, given: Given) -> None:
+        self._given[source, to] = given
+        self._given.move_to_end((source, to))
+        if len(self._given) > REMEMBERED:
+            self._given.popitem(last=False)
+
+    def _heed(self, source: Pair, to: Pair, native: bool) -> None:
+        """A socket has been made; who was told how to send to it, and `native` or not, has to ask again."""
+        given = self._given.get((to, source))
+        if given is not None and given.native is native:
+            del self._given[to, source]
+            self.apps.epoch.advance()
+
+
+async def _make(
+    home: Namespace, family: int, bound: Pair | None = None, to: Pair | None = None, deaf: bool = False
+) -> socket.socket:
+    """A socket of a namespace, bound and connected as said. family: 4 or 6. OSError."""
+    made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == 6:  # an address that is local by its route only (ipv6(7))
+            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        if deaf:
+            _deafen(made)
+        if bound is not None:
+            made.bind(_sockaddr(family, bound))
+        if to is not None:
+            made.connect(_sockaddr(family, to))
+        if family == 6:
+            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 0)
+        # The mark of SO_REUSEADDR being ours, not the program's (shim/datagrams.c).
+        made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _deafen(sender: socket.socket) -> None:
+    """It gets nothing, and the kernel, asked who would get something, doesn't find it."""
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
+    sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+
+
+def _sockaddr(family: int, pair: Pair) -> tuple[str, int]:
+    ip, port = pair
+    if family == 6 and ip.version == 4:
+        return f"::ffff:{ip}", port
+    return str(ip), port
+
+
+def _name_of(placed: socket.socket) -> Pair:
+    ip = ip_address(placed.getsockname()[0].partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return mapped or ip, placed.getsockname()[1]

@@ -1,0 +1,115 @@
+"""The events: what happens, told to whoever wants to know.
+
+Whoever sees something happen publishes it once: it goes to the ring of recent events, to the subscribers and, if it is
+rare, to the log. A subscriber that reads too slowly loses events and is told how many; nobody ever waits for one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+import trio
+from attrs import frozen
+
+from appswitch.model import App, Event, Kind
+from appswitch.wire import control
+
+RECENT = 1000  # events
+ROOM = 4096  # events that wait for a subscriber
+UNLOGGED = {Kind.CONNECT, Kind.RESOLVE}  # too many
+UNTOLD = ("time", "kind", "node")  # the log line says it by itself
+
+log = structlog.get_logger()
+
+
+@frozen
+class Filter:
+    """What a subscriber wants. kinds: none: all; app: a name, an id or a virtual IP, of either side."""
+
+    kinds: frozenset[Kind] = frozenset()
+    app: str | None = None
+
+    def wants(self, kind: Kind) -> bool:
+        """Whether it wants any of this kind."""
+        return not self.kinds or kind in self.kinds
+
+    def matches(self, event: Event) -> bool:
+        """Whether it wants this one."""
+        return self.wants(event.kind) and (self.app is None or self._is(event.app) or self._is(event.server))
+
+    def _is(self, app: App | None) -> bool:
+        return app is not None and self.app in (app.name, str(app.id), str(app.ip))
+
+
+class Subscription:
+    """What waits for one subscriber."""
+
+    def __init__(self, wanted: Filter, clock: Callable[[], float], node: str) -> None:
+        self.wanted = wanted
+        self._clock = clock
+        self._node = node
+        self._waiting: list[Event] = []
+        self._lost = 0
+        self._ready = trio.Event()
+
+    def offer(self, event: Event) -> None:
+        """Never blocks."""
+        if not self.wanted.matches(event):
+            return
+        if len(self._waiting) < ROOM:
+            self._waiting.append(event)
+            self._ready.set()
+        else:
+            self._lost += 1
+
+    async def batch(self) -> list[Event]:
+        """The next events, in order, all that there are; at least one."""
+        await self._ready.wait()
+        taken, self._waiting, self._ready = self._waiting, [], trio.Event()
+        if self._lost:
+            taken.append(Event(self._clock(), Kind.LOST, self._node, count=self._lost))
+            self._lost = 0
+        return taken
+
+
+class Events:
+    """The events of one node. clock: seconds since 1970."""
+
+    def __init__(self, node: str, clock: Callable[[], float] = time.time) -> None:
+        self._node = node
+        self._clock = clock
+        self._recent: deque[Event] = deque(maxlen=RECENT)
+        self._subscriptions: list[Subscription] = []
+
+    def publish(self, kind: Kind, app: App | None = None, **facts: Any) -> None:
+        """Something has happened. facts: as model.Event has them."""
+        event = Event(self._clock(), kind, self._node, app, **facts)
+        self._recent.append(event)
+        for each in self._subscriptions:
+            each.offer(event)
+        if kind not in UNLOGGED:
+            row = control.event_row(event)
+            log.info(kind.value, **{key: row[key] for key in row if key not in UNTOLD and row[key] not in (None, [])})
+
+    def recent(self, wanted: Filter) -> list[Event]:
+        """The last ones, oldest first."""
+        return [each for each in self._recent if wanted.matches(each)]
+
+    @contextmanager
+    def subscribe(self, wanted: Filter) -> Iterator[Subscription]:
+        """What happens while inside."""
+        subscription = Subscription(wanted, self._clock, self._node)
+        self._subscriptions.append(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.remove(subscription)
+
+    def watched(self, kind: Kind) -> bool:
+        """Whether somebody wants to see every one of this kind."""
+        return any(each.wanted.wants(kind) for each in self._subscriptions)

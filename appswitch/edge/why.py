@@ -1,0 +1,55 @@
+"""The answer to `appswitch why` as the control protocol has it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from appswitch.core.policy import explain
+from appswitch.core.route import Judged, Refuse
+from appswitch.core.why import Why
+from appswitch.model import App
+
+
+def why_row(dest: str, why: Why) -> dict[str, Any]:
+    """verdict: allow, audit, deny, unreachable, outside (by this host), or dns (the app's DNS server answers).
+
+    dest: as it was asked for; others: further apps that the client may be; rule, reason: of the first candidate that
+    may be reached, else of the first one, or why nothing is there.
+    """
+    client, *others = why.clients
+    first = why.decisive
+    reason = why.plan.reason if isinstance(why.plan, Refuse) else first and _reason(client, first)
+    return {
+        "client_app": client.id,
+        "client_name": client.name,
+        "client_ip": str(client.ip),
+        "others": [app.id for app in others],
+        "dest": dest,
+        "ip": str(why.ip),
+        "port": why.port,
+        "proto": "tcp",
+        "verdict": why.verdict,
+        "allowed": not isinstance(why.plan, Refuse),
+        "rule": first and first.verdict.rule,
+        "reason": reason,
+        "candidates": [_candidate(client, each) for each in why.judged],
+    }
+
+
+def _candidate(client: App, judged: Judged) -> dict[str, Any]:
+    app = judged.listener.app
+    return {
+        "app": app.id,
+        "name": app.name,
+        "ip": str(app.ip),
+        "port": judged.listener.port,
+        "node": app.node,
+        "tags": [f"{key}={value}" for key, value in app.tags],
+        "allowed": judged.verdict.allowed,
+        "rule": judged.verdict.rule,
+        "reason": _reason(client, judged),
+    }
+
+
+def _reason(client: App, judged: Judged) -> str:
+    return explain(judged.verdict, client, judged.listener.app)

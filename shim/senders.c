@@ -1,0 +1,228 @@
+/* How it works. A socket that sends without being connected stays in its own namespace, for anyone may answer it. What
+ * it sends goes through a *sender*: a socket that the trap handler has made in the receiver's namespace, bound there to
+ * the program's address and connected to the receiver. It never receives anything.
+ *
+ * A way is how one socket reaches one destination: by itself, through a sender, or not at all. Ways lie in places that
+ * a hash picks, and hold while the epoch does. Senders have high numbers; a program may close them and get the number
+ * for a file of its own, so before each use the socket's cookie is compared. What a way loses its place to isn't closed
+ * at once: another thread may be about to use it.
+ *
+ * A socket that isn't connected isn't told that nobody receives (udp(7)): a sender's ECONNREFUSED means asking again,
+ * for another instance may be there.
+ */
+#define _GNU_SOURCE
+#include "senders.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+
+#include "channel.h"
+#include "datagrams.h"
+#include "epoch.h"
+#include "latch.h"
+#include "options.h"
+#include "replace.h"
+#include "sys.h"
+
+enum { WAYS = 512, RETIRED = 16, MOST_DATA = 65507, BY_ITSELF = -1, LOST = -2 };
+
+struct way {
+    uint64_t epoch;
+    uint64_t sender; /* its cookie */
+    int fd;          /* a sender, or BY_ITSELF or LOST */
+};
+
+/* From which socket, to where; source: what IP_PKTINFO asks for, else zeros. */
+struct key {
+    uint64_t cookie;
+    struct as_addr remote;
+    uint8_t source[16];
+};
+
+struct place {
+    int latch;
+    struct key key;
+    struct way way;
+};
+
+static struct place places[WAYS];
+static struct way retired[RETIRED];
+static unsigned retirements;
+
+static struct place *place_of(const struct key *key) {
+    uint32_t hash = 2166136261u; /* FNV-1a */
+    for (size_t i = 0; i < sizeof *key; i++) hash = (hash ^ ((const uint8_t *)key)[i]) * 16777619u;
+    return &places[(hash ^ hash >> 16) % WAYS];
+}
+
+static int is_sender(const struct way *way) {
+    return way->fd >= 0 && cookie_of(way->fd) == way->sender;
+}
+
+static void close_sender(const struct way *way) {
+    if (way->sender && is_sender(way)) sys1(SYS_close, way->fd);
+}
+
+/* Closes it later. */
+static void retire(const struct way *way) {
+    if (way->fd < 0) return;
+    struct way *place = &retired[__atomic_fetch_add(&retirements, 1, __ATOMIC_RELAXED) % RETIRED], old = *place;
+    *place = *way;
+    close_sender(&old);
+}
+
+/* True: `way` is how it goes, as far as we know. */
+static int recall(const struct key *key, struct way *way) {
+    struct place *place = place_of(key);
+    int pid = own_pid();
+    enum latched latched = pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
+    if (latched == NOT_LATCHED) return 0;
+    if (latched == LATCHED_BROKEN) memset(&place->key, 0, sizeof place->key);
+    int known = memcmp(&place->key, key, sizeof *key) == 0 && still_true(place->way.epoch);
+    *way = place->way;
+    unlatch(&place->latch);
+    return known && (way->fd < 0 || is_sender(way));
+}
+
+/* False: there is no room, `way` is good for this once. */
+static int keep(const struct key *key, const struct way *way) {
+    struct way old = {0, 0, -1};
+    struct place *place = place_of(key);
+    int pid = own_pid();
+    enum latched latched = pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
+    if (latched == NOT_LATCHED) return 0;
+    if (latched == LATCHED && place->key.cookie) old = place->way;
+    place->key = *key;
+    place->way = *way;
+    unlatch(&place->latch);
+    retire(&old);
+    return 1;
+}
+
+static void forget(const struct key *key) {
+    static const struct way nowhere = {0, 0, -1}; /* no epoch is 0 */
+    keep(key, &nowhere);
+}
+
+static long bind_to_any_port(int fd, int family) {
+    struct sockaddr_in6 any = {.sin6_family = (sa_family_t)family};
+    return bind_udp(fd, family, (struct sockaddr *)&any, family == AF_INET6 ? sizeof any : sizeof(struct sockaddr_in));
+}
+
+/* Asks for the way. 0 or -errno; *kept: it will be found again. */
+static long ask_way(int fd, int family, struct key *key, struct way *way, int *kept) {
+    static const uint8_t none[16];
+    struct as_request request;
+    struct as_reply reply;
+    struct passed passed;
+    long error;
+    new_request(&request, AS_UDP_SEND);
+    request.flags = (uint16_t)wanted_epoch();
+    request.remote = key->remote;
+    request.remote.family = family == AF_INET6 ? 6 : 4;
+    for (int bound = 0;; bound++) {
+        describe_udp(fd, family, &request);
+        if (memcmp(key->source, none, sizeof none)) memcpy(request.local.ip, key->source, sizeof none);
+        if ((error = ask(&request, &reply, &passed))) return error;
+        way->epoch = take_path(&reply, &passed);
+        if (reply.kind != AS_FREE || bound) break;
+        close_passed(&passed, 0);
+        if ((error = bind_to_any_port(fd, family)) < 0) return error; /* as the kernel does for the first datagram */
+        key->cookie = cookie_of(fd);
+    }
+    way->fd = reply.kind == AS_LOST ? LOST : BY_ITSELF;
+    way->sender = 0;
+    if (reply.kind == AS_HOME && passed.count) {
+        if ((error = replace(fd, passed.fd[0], (int)sys2(SYS_fcntl, fd, F_GETFL)))) return error;
+        key->cookie = cookie_of(fd);
+    } else if (reply.kind == AS_FD_UDP && passed.count) {
+        carry_options(fd, passed.fd[0]);
+        way->fd = move_high(passed.fd[0]);
+        way->sender = cookie_of(way->fd);
+    }
+    *kept = keep(key, way);
+    return 0;
+}
+
+/* How `fd` reaches `addr`. 0 or -errno. *ours as in senders.h. */
+static long find_way(int fd, const struct sockaddr *addr, socklen_t size, struct key *key, struct way *way, int *kept,
+                     int *ours) {
+    struct identity identity;
+    *ours = *kept = 0;
+    if ((key->cookie = cookie_of(fd)) == 0 || read_sockaddr(addr, size, &key->remote)) return 0;
+    *ours = *kept = recall(key, way);
+    if (*ours) return 0;
+    identify(fd, &identity);
+    int family = udp_family(fd, &identity);
+    if (!family || (addr->sa_family != family && (family == AF_INET || int_option(fd, IPPROTO_IPV6, IPV6_V6ONLY))))
+        return 0;
+    *ours = 1;
+    return ask_way(fd, family, key, way, kept);
+}
+
+static size_t size_of(const struct msghdr *message) {
+    size_t count = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) count += message->msg_iov[i].iov_len;
+    return count;
+}
+
+/* Sends by `way` where that isn't the socket itself. The source is the sender's: no control message has to ask for it,
+ * and IPv6 would refuse it. */
+static long send_by(const struct way *way, const struct msghdr *message, int flags, int by_source) {
+    struct msghdr unnamed = *message;
+    unnamed.msg_name = 0;
+    unnamed.msg_namelen = 0;
+    if (by_source) unnamed.msg_controllen = 0;
+    if (way->fd != LOST) return sys3(SYS_sendmsg, way->fd, &unnamed, flags);
+    return size_of(message) > MOST_DATA ? -EMSGSIZE : (long)size_of(message);
+}
+
+/* The source that a control message asks for (ip(7), ipv6(7)); zeros: none. */
+static void read_source(const struct msghdr *message, uint8_t source[16]) {
+    memset(source, 0, 16);
+    if (!message->msg_control) return;
+    const char *at = message->msg_control, *end = at + message->msg_controllen;
+    while (end - at >= (long)sizeof(struct cmsghdr)) {
+        const struct cmsghdr *each = (const struct cmsghdr *)at;
+        if (each->cmsg_len < sizeof *each || (long)each->cmsg_len > end - at) return;
+        if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO &&
+            each->cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
+            const struct in_pktinfo *info = (const struct in_pktinfo *)CMSG_DATA(each);
+            if (info->ipi_spec_dst.s_addr) {
+                memset(source + 10, 0xff, 2);
+                memcpy(source + 12, &info->ipi_spec_dst, 4);
+            }
+        } else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO &&
+                   each->cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
+            memcpy(source, CMSG_DATA(each), 16); /* ipi6_addr comes first */
+        }
+        at += CMSG_ALIGN(each->cmsg_len);
+    }
+}
+
+long sendmsg_by_sender(int fd, const struct msghdr *message, int flags, int *ours) {
+    struct key key = {0};
+    struct way way;
+    int kept;
+    static const uint8_t none[16];
+    read_source(message, key.source);
+    int by_source = memcmp(key.source, none, sizeof none) != 0;
+    for (int attempt = 0;; attempt++) {
+        long sent = find_way(fd, message->msg_name, message->msg_namelen, &key, &way, &kept, ours);
+        if (sent < 0 || !*ours) return sent;
+        if (way.fd == BY_ITSELF) return sys3(SYS_sendmsg, fd, message, flags);
+        sent = send_by(&way, message, flags, by_source);
+        if (!kept) close_sender(&way);
+        if (sent != -ECONNREFUSED) return sent;
+        forget(&key);
+        if (attempt) return (long)size_of(message);
+    }
+}
+
+long sendto_by_sender(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size,
+                      int *ours) {
+    struct iovec vector = {(void *)data, count};
+    struct msghdr message = {.msg_name = (void *)addr, .msg_namelen = size, .msg_iov = &vector, .msg_iovlen = 1};
+    return sendmsg_by_sender(fd, &message, flags, ours);
+}

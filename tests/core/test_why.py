@@ -1,0 +1,100 @@
+"""What is said of a connect is what would come of it."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import pytest
+
+from appswitch.core.policy import Action, Policy, Rule
+from appswitch.core.route import Local
+from appswitch.core.service_table import ServiceTable
+from appswitch.core.why import Why, why
+from appswitch.errors import AppSwitchError
+from appswitch.model import App, Listener
+
+NO_80 = Policy((Rule("no-80", Action.DENY, ports=(range(80, 81),)),))
+
+
+class World:
+    """web (1) and db (2, 3) with two instances at port 5432, of groups 1 and 2, and what is said of them."""
+
+    def __init__(self) -> None:
+        self.table = ServiceTable("n1")
+        self.web = self.table.new_app(name="web", ip=ip_address("10.1.1.1"), tags=(("grp", "1"),))
+        self.databases = [self.serve("db", "10.1.1.2", group) for group in "21"]
+
+    def serve(self, name: str, ip: str, group: str) -> App:
+        app = self.table.new_app(name=name, ip=ip_address(ip), tags=(("grp", group),))
+        for port in (80, 5432):
+            number = self.table.next_listener_id()
+            listener = Listener(id=number, app=app, family=4, ip=ip_address("0.0.0.0"), port=port, listening=True)
+            self.table.add_listener(listener)
+        return app
+
+    def why(self, client: str, dest: str, port: int = 5432, policy: Policy = NO_80, gateway: bool = False) -> Why:
+        return why(self.table, policy, client, dest, port, gateway=gateway)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.mark.parametrize("client", ["1", "web", "WEB", "web.appswitch.local", "10.1.1.1"])
+@pytest.mark.parametrize("dest", ["10.1.1.2", "db", "Db.AppSwitch.local."])
+def test_client_and_destination_by_each_of_their_words(world: World, client: str, dest: str) -> None:
+    answer = world.why(client, dest)
+    assert answer.clients == (world.web,)
+    assert str(answer.ip) == "10.1.1.2"
+    assert answer.verdict == "allow"
+
+
+@pytest.mark.parametrize(
+    ("client", "dest", "reason"),
+    [("9", "db", "unknown-app"), ("we", "db", "unknown-app"), ("web", "d", "unknown-name"), ("", "db", "unknown-app")],
+)
+def test_what_nobody_is(world: World, client: str, dest: str, reason: str) -> None:
+    with pytest.raises(AppSwitchError) as error:
+        world.why(client, dest)
+    assert error.value.reason == reason
+    assert error.value.hint
+
+
+def test_every_instance_is_judged_and_the_one_that_is_reached_decides(world: World) -> None:
+    answer = world.why("web", "db")
+    assert isinstance(answer.plan, Local)
+    assert [(each.listener.app, each.verdict.allowed) for each in answer.judged] == [
+        (world.databases[0], False),
+        (world.databases[1], True),
+    ]
+    assert answer.decisive is answer.judged[1]
+
+
+@pytest.mark.parametrize(
+    ("client", "dest", "port", "gateway", "verdict", "rule"),
+    [
+        ("web", "db", 80, False, "deny", "no-80"),
+        ("web", "db", 81, False, "unreachable", None),
+        ("web", "localhost", 80, False, "unreachable", None),
+        ("2", "localhost", 80, False, "allow", "self"),
+        ("web", "192.0.2.1", 80, False, "unreachable", None),
+        ("web", "192.0.2.1", 80, True, "outside", None),
+        ("web", "192.0.2.1", 53, True, "dns", None),
+        ("web", "10.1.1.2", 5432, False, "allow", "grp"),
+    ],
+)
+def test_verdicts(
+    world: World, client: str, dest: str, port: int, gateway: bool, verdict: str, rule: str | None
+) -> None:
+    answer = world.why(client, dest, port, gateway=gateway)
+    assert answer.verdict == verdict
+    assert (answer.decisive and answer.decisive.verdict.rule) == rule
+
+
+def test_what_is_audited_is_said_to_be(world: World) -> None:
+    assert world.why("web", "db", policy=Policy((Rule("look", Action.AUDIT),))).verdict == "audit"
+
+
+def test_a_word_that_fits_several(world: World) -> None:
+    assert [app.id for app in world.why("db", "web").clients] == [2, 3]
