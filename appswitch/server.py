@@ -138,7 +138,7 @@ async def _serve(
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
-    zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
+    zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
     datagrams = Datagrams(apps, policing, settings.gateway, netns)
     handler = TrapHandler(apps, sockets, dialer, tcp, tcp_names, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
@@ -260,6 +260,14 @@ def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for text in found.unusable:
         log.warning("not the address of a name server", file=str(path), text=text)
     return found.search, found.servers
+
+
+def port_of(service: str, proto: str) -> int | None:
+    """The port of a service by its name (services(5))."""
+    try:
+        return socket.getservbyname(service, proto)
+    except OSError:
+        return None
 
 
 def parse_upstream(text: str) -> tuple[str, int]:

@@ -68,9 +68,11 @@ def run(options: Options) -> int:
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     maker = None
     if options.netns:
-        environment["APPSWITCH_APP"] = "netns"
+        from appswitch.host import namespace
+
         maker = Maker()
         outside, client = client, _register_in_new_namespace(options, trap, user, maker)
+        environment["APPSWITCH_APP"] = f"netns:{namespace.cookie():x}"
         outside.close()
     else:
         answer = client.call("spawn", _arguments(options, user))

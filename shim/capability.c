@@ -14,22 +14,16 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "epoch.h"
+#include "kept.h"
 #include "latch.h"
 #include "names.h"
 #include "sys.h"
 
 /* Odd ports of ip_local_port_range (ip(7)): the even ones are the trap handler's, for the connects that it makes. */
 enum { ROUTES = 16, FIRST_PORT = 32769, PORTS = 14116 };
-
-/* A descriptor, and the file that it was: the program may have closed it and got the number for its own. */
-struct kept {
-    int fd;
-    uint64_t device, inode;
-};
 
 struct route {
     int latch;
@@ -160,17 +154,9 @@ int wanted_capabilities(const struct as_addr *remote) {
     return 0;
 }
 
-static struct kept file_of(int fd) {
-    struct stat status = {0};
-    sys2(SYS_fstat, fd, &status);
-    return (struct kept){fd, status.st_dev, status.st_ino};
-}
-
 static void close_kept(const struct kept *kept, int count) {
-    for (int i = 0; i < count; i++) {
-        struct kept now = file_of(kept[i].fd);
-        if (now.device == kept[i].device && now.inode == kept[i].inode) sys1(SYS_close, kept[i].fd);
-    }
+    for (int i = 0; i < count; i++)
+        if (is_kept(&kept[i])) sys1(SYS_close, kept[i].fd);
 }
 
 /* Moves the descriptors to high numbers; a program that is short of descriptors needs the low ones itself. How many. */

@@ -31,8 +31,4 @@ int is_from_handler(int fd);
 /* Makes room for a descriptor in a process that has no more: the next request opens a channel again. */
 void close_idle_channel(void);
 
-/* Moves a descriptor out of the way of programs that expect the lowest numbers: its new number, close-on-exec; or
- * `fd` itself where there is no room. */
-int move_high(int fd);
-
 #endif

@@ -30,7 +30,7 @@ int udp_family(int fd, const struct identity *identity) {
     int family = identity->plain_family;
     if (identity->role != PLAIN || (family != AF_INET && family != AF_INET6)) return 0;
     if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_DGRAM) return 0;
-    return int_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP ? family : 0;
+    return int_option(fd, SOL_SOCKET, SO_PROTOCOL) == IPPROTO_UDP && !is_elsewhere(fd) ? family : 0;
 }
 
 void note_new_datagrams(int fd) {

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 
 #include "exec.h"
+#include "jail.h"
 #include "ops.h"
 #include "sys.h"
 
@@ -86,6 +87,10 @@ HOOK int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
     return (int)result(do_epoll_ctl(epoll, op, fd, event));
 }
 
+HOOK int chroot(const char *path) {
+    return (int)result(do_chroot(path));
+}
+
 /* libuv and others reach system calls through syscall(2): the same answers. */
 HOOK long syscall(long number, ...) {
     long arg[6];
@@ -132,6 +137,8 @@ HOOK long syscall(long number, ...) {
         return result(do_execveat(fd, second, third, (void *)arg[3], (int)arg[4]));
     case SYS_epoll_ctl:
         return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
+    case SYS_chroot:
+        return result(do_chroot((const char *)arg[0]));
     case SYS_io_uring_setup: /* host/seccomp.py refuses raw calls, too */
         return result(-ENOSYS);
     default:

@@ -17,19 +17,20 @@
 #include "options.h"
 #include "replace.h"
 #include "senders.h"
+#include "settings.h"
 #include "sys.h"
 #include "tcp.h"
 #include "verify.h"
 
 enum { MPTCP = 262 };
 
-/* A TCP socket of the kernel's that is neither bound nor connected: then its family, else 0. */
+/* A TCP socket of the app's that is neither bound nor connected: then its family, else 0. */
 static int fresh_tcp_family(int fd, const struct identity *identity) {
     int family = identity->plain_family;
     if (identity->role != PLAIN || (family != AF_INET && family != AF_INET6) || identity->plain_port) return 0;
     if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM) return 0;
     int protocol = int_option(fd, SOL_SOCKET, SO_PROTOCOL);
-    return protocol == IPPROTO_TCP || protocol == MPTCP ? family : 0;
+    return (protocol == IPPROTO_TCP || protocol == MPTCP) && !is_elsewhere(fd) ? family : 0;
 }
 
 static int is_inet(const struct sockaddr *addr, socklen_t size) {

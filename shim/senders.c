@@ -20,6 +20,7 @@
 #include "channel.h"
 #include "datagrams.h"
 #include "epoch.h"
+#include "kept.h"
 #include "latch.h"
 #include "options.h"
 #include "replace.h"

@@ -29,9 +29,11 @@ static int hex_value(char c) {
     return c <= '9' ? c - '0' : c - 'a' + 10;
 }
 
-/* APPSWITCH_APP: a token in hexadecimal, or "netns" where the namespace is the identity. */
+/* APPSWITCH_APP: a token in hexadecimal, or "netns:" and the namespace's cookie where that is the identity. */
 static void read_app(const char *hex) {
-    settings.in_namespace = as_strlen(hex) == 5 && memcmp(hex, "netns", 5) == 0;
+    settings.in_namespace = starts_with(hex, "netns:");
+    for (hex += settings.in_namespace ? 6 : 0; settings.in_namespace && *hex; hex++)
+        settings.netns = settings.netns << 4 | (unsigned)hex_value(*hex);
     if (as_strlen(hex) != 2 * AS_TOKEN_SIZE) return;
     for (int i = 0; i < AS_TOKEN_SIZE; i++)
         settings.token[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
@@ -109,6 +111,15 @@ const struct settings *get_settings(void) {
 
 __attribute__((constructor)) static void read_settings_early(void) {
     get_settings();
+}
+
+int is_elsewhere(int fd) {
+    uint64_t ours = get_settings()->netns;
+    if (!ours || netns_of(fd) == ours) return 0;
+    long here = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* `fd` may be another app's namespace */
+    int elsewhere = here >= 0 && netns_of((int)here) != ours;
+    if (here >= 0) sys1(SYS_close, here);
+    return elsewhere;
 }
 
 void set_token(const uint8_t token[AS_TOKEN_SIZE]) {

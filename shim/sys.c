@@ -40,19 +40,19 @@ char *write_number(char *at, unsigned number) {
     return at;
 }
 
-static uint64_t number_of(int fd, int option) {
-    uint64_t number = 0;
-    socklen_t size = sizeof number;
-    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, option, &number, &size) < 0) return 0;
-    return number;
+static uint64_t get_cookie(int fd, int name) {
+    uint64_t cookie = 0;
+    socklen_t size = sizeof cookie;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, name, &cookie, &size) < 0) return 0;
+    return cookie;
 }
 
 uint64_t cookie_of(int fd) {
-    return number_of(fd, SO_COOKIE);
+    return get_cookie(fd, SO_COOKIE);
 }
 
 uint64_t netns_of(int fd) {
-    return number_of(fd, SO_NETNS_COOKIE);
+    return get_cookie(fd, SO_NETNS_COOKIE);
 }
 
 int int_option(int fd, int level, int name) {

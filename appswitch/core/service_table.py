@@ -132,6 +132,13 @@ class ServiceTable:
         """The names of the apps with this virtual IP, each once."""
         return list(dict.fromkeys(app.name for app in self._by_ip.get(ip, {}).values() if app.name))
 
+    def ports_of(self, ip: Address) -> list[tuple[str, int]]:
+        """(protocol, port) of each service at the virtual IP that others can see."""
+        return sorted(
+            {(each.protocol.value, each.port) for each in self.services()
+             if each.app.ip == ip and each.scope is Scope.PUBLIC}
+        )  # fmt: skip
+
     # --- listeners
 
     def next_listener_id(self) -> int:

@@ -25,12 +25,12 @@ from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.namespaces import Namespace
+from appswitch.host.namespace import SO_NETNS_COOKIE
 from appswitch.model import Address, App, Kind, Listener, Protocol
 
 Key = TypeVar("Key")
 AnySocket = socket.socket | trio.socket.SocketType
 
-SO_NETNS_COOKIE = 71
 DORMANT = 4096  # apps remembered by their namespace after their end
 STARTING = 1.0  # seconds
 SWEEP_EVERY = 0.5  # seconds
