@@ -26,6 +26,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
@@ -38,6 +39,7 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
@@ -132,7 +134,10 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
     tcp_names = TcpNames()
-    dialer = Dialer(sockets, apps.listener_gone, rng, tcp_names.is_taken)
+    balancer = Balancer(table)
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), [tcp_names.connections])
+    loads = Loads(connections.snapshot)
+    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
     tcp = LocalTcp(Deliverer(dialer, tcp_names))
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -140,9 +145,10 @@ async def _serve(
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
     datagrams = Datagrams(apps, policing, settings.gateway, netns)
-    handler = TrapHandler(apps, sockets, dialer, tcp, tcp_names, datagrams, policing, rng, settings.gateway, netns)
+    handler = TrapHandler(
+        apps, sockets, dialer, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
+    )
     node = Node(settings.node, gateway=settings.gateway)
-    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()), [tcp_names.connections])
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
@@ -155,6 +161,7 @@ async def _serve(
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
+        nursery.start_soon(loads.keep)
         nursery.start_soon(tcp_names.keep_swept)
         nursery.start_soon(tcp.close_at_end)
         if settings.exit_when_idle:

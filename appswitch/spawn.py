@@ -19,6 +19,7 @@ from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+SILENT_FOR = 1.0  # seconds of waiting that need no word
 
 
 class Options:
@@ -36,6 +37,7 @@ class Options:
         exclusive: bool = False,
         tcp: bool = False,
         wait_for: list[str] | None = None,
+        wait_timeout: float | None = None,
         socket: str | None = None,
     ) -> None:
         self.command = command
@@ -47,6 +49,7 @@ class Options:
         self.exclusive = exclusive
         self.tcp = tcp
         self.wait_for = wait_for or []
+        self.wait_timeout = wait_timeout
         self.socket = socket
 
 
@@ -63,7 +66,7 @@ def run(options: Options) -> int:
         tell(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network")
     client = _connect_or_start(trap)
     if options.wait_for:
-        client.call("wait-for", {"services": options.wait_for})
+        _wait_for(client, options.wait_for, options.wait_timeout)
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     maker = None
@@ -86,6 +89,21 @@ def run(options: Options) -> int:
     return processes.run(
         lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap), maker
     )
+
+
+def _wait_for(client: ControlClient, services: list[str], patience: float | None) -> None:
+    """Until all are served at once. AppSwitchError `not-served` after `patience` seconds; None: however long."""
+    first = SILENT_FOR if patience is None else min(SILENT_FOR, patience)
+    missing = client.call("wait-for", {"services": services, "timeout": first})
+    if missing and first != patience:
+        tell(f"appswitch: waiting for {', '.join(missing)}")
+        rest = None if patience is None else patience - first
+        missing = client.call("wait-for", {"services": services, "timeout": rest})
+    if missing:
+        reason = f"not served after {patience:g} s: {', '.join(missing)}"
+        raise AppSwitchError(
+            "not-served", reason, "`appswitch services` lists what is; --wait-timeout says how long to wait"
+        )
 
 
 class _User:

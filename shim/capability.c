@@ -1,7 +1,7 @@
 /* How it works. A route is a destination and up to eight instances, in a place that its hash picks; two destinations of
  * one place take turns. The first connect to a destination only leaves its mark there: a program that connects once
  * pays nothing. The second asks for capabilities; from then on, while the epoch is the one that they were given at, the
- * shim makes the socket, names it and connects it, taking the instances in turn.
+ * shim makes the socket, names it and connects it, taking the instances in turn by their weights.
  *
  * The descriptors have high numbers, and a program may close them and get the number for a file of its own: so once
  * connected, the name of the other end must be that of the listener that was meant.
@@ -27,7 +27,9 @@ enum { ROUTES = 16, FIRST_PORT = 32769, PORTS = 14116 };
 
 struct route {
     int latch;
-    int turn;
+    int pid;                              /* whose turns these are */
+    int32_t credit[AS_MOST_CAPABILITIES]; /* what each instance has earned */
+    uint32_t used;
     struct as_addr remote;
     struct as_capabilities given;
     struct kept fd[AS_MOST_CAPABILITIES];
@@ -62,14 +64,46 @@ static struct route *latch_route(const struct as_addr *remote) {
     return 0;
 }
 
+static uint32_t random_number(void) {
+    uint32_t random = 1;
+    sys3(SYS_getrandom, &random, sizeof random, 0);
+    return random;
+}
+
+/* Smooth weighted round robin (appswitch/core/balance.py): all earn their weight, the richest pays what all earned. */
+static int next_turn(struct route *route) {
+    int richest = 0;
+    int32_t total = 0;
+    for (int i = 0; i < (int)route->given.count; i++) {
+        total += (int32_t)route->given.weight[i];
+        route->credit[i] += (int32_t)route->given.weight[i];
+        if (route->credit[i] > route->credit[richest]) richest = i;
+    }
+    route->credit[richest] -= total;
+    return richest;
+}
+
+/* Each process begins at a place of its own: or all that connect but a few times would go to the same instances. */
+static void begin_anywhere(struct route *route, int pid) {
+    enum { MOST_STEPS = 4096 };
+    uint32_t total = 0;
+    memset(route->credit, 0, sizeof route->credit);
+    for (uint32_t i = 0; i < route->given.count; i++) total += route->given.weight[i];
+    if (total > MOST_STEPS) total = MOST_STEPS;
+    for (uint32_t steps = total ? random_number() % total : 0; steps; steps--) next_turn(route);
+    route->pid = pid;
+}
+
 /* The instances of `remote` in the order of this connect; their number, 0: none or no longer good. */
 static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MOST_CAPABILITIES]) {
     struct route *route = latch_route(remote);
     if (!route) return 0;
-    int count = still_true(route->given.epoch) ? (int)route->given.count : 0;
-    if (count) route->turn = (route->turn + 1) % count;
+    int count = still_true(route->given.epoch) ? (int)route->given.count : 0, turn = 0, pid = own_pid();
+    if (route->given.uses && route->used++ >= route->given.uses) count = 0;
+    if (count && route->pid != pid) begin_anywhere(route, pid); /* a fork child, too */
+    if (count) turn = next_turn(route);
     for (int i = 0; i < count; i++) {
-        int pick = (route->turn + i) % count;
+        int pick = (turn + i) % count;
         memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
         attempts[i].listener = route->given.listener[pick];
         attempts[i].server_family = route->given.family[pick];
@@ -81,9 +115,8 @@ static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MO
 
 static uint16_t next_port(void) {
     if (!__atomic_load_n(&last_port, __ATOMIC_RELAXED)) {
-        uint32_t random = 1, none = 0;
-        sys3(SYS_getrandom, &random, sizeof random, 0);
-        __atomic_compare_exchange_n(&last_port, &none, random | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+        uint32_t none = 0;
+        __atomic_compare_exchange_n(&last_port, &none, random_number() | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
     return (uint16_t)(FIRST_PORT + 2 * (__atomic_add_fetch(&last_port, 1, __ATOMIC_RELAXED) % PORTS));
 }
@@ -170,6 +203,7 @@ static int keep_high(struct as_capabilities *given, const int *fds, struct kept 
         }
         given->listener[count] = given->listener[i];
         given->family[count] = given->family[i];
+        given->weight[count] = given->weight[i];
         kept[count++] = file_of(high);
     }
     given->count = (uint32_t)count;
@@ -201,6 +235,8 @@ void keep_capabilities(const struct as_addr *remote, const struct as_reply *repl
     }
     route->remote = *remote;
     route->given = given;
+    route->pid = 0; /* nobody has had a turn yet */
+    route->used = 0;
     memcpy(route->fd, kept, sizeof kept);
     unlatch(&route->latch);
     /* A thread that has just taken its turn may still use an old number: then its connect fails, or meets another

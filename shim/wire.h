@@ -108,7 +108,10 @@ struct as_capabilities {
     uint32_t has_epoch;
     uint32_t count;
     uint64_t listener[8];
-    uint8_t family[8]; /* 4 or 6, of the listener's socket */
+    uint8_t family[8];  /* 4 or 6, of the listener's socket */
+    uint32_t weight[8]; /* how often it is its turn, relative to the others */
+    uint32_t uses;      /* then ask again: there are more instances than these; 0: no need to */
+    uint32_t zero;
 };
 
 /* What AS_WHO gives as text: the addresses that connections from this namespace may come from, and go to. */
@@ -137,7 +140,9 @@ struct as_listener_name {
     uint16_t port;
     uint8_t family;
     uint8_t v6only;
-    uint32_t app; /* whose it is */
+    uint32_t app;  /* whose it is */
+    uint32_t salt; /* of this trap handler, so that one knows its own */
+    uint32_t zero;
 };
 
 /* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the

@@ -30,6 +30,8 @@ class ServiceTable:
         self.node = node
         self.apps: dict[int, App] = {}
         self.listeners: dict[int, Listener] = {}
+        self.draining: set[int] = set()
+        """Ids of apps that are to get no new connections."""
         self._by_ip: dict[Address, dict[int, App]] = {}
         self._by_name: dict[str, dict[int, App]] = {}
         self._by_port: dict[tuple[Address, int, Protocol], dict[int, Listener]] = {}
@@ -101,6 +103,7 @@ class ServiceTable:
     def remove_app(self, app_id: int) -> None:
         """Takes an app out, and what it served."""
         app = self.apps.pop(app_id)
+        self.draining.discard(app_id)
         for listener in [each for each in self.listeners.values() if each.app.id == app_id]:
             self.remove_listener(listener.id)
         if app.name is not None:

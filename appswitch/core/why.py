@@ -61,7 +61,7 @@ def why(table: ServiceTable, policy: Policy, client: str, dest: str, port: int, 
     ip = _address(table, dest)
     if ip is None:
         raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
-    return Why(clients, ip, port, route.plan_connect(table, policy, clients[0], ip, port, turn=0, gateway=gateway))
+    return Why(clients, ip, port, route.plan_connect(table, policy, clients[0], ip, port, gateway=gateway))
 
 
 def _apps(table: ServiceTable, text: str) -> tuple[App, ...]:

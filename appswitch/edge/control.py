@@ -6,6 +6,7 @@ The file system says who may use it: its mode is 0600.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ import trio
 from attrs import define, field
 
 from appswitch.core import names
+from appswitch.core.balance import check_tags
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import why
 from appswitch.edge import namespaces
@@ -111,9 +113,8 @@ class ControlServer:
                 host, port = _split_service(dest)
                 policy, gateway = self.policing.policy, self.node.gateway
                 return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
-            case control.WaitFor(services=services):
-                await self._wait_for(services, stream.socket)
-                return None
+            case control.WaitFor(services=services, timeout=timeout):
+                return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn():
@@ -135,13 +136,22 @@ class ControlServer:
         instances = [each for each in self.table.services() if each.app.ip == ip]
         return [control.resolve_row(name, str(ip), len(instances))]
 
-    async def _wait_for(self, services: list[str], connection: trio.socket.SocketType) -> None:
-        wanted = [_split_service(text) for text in services]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_break_when_closed, connection)
-            while not all(self._is_served(host, port) for host, port in wanted):
-                await self.apps.changed()
-            nursery.cancel_scope.cancel()
+    async def _wait_for(self, services: list[str], timeout: float, connection: trio.socket.SocketType) -> list[str]:  # noqa: ASYNC109
+        """What is still missing after `timeout` seconds; nothing, as soon as all are served at once."""
+        for text in services:
+            _split_service(text)  # the error comes at once
+        missing = self._missing(services)
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, connection)
+                while missing:
+                    await self.apps.changed()
+                    missing = self._missing(services)
+                nursery.cancel_scope.cancel()
+        return missing
+
+    def _missing(self, services: list[str]) -> list[str]:
+        return [text for text in services if not self._is_served(*_split_service(text))]
 
     def _is_served(self, host: str, port: int) -> bool:
         ip = self.table.resolve(host.removesuffix("." + DOMAIN))
@@ -202,10 +212,12 @@ class ControlServer:
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
             raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
+        tags = tuple(names.check_tag(tag) for tag in call.tags)
+        check_tags(tags)
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
-            tags=tuple(names.check_tag(tag) for tag in call.tags),
+            tags=tags,
             pid=caller.pid,
             uid=call.uid if caller.uid == 0 else caller.uid,
             command=tuple(call.command),

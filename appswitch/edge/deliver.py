@@ -9,13 +9,14 @@ here: this host's own (edge/local_tcp.py), another host's trap handler, a gatewa
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from attrs import define, evolve
 
 from appswitch.core.route import Local
 from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.tcp_names import Name, TcpNames
+from appswitch.model import Listener
 
 
 @define
@@ -25,14 +26,15 @@ class Deliverer:
     dialer: Dialer
     names: TcpNames
 
-    async def deliver(self, plan: Local, asked: Asked, ends: Mapping[int, socket.socket], patience: float) -> Name:
-        """Gives the server's end of a connection to the first candidate that takes it.
+    async def deliver(
+        self, find: Callable[[], Local], asked: Asked, end_for: Callable[[Listener], socket.socket], patience: float
+    ) -> Name:
+        """Gives the server's end of a connection to the first instance that takes it.
 
-        ends: by the id of the candidate: the socket that it gets; they stay the caller's to close. OSError as of
-        Dialer.connect.
+        find, OSError: as of Dialer.connect; end_for: the socket that an instance gets; it stays the caller's to close.
         """
-        carrier, listener = await self.dialer.connect(plan, evolve(asked, ends=ends), patience)
+        carrier, listener = await self.dialer.connect(find, evolve(asked, end_for=end_for), patience)
         with carrier:
             name = Name(carrier.getsockname(), asked.app, listener)
-        self.names.add(ends[listener.id], name)
+        self.names.add(end_for(listener), name)
         return name

@@ -6,13 +6,15 @@ import errno
 import itertools
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import trio
 from attrs import frozen
 
+from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.route import EPHEMERAL, Egress, Local
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
 from appswitch.model import Address, App, Listener
 from appswitch.wire import socknames
 from appswitch.wire.socknames import Medium
@@ -27,6 +29,8 @@ PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 # that a shim binds when it connects by capability are in the app's, with odd ones (shim/capability.c).
 OUR_PORTS = EPHEMERAL[::2]
 
+AT_ONCE = 64  # ports that are tried in one go
+
 SO_SNDBUFFORCE = 32
 
 
@@ -34,13 +38,13 @@ SO_SNDBUFFORCE = 32
 class Asked:
     """What a program asked for. dest: where to; family: 4 or 6, of its socket.
 
-    ends: of a connection that is TCP: by the server's listener's id, the socket that goes there.
+    end_for: of a connection that is TCP: the socket that goes to a listener.
     """
 
     app: App
     dest: tuple[Address, int]
     family: int
-    ends: Mapping[int, socket.socket] | None = None
+    end_for: Callable[[Listener], socket.socket] | None = None
 
 
 class Dialer:
@@ -51,79 +55,88 @@ class Dialer:
         sockets: ListenerSockets,
         gone: Callable[[Listener], None],
         rng: random.Random,
-        is_taken: Callable[[tuple[Address, int], tuple[Address, int]], bool],
+        balancer: Balancer,
+        loads: Loads,
+        is_taken: Callable[[tuple[Address, int], tuple[Address, int]], bool] = lambda _source, _dest: False,
     ) -> None:
         """gone: called with a listener that turns out to be closed; is_taken: whether a TCP connection has the ends."""
         self._sockets = sockets
         self._is_taken = is_taken
         self._gone = gone
-        self.salt = rng.getrandbits(32)
+        self._balancer = balancer
+        self._loads = loads
         self._ports = itertools.cycle(OUR_PORTS)
         for _ in range(rng.randrange(len(OUR_PORTS))):
             next(self._ports)
 
-    async def connect(self, plan: Local, asked: Asked, patience: float = PATIENCE) -> tuple[socket.socket, Listener]:
-        """A Unix socket connected to the first candidate that takes it, and that candidate.
+    async def connect(
+        self, find: Callable[[], Local], asked: Asked, patience: float = PATIENCE
+    ) -> tuple[socket.socket, Listener]:
+        """A Unix socket connected to the first instance that takes it, and that instance.
 
-        patience: seconds to wait for room. OSError with the errno for the
-        client when none takes it: ECONNREFUSED, EADDRNOTAVAIL (no port is free to there),
-        ETIMEDOUT (queues stay full).
+        find: says where it may go, or raises; asked again after every pause, since instances come and go, and clients,
+        too. patience: seconds to wait for room. OSError with the errno for the client when no instance takes it:
+        ECONNREFUSED, EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
         """
-        connected = self._try_all(plan, asked)
-        if connected is None:
-            with trio.move_on_after(patience):
-                for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
-                    await trio.sleep(pause)
-                    connected = self._try_all(plan, asked)
-                    if connected is not None:
-                        return connected
-            raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
-        return connected
+        pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+        with trio.move_on_after(patience):
+            while True:
+                connected = await self._try_all(find(), asked)
+                if connected is not None:
+                    return connected
+                await trio.sleep(next(pauses))
+        raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
 
-    def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
+    async def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
         """None: some instance lives, but its queue is full."""
         full = False
-        for listener in plan.candidates:
-            client = self._named_socket(plan, asked, listener.family)
+        loads = await self._loads.now() if by_connections(plan.candidates) else None
+        for listener in self._balancer.order(plan.candidates, trio.current_time(), loads):
+            client = await self._named_socket(plan, asked, listener.family)
             try:
                 client.connect(self._sockets.path(listener.id))
             except KeyError:
                 client.close()
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, BlockingIOError) as error:
                 client.close()
-                if not self._sockets.alive(listener.id):
+                self._balancer.failed(listener, trio.current_time())
+                if isinstance(error, BlockingIOError):
+                    full = True
+                elif not self._sockets.alive(listener.id):
                     self._gone(listener)
-            except BlockingIOError:
-                client.close()
-                full = True
             else:
-                if asked.ends:  # at once: accept may be faster than we
-                    socket.send_fds(client, [b"\0"], [asked.ends[listener.id].fileno()])
+                if asked.end_for:  # at once: accept may be faster than we
+                    socket.send_fds(client, [b"\0"], [asked.end_for(listener).fileno()])
                 client.setblocking(True)
+                self._balancer.worked(listener)
+                if loads is not None:
+                    self._loads.dialled(listener)
                 return client, listener
         if full:
             return None
         raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
 
-    def _named_socket(self, plan: Local, asked: Asked, server_family: int) -> socket.socket:
+    async def _named_socket(self, plan: Local, asked: Asked, server_family: int) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             raise_sndbuf(client)
-            self._name(client, plan, asked, server_family)
-        except OSError:
+            await self._name(client, plan, asked, server_family)
+        except BaseException:
             client.close()
             raise
         return client
 
-    def _name(self, client: socket.socket, plan: Local, asked: Asked, server_family: int) -> None:
+    async def _name(self, client: socket.socket, plan: Local, asked: Asked, server_family: int) -> None:
         """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
-        for _ in range(1 if plan.port else len(OUR_PORTS)):
+        for count in range(1 if plan.port else len(OUR_PORTS)):
+            if count % AT_ONCE == AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()  # long searches are others' turn, too
             source = plan.source, plan.port or next(self._ports)
             if self._is_taken(source, asked.dest):
                 continue
-            medium = Medium.TCP_SERVER if asked.ends else Medium.UNIX
+            medium = Medium.TCP_SERVER if asked.end_for else Medium.UNIX
             families = asked.family, server_family
-            name = socknames.client_name(self.salt, source, asked.dest, *families, asked.app.id, medium)
+            name = socknames.client_name(self._sockets.salt, source, asked.dest, *families, asked.app.id, medium)
             try:
                 client.bind(name)
             except OSError as error:

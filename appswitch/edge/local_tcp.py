@@ -11,10 +11,11 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import define, evolve, field
 
 from appswitch.core.route import Local
 from appswitch.edge.deliver import Deliverer
@@ -89,17 +90,22 @@ class LocalTcp:
     _maker: Maker | None = None
     _asking: trio.Lock = field(factory=trio.Lock)
 
-    async def connect(self, plan: Local, asked: Asked, patience: float) -> tuple[socket.socket, Name]:
-        """The client's socket, connected to the first candidate that takes it, and its name.
+    async def connect(self, find: Callable[[], Local], asked: Asked, patience: float) -> tuple[socket.socket, Name]:
+        """The client's socket, connected to the first instance that takes it, and its name.
 
-        OSError as of Dialer.connect, or when no connection can be made.
+        find, OSError: as of Dialer.connect; OSError, too, when no connection can be made.
         """
         pairs: dict[int, sealed.Pair] = {}
         try:
-            for kind in {_kind(each) for each in plan.candidates}:
+            for kind in {_kind(each) for each in find().candidates}:
                 pairs[kind] = await self._make(asked.family, kind)
-            ends = {each.id: pairs[_kind(each)][1] for each in plan.candidates}
-            name = (await self.deliverer.deliver(plan, asked, ends, patience)).of_client()
+
+            def find_of_kind() -> Local:  # an instance may have come that takes another kind of socket
+                plan = find()
+                return evolve(plan, candidates=tuple(each for each in plan.candidates if _kind(each) in pairs))
+
+            delivered = await self.deliverer.deliver(find_of_kind, asked, lambda each: pairs[_kind(each)][1], patience)
+            name = delivered.of_client()
             client = pairs[_kind(name.listener)][0].dup()
             self.deliverer.names.add(client, name)
             return client, name

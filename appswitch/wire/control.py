@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from errno import errorcode
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -66,9 +66,10 @@ class Why(msgspec.Struct, tag_field="call", tag="why", forbid_unknown_fields=Tru
 
 
 class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_fields=True):
-    """Answer once every `NAME:PORT` (or `IP:PORT`) is served."""
+    """Answer once every `NAME:PORT` (or `IP:PORT`) is served, or after `timeout` seconds, with those that are not."""
 
     services: list[str]
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):

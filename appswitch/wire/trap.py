@@ -232,15 +232,19 @@ def _text(text: bytes) -> str:
         raise FrameError(f"text is not UTF-8: {error}") from None
 
 
-def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listener], has_epoch: bool) -> bytes:
-    """The text of an answer to Connect: what its further descriptors are."""
+def encode_capabilities(
+    epoch: int, source: Address, shares: Sequence[tuple[Listener, int]], uses: int, has_epoch: bool
+) -> bytes:
+    """The text of an answer to Connect: what its further descriptors are. shares: listeners and their weights."""
     _capabilities.epoch = epoch
     ffi.memmove(_capabilities.source_ip, pack_ip(source), 16)
     _capabilities.has_epoch = has_epoch
-    _capabilities.count = len(listeners)
-    for index, listener in enumerate(listeners):
+    _capabilities.uses = uses
+    _capabilities.count = len(shares)
+    for index, (listener, weight) in enumerate(shares):
         _capabilities.listener[index] = listener.id
         _capabilities.family[index] = listener.family
+        _capabilities.weight[index] = weight
     return bytes(ffi.buffer(_capabilities))
 
 

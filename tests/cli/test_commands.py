@@ -47,7 +47,7 @@ def test_help_names_every_command(cli: Switch) -> None:
             "serve",
             "--node --bind --join --gateway --policy --key-file --socket --state-dir --http --dns-upstream",
         ),
-        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --socket"),
+        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --wait-timeout --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
         ("connections", "-o --json --no-headers --socket"),
@@ -208,6 +208,7 @@ def test_a_reader_that_goes_is_no_error(switch: Switch) -> None:
         (["--name", "localhost"], "reserved"),
         (["--tag", "x"], "'x' is not a tag"),
         (["--wait-for", "x"], "'x' is not NAME:PORT"),
+        (["--wait-for", "x:1", "--wait-for", "x", "--wait-timeout", "0"], "'x' is not NAME:PORT"),
         (["--user", "no-such-user"], "'no-such-user'"),
     ],
 )

@@ -204,7 +204,17 @@ async def test_wait_for(world: World, nursery: trio.Nursery) -> None:
                 with world.listener(81):
                     while not answers:
                         await trio.lowlevel.checkpoint()
-    assert answers == [{"ok": None}]
+    assert answers == [{"ok": []}]
+
+
+async def test_wait_for_a_while(world: World) -> None:
+    async with await world.connect() as stream:
+        await call(stream, "spawn", name="web", ip="10.1.1.1", netns=False)
+        with world.listener(80):
+            answer = await world.call("wait-for", services=["web:80", "web:81", "db:80"], timeout=0.01)
+            assert answer == {"ok": ["web:81", "db:80"]}
+            assert await world.call("wait-for", services=["web:80"], timeout=0) == {"ok": []}
+    assert (await world.call("wait-for", services=["x:1"], timeout=-1))["error"]["reason"] == "bad-request"
 
 
 @pytest.mark.parametrize("service", ["", "web", "web:", ":80", "web:0", "web:65536", "web:x", "web:-1", "web:8²"])

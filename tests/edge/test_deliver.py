@@ -6,18 +6,21 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
+from appswitch.core.balance import Balancer
 from appswitch.core.route import Local
+from appswitch.core.service_table import ServiceTable
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.tcp_names import TcpNames, cookie_of
 from appswitch.host import namespace
@@ -42,7 +45,8 @@ class World:
         self.names = TcpNames()
         self.names.diags.append(Diag(stack.enter_context(namespace.open_diag_socket())))
         rng = random.Random(1)
-        dialer = Dialer(self.sockets, lambda each: self.gone.append(each.id), rng, self.names.is_taken)
+        balancer, loads = Balancer(ServiceTable("n1")), Loads(self.names.connections)
+        dialer = Dialer(self.sockets, lambda each: self.gone.append(each.id), rng, balancer, loads, self.names.is_taken)
         self.deliverer = Deliverer(dialer, self.names)
         self.asked = Asked(CLIENT, DEST, 4)
         stack.callback(self.sockets.close)
@@ -66,8 +70,8 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, stack)
 
 
-def plan(*candidates: Listener, port: int = 0) -> Local:
-    return Local(CLIENT.ip, port, candidates)
+def plan(*candidates: Listener, port: int = 0) -> Callable[[], Local]:
+    return lambda: Local(CLIENT.ip, port, candidates)
 
 
 def take(listening: socket.socket) -> tuple[bytes, socket.socket]:
@@ -83,7 +87,7 @@ def take(listening: socket.socket) -> tuple[bytes, socket.socket]:
 async def test_a_delivery(world: World) -> None:
     listener, listening = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(plan(listener), world.asked, {1: server}, PATIENCE)
+    name = await world.deliverer.deliver(plan(listener), world.asked, lambda _: server, PATIENCE)
     packed, delivered = take(listening)
     with delivered:
         assert cookie_of(delivered) == cookie_of(server)
@@ -99,7 +103,7 @@ async def test_a_delivery(world: World) -> None:
 async def test_whoever_has_an_end_may_ask_for_its_name_and_nobody_else(world: World) -> None:
     listener, _ = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(plan(listener), world.asked, {1: server}, PATIENCE)
+    name = await world.deliverer.deliver(plan(listener), world.asked, lambda _: server, PATIENCE)
     world.names.add(client, name.of_client())
     for end, medium in ((client, Medium.TCP_CLIENT), (server, Medium.TCP_SERVER)):
         for app in (CLIENT, SERVER):
@@ -114,7 +118,7 @@ async def test_whoever_has_an_end_may_ask_for_its_name_and_nobody_else(world: Wo
 async def test_connections_as_long_as_they_live(world: World) -> None:
     listener, listening = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(plan(listener), world.asked, {1: server}, PATIENCE)
+    name = await world.deliverer.deliver(plan(listener), world.asked, lambda _: server, PATIENCE)
     world.names.add(client, name.of_client())
     _, delivered = take(listening)
     server.close()
@@ -141,21 +145,21 @@ async def test_an_instance_that_has_gone_is_tried_past(world: World) -> None:
     (gone, closed), (listener, listening) = world.serve(1), world.serve(2)
     closed.close()
     _, server = world.tcp()
-    name = await world.deliverer.deliver(plan(gone, listener), world.asked, {1: server, 2: server}, PATIENCE)
+    name = await world.deliverer.deliver(plan(gone, listener), world.asked, lambda _: server, PATIENCE)
     assert name.listener.id == 2
     assert world.gone == [1]
     take(listening)[1].close()
     listening.close()
     with pytest.raises(ConnectionRefusedError):
-        await world.deliverer.deliver(plan(gone, listener), world.asked, {1: server, 2: server}, PATIENCE)
+        await world.deliverer.deliver(plan(gone, listener), world.asked, lambda _: server, PATIENCE)
 
 
 async def test_no_two_connections_have_the_same_ends(world: World) -> None:
     listener, _ = world.serve(1)
     _, server = world.tcp()
-    await world.deliverer.deliver(plan(listener, port=40000), world.asked, {1: server}, PATIENCE)
+    await world.deliverer.deliver(plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
     with pytest.raises(OSError, match="in use") as caught:
-        await world.deliverer.deliver(plan(listener, port=40000), world.asked, {1: server}, PATIENCE)
+        await world.deliverer.deliver(plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
