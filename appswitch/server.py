@@ -29,7 +29,7 @@ from attrs import frozen
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
-from appswitch.edge.connections import Connections
+from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.deliver import Deliverer
@@ -41,6 +41,7 @@ from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
@@ -135,7 +136,8 @@ async def _serve(
     apps = Apps(table, sockets, epoch, events)
     tcp_names = TcpNames()
     balancer = Balancer(table)
-    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), [tcp_names.connections])
+    sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps)]
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), sources)
     loads = Loads(connections.snapshot)
     dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
     tcp = LocalTcp(Deliverer(dialer, tcp_names))

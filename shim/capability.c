@@ -20,6 +20,7 @@
 #include "kept.h"
 #include "latch.h"
 #include "names.h"
+#include "options.h"
 #include "sys.h"
 
 /* Odd ports of ip_local_port_range (ip(7)): the even ones are the trap handler's, for the connects that it makes. */
@@ -151,16 +152,14 @@ static long connect_to(long fd, const struct attempt *attempt) {
     return listener.id == attempt->listener ? 0 : -ECONNREFUSED;
 }
 
-int connect_by_capability(const struct as_addr *remote, int status) {
+int connect_by_capability(const struct as_addr *remote) {
     struct attempt attempts[AS_MOST_CAPABILITIES];
     int count = take_turn(remote, attempts);
     for (int i = 0; i < count; i++) {
-        /* A full queue: with several instances the next one is tried, with one a blocking socket waits, as TCP does. */
-        int flags = status & O_NONBLOCK || count > 1 ? SOCK_NONBLOCK : 0;
-        long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+        /* It never waits: with a full queue the next instance is tried, then the trap handler knows how long. */
+        long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0) return -1;
-        int bytes = AS_SNDBUF;
-        sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        raise_sndbuf((int)fd);
         long error = bind_name(fd, remote, &attempts[i]);
         if (error >= 0) error = connect_to(fd, &attempts[i]);
         if (error >= 0) return (int)fd;

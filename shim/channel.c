@@ -185,6 +185,10 @@ static int register_process(void) {
     struct as_request request;
     struct as_reply reply;
     struct passed passed;
+    if (get_settings()->too_long) {
+        complain_too_long();
+        return -EPERM;
+    }
     new_request(&request, AS_REGISTER);
     request.text_size = (uint16_t)describe_settings(request.text);
     int error = ask_somehow(&request, &reply, &passed);
@@ -196,6 +200,14 @@ static int register_process(void) {
     }
     set_token(reply.token);
     return 0;
+}
+
+/* An app is a process tree: so its first process registers before there are others. Without a trap handler it is told
+ * by its first call that needs one. */
+__attribute__((constructor)) static void register_first(void) {
+    static const uint8_t none[AS_TOKEN_SIZE];
+    const struct settings *settings = get_settings();
+    if (!settings->in_namespace && memcmp(settings->token, none, sizeof none) == 0) register_process();
 }
 
 int own_pid(void) {

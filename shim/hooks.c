@@ -83,6 +83,10 @@ HOOK ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     return result(do_recvmsg(fd, message, flags));
 }
 
+HOOK int shutdown(int fd, int how) {
+    return (int)result(do_shutdown(fd, how));
+}
+
 HOOK int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
     return (int)result(do_epoll_ctl(epoll, op, fd, event));
 }
@@ -135,6 +139,8 @@ HOOK long syscall(long number, ...) {
         return result(do_execve((const char *)arg[0], second, third));
     case SYS_execveat:
         return result(do_execveat(fd, second, third, (void *)arg[3], (int)arg[4]));
+    case SYS_shutdown:
+        return result(do_shutdown(fd, (int)arg[1]));
     case SYS_epoll_ctl:
         return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
     case SYS_chroot:

@@ -45,7 +45,8 @@ static void read_variable(const char *entry) {
     if (starts_with(entry, "APPSWITCH_NAME=") || starts_with(entry, "APPSWITCH_IP=") ||
         starts_with(entry, "APPSWITCH_TAGS=") || starts_with(entry, "APPSWITCH_TCP=")) {
         size_t size = as_strlen(entry) + 1;
-        if (described_size + size > sizeof described) return;
+        settings.too_long |= described_size + size > sizeof described;
+        if (settings.too_long) return;
         memcpy(described + described_size, entry, size);
         described_size += size;
     }
@@ -153,6 +154,11 @@ static void complain_once(const char *cause, const char *what, const char *hint)
 void complain_no_handler(void) {
     complain_once("no trap handler answers at ", settings.socket.sun_path,
                   "\nhint: start `appswitch serve`, or name its socket in APPSWITCH_SOCKET\n");
+}
+
+void complain_too_long(void) {
+    complain_once("APPSWITCH_NAME, APPSWITCH_IP and APPSWITCH_TAGS", " together are too long",
+                  "\nhint: look at the APPSWITCH_ variables: 1,000 bytes are enough for most\n");
 }
 
 void complain_refused(const char *reason) {

@@ -11,6 +11,7 @@
 struct settings {
     struct sockaddr_un socket;
     int is_default;               /* the socket's place was not told: its owner is checked */
+    int too_long;                 /* what describe_settings would give */
     int in_namespace;             /* APPSWITCH_APP=netns:COOKIE: spawn gave us a network namespace */
     uint64_t netns;               /* its cookie (SO_NETNS_COOKIE) */
     uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
@@ -30,6 +31,7 @@ size_t describe_settings(char text[AS_TEXT_SIZE]);
 
 /* Says on stderr, once a process, why it has no network, and what to do. */
 void complain_no_handler(void);
+void complain_too_long(void);
 void complain_refused(const char *reason);
 
 /* exec with a clean environment would lose the preload. How many entries `kept_environment` may need for `given`, the

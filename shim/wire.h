@@ -85,7 +85,8 @@ struct as_request {
     struct as_addr local;
     struct as_addr remote;
     uint16_t text_size;
-    uint8_t zero[6];
+    uint16_t zero;
+    uint32_t patience; /* AS_CONNECT: milliseconds to wait for room in a full queue; 0: as long as the handler likes */
     char text[1024];
 };
 

@@ -125,7 +125,7 @@ def plan_datagrams(
     if asker is not None:
         return Place(source, own_port, (asker,))
     if inside or table.owns(dest):
-        others = [each for each in candidates(table, app, dest) if each.id != app.id]
+        others = [each for each in candidates(table, app, dest) if each.id != app.id and each.id not in table.draining]
         verdicts = {each.id: policy.decide(app, each, port, Protocol.UDP.value) for each in others}
         allowed = [each for each in others if verdicts[each.id].allowed]
         heard = [each for each in allowed if each.id in serving]

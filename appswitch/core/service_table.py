@@ -15,7 +15,7 @@ from attrs import evolve
 
 from appswitch.core import names
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Listener, Protocol, Scope, Tag
+from appswitch.model import DOMAIN, Address, App, Listener, Protocol, Scope, Tag
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -113,6 +113,11 @@ class ServiceTable:
             if len(self._retired) > RETIRED:
                 self._retired.popitem(last=False)
 
+    def apps_called(self, text: str) -> list[App]:
+        """Those that a person means by an id, a name or an IP."""
+        name = plain_name(text)
+        return [app for app in self.apps.values() if text in (str(app.id), str(app.ip)) or app.name == name]
+
     def owns(self, ip: Address) -> bool:
         """Whether `ip` is the virtual IP of an app that can be reached."""
         return any(app.reachable for app in self._by_ip.get(ip, {}).values())
@@ -180,6 +185,11 @@ class ServiceTable:
                 serving.setdefault((each.app.id, each.port, each.protocol, each.scope), each)
         order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
         return iter(order)
+
+
+def plain_name(text: str) -> str:
+    """A name as the table has it, from one as people and DNS write it."""
+    return text.lower().removesuffix(".").removesuffix("." + DOMAIN)
 
 
 def _discard(index: dict[Key, dict[int, Value]], key: Key, number: int) -> bool:

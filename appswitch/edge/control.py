@@ -22,6 +22,7 @@ from appswitch.core.why import why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, credentials_of
 from appswitch.edge.dns import DnsServer
+from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
@@ -100,9 +101,11 @@ class ControlServer:
             case control.Hello():
                 return None
             case control.Ps():
-                return [control.app_row(app) for app in self.table.apps.values()]
+                draining = self.table.draining
+                return [control.app_row(app, app.id in draining) for app in self.table.apps.values()]
             case control.Services():
-                return [control.service_row(listener) for listener in self.table.services()]
+                draining = self.table.draining
+                return [control.service_row(each, each.app.id in draining) for each in self.table.services()]
             case control.Nodes():
                 return [control.node_row(self.node)]
             case control.Connections():
@@ -115,6 +118,8 @@ class ControlServer:
                 return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
             case control.WaitFor(services=services, timeout=timeout):
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
+            case control.Drain():
+                return await self._drain(call, stream.socket)
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn():
@@ -152,6 +157,19 @@ class ControlServer:
 
     def _missing(self, services: list[str]) -> list[str]:
         return [text for text in services if not self._is_served(*_split_service(text))]
+
+    async def _drain(self, call: control.Drain, connection: trio.socket.SocketType) -> list[dict[str, object]]:
+        draining = Draining(self.apps, self.snapshot)
+        apps = draining.undo(call.app) if call.undo else draining.start(call.app)
+        if call.wait and not call.undo:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, connection)
+                error = await draining.wait(apps, math.inf if call.timeout is None else call.timeout)
+                nursery.cancel_scope.cancel()
+            if error is not None:
+                raise error
+        left = await draining.left(apps)
+        return [control.drain_row(app, not call.undo, left[app.id]) for app in apps]
 
     def _is_served(self, host: str, port: int) -> bool:
         ip = self.table.resolve(host.removesuffix("." + DOMAIN))

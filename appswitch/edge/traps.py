@@ -223,7 +223,9 @@ class TrapHandler:
             outside = start_egress(plan, request.family)
             self._publish(Kind.CONNECT, app, request, medium="tcp")
             return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
-        patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
+        patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
+        if request.nonblocking:
+            patience = PATIENCE_NONBLOCKING
         asked = Asked(app, (request.ip, request.port), request.family)
         if app.tcp or any(each.app.tcp for each in plan.candidates):
             client, name = await self.tcp.connect(find, asked, patience)

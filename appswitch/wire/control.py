@@ -72,6 +72,18 @@ class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_f
     timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
+class Drain(msgspec.Struct, tag_field="call", tag="drain", forbid_unknown_fields=True):
+    """Let the apps that `app` (an id, a name or an IP) calls get no new connections; with `undo`, let them again.
+
+    wait: answer once the ones that they have are at an end; timeout: seconds that it may take, null: any.
+    """
+
+    app: str
+    undo: bool = False
+    wait: bool = True
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
 class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):
     """The recent events, as one answer; with `follow`, an answer each, and then those to come, until the caller goes.
 
@@ -84,7 +96,7 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Drain | Observe
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -108,7 +120,7 @@ def encode_error(error: AppSwitchError) -> bytes:
     return msgspec.json.encode({"error": body}) + b"\n"
 
 
-def app_row(app: App) -> dict[str, Any]:
+def app_row(app: App, draining: bool = False) -> dict[str, Any]:
     """A row of `ps`."""
     return {
         "id": app.id,
@@ -118,11 +130,12 @@ def app_row(app: App) -> dict[str, Any]:
         "node": app.node,
         "pid": app.pid,
         "netns": app.netns,
+        "state": _state(draining),
         "command": list(app.command),
     }
 
 
-def service_row(listener: Listener) -> dict[str, Any]:
+def service_row(listener: Listener, draining: bool = False) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
     medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if listener.app.tcp else "unix"
@@ -137,7 +150,18 @@ def service_row(listener: Listener) -> dict[str, Any]:
         "real": f"{medium}:{listener.id}",
         "medium": medium,
         "scope": listener.scope.value,
+        "state": _state(draining),
     }
+
+
+def drain_row(app: App, draining: bool, connections: int) -> dict[str, Any]:
+    """What `drain` tells of an app. connections: how many others have to it still."""
+    row = {"app": app.id, "name": app.name, "ip": str(app.ip)}
+    return {**row, "state": _state(draining), "connections": connections}
+
+
+def _state(draining: bool) -> str:
+    return "draining" if draining else "up"
 
 
 def connection_row(connection: Connection) -> dict[str, Any]:

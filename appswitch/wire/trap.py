@@ -50,13 +50,16 @@ class Listen:
 
 @frozen
 class Connect:
-    """bound: the (ip, port) that the program has bound before, if it has; the rest: what else it wants."""
+    """bound: the (ip, port) that the program has bound before, if it has; patience: seconds that it waits for room in a
+    full queue, 0: as long as we like; the rest: what else it wants.
+    """
 
     family: int
     ip: Address
     port: int
     bound: tuple[Address, int] | None
     nonblocking: bool
+    patience: float
     want_capabilities: bool
     want_epoch: bool
 
@@ -172,6 +175,7 @@ def _decode_request(text: bytes) -> Request:
             port,
             bound,
             nonblocking=bool(flags & lib.AS_NONBLOCK),
+            patience=_request.patience / 1000,
             want_capabilities=bool(flags & lib.AS_WANT_CAPABILITIES),
             want_epoch=bool(flags & lib.AS_WANT_EPOCH),
         )

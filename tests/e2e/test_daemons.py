@@ -183,3 +183,24 @@ def test_nginx_becomes_a_new_binary_under_load(switch: Switch) -> None:
         assert switch.run("curl", "-sS", "http://web/").stdout == "here\n"
     finally:
         os.kill(pid_in(pid_file), signal.SIGTERM)
+
+
+@pytest.mark.root
+@pytest.mark.program("nginx", "curl")
+def test_an_nginx_worker_crashes(switch: Switch) -> None:
+    """The master starts another one, which goes on with the same listener."""
+    config = write(
+        switch.directory / "nginx.conf", NGINX.format(dir=switch.directory).replace("user", "daemon off; user")
+    )
+    switch.spawn("--name", "web", "nginx", "-c", config)
+    switch.wait_for("web:80")
+    master = switch.directory / "nginx.pid"
+    eventually(lambda: pid_in(master))
+    children = Path(f"/proc/{pid_in(master)}/task/{pid_in(master)}/children")
+    eventually(lambda: len(children.read_text().split()) == 2)
+    for _ in range(3):
+        workers = children.read_text().split()
+        for worker in workers:
+            os.kill(int(worker), signal.SIGSEGV)
+        eventually(lambda gone=set(workers): len(set(children.read_text().split()) - gone) == 2)
+        assert switch.run("curl", "-sS", "http://web/").stdout == "here\n"

@@ -33,6 +33,17 @@ def test_redis(switch: Switch) -> None:
     assert "2000 requests completed" in done.stdout
 
 
+@pytest.mark.program("redis-server", "redis-cli")
+def test_redis_pipelines(switch: Switch) -> None:
+    """100,000 commands are on their way while the answers are read as they come."""
+    switch.spawn("--name", "redis", "redis-server", "--save", "", "--protected-mode", "no")
+    switch.wait_for("redis:6379")
+    commands = "".join(f"SET key:{i} {i}\r\n" for i in range(100_000))
+    done = switch.run("redis-cli", "-h", "redis", "--pipe", input=commands, timeout=90)
+    assert "errors: 0, replies: 100000" in done.stdout
+    assert switch.run("redis-cli", "-h", "redis", "dbsize").stdout == "100000\n"
+
+
 NGINX = """
 daemon off; user root; worker_processes 3; pid {dir}/nginx.pid; error_log {dir}/nginx-error.log;
 events {{ worker_connections 512; }}
