@@ -74,7 +74,7 @@ def run(options: Options) -> int:
         from appswitch.host import namespace
 
         maker = Maker()
-        outside, client = client, _register_in_new_namespace(options, trap, user, maker)
+        outside, client = client, _register_in_new_namespace(options, trap, user, maker, client.call("ticket"))
         environment["APPSWITCH_APP"] = f"netns:{namespace.cookie():x}"
         outside.close()
     else:
@@ -148,7 +148,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
     }
 
 
-def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker) -> ControlClient:
+def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker, ticket: str) -> ControlClient:
     from appswitch.host import namespace, rtnetlink
 
     try:
@@ -160,7 +160,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker:
     rtnetlink.make_everything_local([])
     passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in passed])
+    answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
     for each in passed:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])

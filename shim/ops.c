@@ -14,6 +14,7 @@
 #include "capability.h"
 #include "channel.h"
 #include "datagrams.h"
+#include "ended.h"
 #include "memory.h"
 #include "names.h"
 #include "options.h"
@@ -389,12 +390,22 @@ static long connect_first(int fd, int *flags, const struct sockaddr *addr, sockl
         outcome;                                                     \
     })
 
-long do_send(int fd, const void *data, size_t count, int flags) {
-    return SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0));
-}
+/* `send_it`, whose flags hold `quiet`, and what ended.c makes of an EPIPE. One that stays is had once more with the
+ * program's own flags, so that SIGPIPE comes from the kernel. */
+#define SEND_TO_THE_END(fd, count, flags, send_it)                           \
+    ({                                                                       \
+        int quiet = (flags) | MSG_NOSIGNAL;                                  \
+        long sent = (send_it);                                               \
+        if (sent == -EPIPE) {                                                \
+            sent = reconsider_epipe(fd, count);                              \
+            quiet = (flags) & ~MSG_FASTOPEN;                                 \
+            if (sent == -EPIPE && !(quiet & MSG_NOSIGNAL)) sent = (send_it); \
+        }                                                                    \
+        sent;                                                                \
+    })
 
-long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
-    if (!addr) return do_send(fd, data, count, flags);
+static long send_to(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    if (!addr) return SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0));
     if (is_inet(addr, size)) {
         int ours;
         long sent = sendto_by_sender(fd, data, count, flags, addr, size, &ours);
@@ -409,8 +420,11 @@ long do_sendto(int fd, const void *data, size_t count, int flags, const struct s
     return sent;
 }
 
-long do_sendmsg(int fd, const struct msghdr *message, int flags) {
-    if (!message) return -EFAULT;
+long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    return SEND_TO_THE_END(fd, count, flags, send_to(fd, data, count, quiet, addr, size));
+}
+
+static long send_message(int fd, const struct msghdr *message, int flags) {
     if (!message->msg_name) return SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
     if (is_inet(message->msg_name, message->msg_namelen)) {
         int ours;
@@ -429,6 +443,17 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags) {
         sent = sys3(SYS_sendmsg, fd, &unnamed, flags);
     }
     return sent;
+}
+
+static size_t size_of(const struct msghdr *message) {
+    size_t size = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) size += message->msg_iov[i].iov_len;
+    return size;
+}
+
+long do_sendmsg(int fd, const struct msghdr *message, int flags) {
+    if (!message) return -EFAULT;
+    return SEND_TO_THE_END(fd, size_of(message), flags, send_message(fd, message, quiet));
 }
 
 /* One after the other, as the kernel does (sendmmsg(2)): each may go another way. */
@@ -460,15 +485,6 @@ long do_recvmsg(int fd, struct msghdr *message, int flags) {
     message->msg_name = name;
     if (received >= 0) message->msg_namelen = 0;
     return received;
-}
-
-/* A socket that is bound and no more is shut down, yet the answer is an error (inet_shutdown in net/ipv4/af_inet.c). */
-long do_shutdown(int fd, int how) {
-    struct identity identity;
-    long error = sys2(SYS_shutdown, fd, how);
-    if (error) return error;
-    identify(fd, &identity);
-    return identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) ? -ENOTCONN : 0;
 }
 
 long do_epoll_ctl(int epoll, int op, int fd, void *event) {

@@ -27,13 +27,18 @@ class Deliverer:
     names: TcpNames
 
     async def deliver(
-        self, find: Callable[[], Local], asked: Asked, end_for: Callable[[Listener], socket.socket], patience: float
+        self,
+        plan: Local,
+        again: Callable[[], Local],
+        asked: Asked,
+        end_for: Callable[[Listener], socket.socket],
+        patience: float,
     ) -> Name:
         """Gives the server's end of a connection to the first instance that takes it.
 
-        find, OSError: as of Dialer.connect; end_for: the socket that an instance gets; it stays the caller's to close.
+        plan, again, OSError: as of Dialer.connect; end_for: the socket that an instance gets; it stays the caller's to close.
         """
-        carrier, listener = await self.dialer.connect(find, evolve(asked, end_for=end_for), patience)
+        carrier, listener = await self.dialer.connect(plan, again, evolve(asked, end_for=end_for), patience)
         with carrier:
             name = Name(carrier.getsockname(), asked.app, listener)
         self.names.add(end_for(listener), name)

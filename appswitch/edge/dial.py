@@ -70,21 +70,28 @@ class Dialer:
             next(self._ports)
 
     async def connect(
-        self, find: Callable[[], Local], asked: Asked, patience: float = PATIENCE
+        self, plan: Local, again: Callable[[], Local], asked: Asked, patience: float = PATIENCE
     ) -> tuple[socket.socket, Listener]:
         """A Unix socket connected to the first instance that takes it, and that instance.
 
-        find: says where it may go, or raises; asked again after every pause, since instances come and go, and clients,
-        too. patience: seconds to wait for room. OSError with the errno for the client when no instance takes it:
-        ECONNREFUSED, EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
+        again: plans anew, or raises; asked after every pause, since instances come and go, and clients, too. patience:
+        seconds to wait for room. OSError with the errno for the client when no instance takes it: ECONNREFUSED,
+        EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
         """
         pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
         with trio.move_on_after(patience):
             while True:
-                connected = await self._try_all(find(), asked)
+                try:
+                    connected = await self._try_all(plan, asked)
+                except ConnectionRefusedError:
+                    tried, plan = plan, again()
+                    if set(plan.candidates) <= set(tried.candidates):
+                        raise
+                    continue  # one has come meanwhile
                 if connected is not None:
                     return connected
                 await trio.sleep(next(pauses))
+                plan = again()
         raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
 
     async def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:

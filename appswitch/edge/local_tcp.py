@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import trio
@@ -90,21 +91,24 @@ class LocalTcp:
     _maker: Maker | None = None
     _asking: trio.Lock = field(factory=trio.Lock)
 
-    async def connect(self, find: Callable[[], Local], asked: Asked, patience: float) -> tuple[socket.socket, Name]:
+    async def connect(
+        self, plan: Local, again: Callable[[], Local], asked: Asked, patience: float
+    ) -> tuple[socket.socket, Name]:
         """The client's socket, connected to the first instance that takes it, and its name.
 
-        find, OSError: as of Dialer.connect; OSError, too, when no connection can be made.
+        plan, again, OSError: as of Dialer.connect; OSError, too, when no connection can be made.
         """
         pairs: dict[int, sealed.Pair] = {}
         try:
-            for kind in {_kind(each) for each in find().candidates}:
+            for kind in {_kind(each) for each in plan.candidates}:
                 pairs[kind] = await self._make(asked.family, kind)
 
-            def find_of_kind() -> Local:  # an instance may have come that takes another kind of socket
-                plan = find()
-                return evolve(plan, candidates=tuple(each for each in plan.candidates if _kind(each) in pairs))
+            def again_these_kinds() -> Local:  # an instance may have come that takes another kind of socket
+                later = again()
+                return evolve(later, candidates=tuple(each for each in later.candidates if _kind(each) in pairs))
 
-            delivered = await self.deliverer.deliver(find_of_kind, asked, lambda each: pairs[_kind(each)][1], patience)
+            deliver = partial(self.deliverer.deliver, plan, again_these_kinds, asked)
+            delivered = await deliver(lambda each: pairs[_kind(each)][1], patience)
             name = delivered.of_client()
             client = pairs[_kind(name.listener)][0].dup()
             self.deliverer.names.add(client, name)

@@ -22,7 +22,7 @@ from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
-from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
@@ -148,7 +148,7 @@ class TrapHandler:
     def _register(self, caller: Credentials, request: trap.Register) -> tuple[App | None, Answer]:
         """LD_PRELOAD without the wrapper: a process of the host's namespace says who it wants to be."""
         try:
-            if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
+            if not calls_from(caller, self.netns) or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
             tags = tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag)
@@ -210,15 +210,15 @@ class TrapHandler:
                 self._publish(Kind.CONNECT, app, request, medium="dns")
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
         try:
-            return await self._carry_out(app, request, plan, epoch, partial(self._find, app, request, channel))
+            return await self._carry_out(app, request, plan, epoch, partial(self._plan_again, app, request, channel))
         except OSError as error:
             self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
             raise
 
     async def _carry_out(
-        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, find: Callable[[], Local]
+        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, again: Callable[[], Local]
     ) -> Answer:
-        """epoch: when the plan was made; find: makes it anew."""
+        """epoch: when the plan was made; again: makes it anew."""
         if isinstance(plan, Egress):
             outside = start_egress(plan, request.family)
             self._publish(Kind.CONNECT, app, request, medium="tcp")
@@ -228,10 +228,10 @@ class TrapHandler:
             patience = PATIENCE_NONBLOCKING
         asked = Asked(app, (request.ip, request.port), request.family)
         if app.tcp or any(each.app.tcp for each in plan.candidates):
-            client, name = await self.tcp.connect(find, asked, patience)
+            client, name = await self.tcp.connect(plan, again, asked, patience)
             server, kind, medium, text = name.listener, trap.FD_TCP, "tcp", name.packed
         else:
-            client, server = await self.dialer.connect(find, asked, patience)
+            client, server = await self.dialer.connect(plan, again, asked, patience)
             kind, medium, text = trap.FD_UNIX, "unix", b""
         verdict = self.policing.policy.decide(app, server.app, server.port)
         seen = {"server": server.app, "rule": verdict.rule, "medium": medium}
@@ -247,7 +247,7 @@ class TrapHandler:
             return self._with_capabilities(client, plan, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
 
-    def _find(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
+    def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
         """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
         if _is_closed(channel):
             raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")

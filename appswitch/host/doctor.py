@@ -23,10 +23,13 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 SO_NETNS_COOKIE = 71
 F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 16  # linux/fcntl.h
 FEW_DESCRIPTORS = 4096
-FEW_DATAGRAMS = 100
-NAME_SERVICE_SOCKETS = ("run/nscd/socket", "var/run/nscd/socket", "run/systemd/resolve/io.systemd.Resolve")
-
-
+NSCD = "turn its cache of host names off (`enable-cache hosts no` in nscd.conf), or stop it"
+RESOLVED = "write `dns` before `resolve` in nsswitch.conf"
+NAME_SERVICES = {  # a socket that libc asks, and how to keep it from that
+    "run/nscd/socket": NSCD,
+    "var/run/nscd/socket": NSCD,
+    "run/systemd/resolve/io.systemd.Resolve": RESOLVED,
+}
 LOADERS = ("lib64/ld-linux-*", "lib/ld-linux-*", "lib/ld-musl-*.so.1")  # of glibc and musl
 
 
@@ -156,15 +159,6 @@ def backlog(machine: Machine) -> Finding:
     return Finding("somaxconn", WARNING, message, f"sysctl net.core.somaxconn={machine.backlog}")
 
 
-def datagrams(machine: Machine) -> Finding:
-    """How many datagrams wait in a Unix socket before the next ones are dropped."""
-    most = machine.number("proc/sys/net/unix/max_dgram_qlen")
-    if most is None or most >= FEW_DATAGRAMS:
-        return Finding("max_dgram_qlen", OK, f"net.unix.max_dgram_qlen is {most}")
-    message = f"net.unix.max_dgram_qlen is {most}: bursts of UDP lose datagrams early"
-    return Finding("max_dgram_qlen", WARNING, message, "sysctl net.unix.max_dgram_qlen=512")
-
-
 def descriptors(machine: Machine) -> Finding:
     """The trap handler keeps one a listener and one a connection of a thread to it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -224,10 +218,10 @@ def name_services(machine: Machine) -> Finding:
     if not {"dns", "resolve"} & set(sources):
         message = "nsswitch.conf has no `dns` among the sources of host names: glibc finds no app by name"
         return Finding("name services", PROBLEM, message, "write `hosts: files dns`")
-    there = [f"/{path}" for path in NAME_SERVICE_SOCKETS if (machine.root / path).is_socket()]
-    if there:
-        message = f"{there[0]} may answer for host names, and knows no app"
-        return Finding("name services", WARNING, message, "put `dns` first in nsswitch.conf, or stop the service")
+    by_resolved = "resolve" in sources and "dns" not in sources[: sources.index("resolve")]
+    for path, hint in NAME_SERVICES.items():
+        if (machine.root / path).is_socket() and (hint is not RESOLVED or by_resolved):
+            return Finding("name services", WARNING, f"/{path} may answer for host names, and knows no app", hint)
     return Finding("name services", OK, "nothing answers for host names but DNS")
 
 
@@ -243,6 +237,6 @@ def tracing(machine: Machine) -> Finding:
 
 
 CHECKS: tuple[Check, ...] = (
-    kernel, sealed_memory, namespaces, io_uring, send_buffer, backlog, datagrams, descriptors, shim, trap_handler,
+    kernel, sealed_memory, namespaces, io_uring, send_buffer, backlog, descriptors, shim, trap_handler,
     name_servers, name_services, tracing,
 )  # fmt: skip

@@ -30,6 +30,12 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
+    ticket: str = ""
+    """From outside; an app with a namespace of its own needs one."""
+
+
+class Ticket(msgspec.Struct, tag_field="call", tag="ticket", forbid_unknown_fields=True):
+    """What lets a new namespace become an app, once, while the connection that asked lasts."""
 
 
 class Hello(msgspec.Struct, tag_field="call", tag="hello", forbid_unknown_fields=True):
@@ -96,7 +102,10 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Drain | Observe
+Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+"""What changes nothing."""
+
+Call = Question | Ticket | Spawn | Drain
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 

@@ -70,8 +70,10 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, stack)
 
 
-def plan(*candidates: Listener, port: int = 0) -> Callable[[], Local]:
-    return lambda: Local(CLIENT.ip, port, candidates)
+def plan(*candidates: Listener, port: int = 0) -> tuple[Local, Callable[[], Local]]:
+    """The plan, and how to make it again."""
+    made = Local(CLIENT.ip, port, candidates)
+    return made, lambda: made
 
 
 def take(listening: socket.socket) -> tuple[bytes, socket.socket]:
@@ -87,7 +89,7 @@ def take(listening: socket.socket) -> tuple[bytes, socket.socket]:
 async def test_a_delivery(world: World) -> None:
     listener, listening = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(plan(listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliverer.deliver(*plan(listener), world.asked, lambda _: server, PATIENCE)
     packed, delivered = take(listening)
     with delivered:
         assert cookie_of(delivered) == cookie_of(server)
@@ -103,7 +105,7 @@ async def test_a_delivery(world: World) -> None:
 async def test_whoever_has_an_end_may_ask_for_its_name_and_nobody_else(world: World) -> None:
     listener, _ = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(plan(listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliverer.deliver(*plan(listener), world.asked, lambda _: server, PATIENCE)
     world.names.add(client, name.of_client())
     for end, medium in ((client, Medium.TCP_CLIENT), (server, Medium.TCP_SERVER)):
         for app in (CLIENT, SERVER):
@@ -118,7 +120,7 @@ async def test_whoever_has_an_end_may_ask_for_its_name_and_nobody_else(world: Wo
 async def test_connections_as_long_as_they_live(world: World) -> None:
     listener, listening = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(plan(listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliverer.deliver(*plan(listener), world.asked, lambda _: server, PATIENCE)
     world.names.add(client, name.of_client())
     _, delivered = take(listening)
     server.close()
@@ -145,21 +147,21 @@ async def test_an_instance_that_has_gone_is_tried_past(world: World) -> None:
     (gone, closed), (listener, listening) = world.serve(1), world.serve(2)
     closed.close()
     _, server = world.tcp()
-    name = await world.deliverer.deliver(plan(gone, listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliverer.deliver(*plan(gone, listener), world.asked, lambda _: server, PATIENCE)
     assert name.listener.id == 2
     assert world.gone == [1]
     take(listening)[1].close()
     listening.close()
     with pytest.raises(ConnectionRefusedError):
-        await world.deliverer.deliver(plan(gone, listener), world.asked, lambda _: server, PATIENCE)
+        await world.deliverer.deliver(*plan(gone, listener), world.asked, lambda _: server, PATIENCE)
 
 
 async def test_no_two_connections_have_the_same_ends(world: World) -> None:
     listener, _ = world.serve(1)
     _, server = world.tcp()
-    await world.deliverer.deliver(plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
+    await world.deliverer.deliver(*plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
     with pytest.raises(OSError, match="in use") as caught:
-        await world.deliverer.deliver(plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
+        await world.deliverer.deliver(*plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
@@ -167,13 +169,13 @@ async def test_local_connections_outlive_the_process_that_makes_them(world: Worl
     listener, listening = world.serve(1)
     local = LocalTcp(world.deliverer)
     try:
-        client, name = await local.connect(plan(listener), world.asked, PATIENCE)
+        client, name = await local.connect(*plan(listener), world.asked, PATIENCE)
         packed, server = take(listening)
         assert name.packed == socknames.with_medium(packed, Medium.TCP_CLIENT)
         assert local._maker is not None
         local._maker._process.kill()
         local._maker._process.wait()
-        again, _ = await local.connect(plan(listener), world.asked, PATIENCE)
+        again, _ = await local.connect(*plan(listener), world.asked, PATIENCE)
         _, later = take(listening)
         with client, server, again, later:
             for one, other in ((client, server), (again, later)):

@@ -42,7 +42,6 @@ def test_this_machine_runs_the_tests_so_it_has_no_problem_but_namespaces() -> No
     [
         (doctor.send_buffer, "proc/sys/net/core/wmem_max", 2097152, 212992, "wmem_max=2097152"),
         (doctor.backlog, "proc/sys/net/core/somaxconn", 4096, 128, "somaxconn=4096"),
-        (doctor.datagrams, "proc/sys/net/unix/max_dgram_qlen", 512, 10, "max_dgram_qlen="),
         (doctor.tracing, "proc/sys/kernel/yama/ptrace_scope", 0, 1, "ptrace_scope=0"),
     ],
 )
@@ -131,6 +130,14 @@ def test_name_services(machine: Machine) -> None:
         nscd.bind(str(machine.root / "run/nscd/socket"))
         found = doctor.name_services(machine)
     assert (found.level, "/run/nscd/socket" in found.message) == (WARNING, True)
+    (machine.root / "run/nscd/socket").unlink()
+    (machine.root / "run/systemd/resolve").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as resolved:
+        resolved.bind(str(machine.root / "run/systemd/resolve/io.systemd.Resolve"))
+        lines = {"files resolve [!UNAVAIL=return] dns": WARNING, "files dns resolve": OK, "files dns": OK}
+        for text, level in lines.items():
+            write(machine, "etc/nsswitch.conf", f"hosts: {text}\n")
+            assert doctor.name_services(machine).level == level
 
 
 def test_programs() -> None:
