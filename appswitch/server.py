@@ -35,6 +35,7 @@ from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
+from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
@@ -132,7 +133,9 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
     balancer = Balancer(table)
-    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), [partial(placed_connections, apps)])
+    host = Diag(open_diag_socket())
+    egress = EgressSockets(host)
+    connections = Connections(apps, sockets.salt, host, [partial(placed_connections, apps), egress.connections])
     loads = Loads(connections.snapshot)
     dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
@@ -141,7 +144,7 @@ async def _serve(
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
     datagrams = Datagrams(apps, policing, settings.gateway, netns)
-    handler = TrapHandler(apps, sockets, dialer, balancer, datagrams, policing, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, egress, balancer, datagrams, policing, rng, settings.gateway, netns)
     node = Node(settings.node, gateway=settings.gateway)
 
     def new_dns(app: App) -> DnsServer:
