@@ -31,9 +31,7 @@ long reconsider_epipe(int fd, size_t count) {
     return int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET ? -ECONNRESET : (long)count;
 }
 
-/* A server's loop ends by that (eventlet's does). It tells itself by POLLRDHUP, which costs less to ask than whose it
- * is.
- */
+/* The loop of a server ends by that (eventlet's does). POLLRDHUP tells it, and costs less to ask than whose it is. */
 long reconsider_eagain(int fd) {
     struct pollfd each = {fd, POLLRDHUP, 0};
     struct timespec at_once = {0, 0};
