@@ -318,6 +318,10 @@ CASE(the_end_of_its_own_unix_socket) {
     FAILS(accept(listener, 0, 0), EAGAIN);
     OK(pipe(ends));
     FAILS(send(ends[1], "x", 1, 0), ENOTSOCK);
+    close(ends[0]);
+    FAILS(write(ends[1], "x", 1), EPIPE);
+    FAILS(writev(ends[1], &part, 1), EPIPE);
+    SAME(broken_pipes, 4);
     FAILS(shutdown(ends[1], SHUT_WR), ENOTSOCK);
     FAILS(shutdown(-1, SHUT_WR), EBADF);
 }
