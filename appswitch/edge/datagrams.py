@@ -5,8 +5,8 @@ to the client's address and connected to the server's, is the kernel's own UDP i
 ends, truncation, errors, control messages. Such a socket is *placed*; the shim puts it under the program's descriptor.
 
 A socket that sends without being connected stays where it is, since answers may come from anywhere. The shim sends
-through a *sender* for each destination: placed in the same way, but deaf (bound to the device lo, with a filter that
-lets nothing pass), so that the other side's answers aren't swallowed. They come back by a sender of the other side's.
+through a *sender* for each destination: placed in the same way, but deaf (a filter lets nothing pass, and its mark says
+so), so that the answers of the other side aren't swallowed. They come back by a sender of its own.
 
 Who would receive, the kernel tells (edge/receivers.py). What is remembered here is only what we have answered, so that
 an answer finds the app that asked, and so that the shims ask again when a new socket makes old answers wrong.
@@ -106,7 +106,7 @@ class Datagrams:
         other = receivers.find_bound(ip, request.port)
         if other is None:
             return Answer(trap.FREE)
-        if other.marked and request.reuse_addr:  # by us; the program that has bound it doesn't share (socket(7))
+        if other.no_port and request.reuse_addr:  # by us; the program that has bound it doesn't share (socket(7))
             raise OSError(errno.EADDRINUSE, "a socket of the app has it")
         return Answer(trap.KERNEL)
 

@@ -43,8 +43,10 @@ def test_the_most_specific_socket_receives(kernel: socket.socket, family: int, i
         connected.connect((str(ip), 7))
         connected.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
         anybody = ask(kernel, (ip, 9), (ip, port))
-        assert anybody == UdpSocket((ip, port), (type(ip)(0), 0), cookie(bound), marked=False)
-        assert ask(kernel, (ip, 7), (ip, port)) == UdpSocket((ip, port), (ip, 7), cookie(connected), marked=True)
+        assert anybody == UdpSocket((ip, port), (type(ip)(0), 0), cookie(bound), no_port=False, mark=0)
+        assert ask(kernel, (ip, 7), (ip, port)) == UdpSocket(
+            (ip, port), (ip, 7), cookie(connected), no_port=True, mark=0
+        )
     assert ask(kernel, (ip, 9), (ip, port)) is None
 
 
