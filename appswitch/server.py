@@ -26,6 +26,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
 from appswitch.edge.connections import Connections
@@ -38,6 +39,8 @@ from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
+from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -129,14 +132,16 @@ async def _serve(
     table = ServiceTable(settings.node)
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
-    dialer = Dialer(sockets, apps.listener_gone, rng)
+    balancer = Balancer(table)
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), [partial(placed_connections, apps)])
+    loads = Loads(connections.snapshot)
+    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
-    zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search)
+    zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
     node = Node(settings.node, gateway=settings.gateway)
-    connections = Connections(apps, dialer.salt, Diag(open_diag_socket()))
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
@@ -145,7 +150,7 @@ async def _serve(
     datagrams = Datagrams(
         apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
     )
-    handler = TrapHandler(apps, sockets, dialer, datagrams, policing, rng, settings.gateway, netns)
+    handler = TrapHandler(apps, sockets, dialer, balancer, datagrams, policing, rng, settings.gateway, netns)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
@@ -155,6 +160,7 @@ async def _serve(
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
+        nursery.start_soon(loads.keep)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
@@ -258,6 +264,14 @@ def read_resolv_conf(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     for text in found.unusable:
         log.warning("not the address of a name server", file=str(path), text=text)
     return found.search, found.servers
+
+
+def port_of(service: str, proto: str) -> int | None:
+    """The port of a service by its name (services(5))."""
+    try:
+        return socket.getservbyname(service, proto)
+    except OSError:
+        return None
 
 
 def parse_upstream(text: str) -> tuple[str, int]:

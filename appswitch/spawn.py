@@ -19,6 +19,7 @@ from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
+SILENT_FOR = 1.0  # seconds of waiting that need no word
 
 
 class Options:
@@ -35,6 +36,7 @@ class Options:
         netns: bool = True,
         exclusive: bool = False,
         wait_for: list[str] | None = None,
+        wait_timeout: float | None = None,
         socket: str | None = None,
     ) -> None:
         self.command = command
@@ -45,6 +47,7 @@ class Options:
         self.netns = netns
         self.exclusive = exclusive
         self.wait_for = wait_for or []
+        self.wait_timeout = wait_timeout
         self.socket = socket
 
 
@@ -61,14 +64,16 @@ def run(options: Options) -> int:
         tell(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network")
     client = _connect_or_start(trap)
     if options.wait_for:
-        client.call("wait-for", {"services": options.wait_for})
+        _wait_for(client, options.wait_for, options.wait_timeout)
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
     maker = None
     if options.netns:
-        environment["APPSWITCH_APP"] = "netns"
+        from appswitch.host import namespace
+
         maker = Maker()
-        outside, client = client, _register_in_new_namespace(options, trap, user, maker)
+        outside, client = client, _register_in_new_namespace(options, trap, user, maker, client.call("ticket"))
+        environment["APPSWITCH_APP"] = f"netns:{namespace.cookie():x}"
         outside.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
@@ -81,6 +86,21 @@ def run(options: Options) -> int:
     return processes.run(
         lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap), maker
     )
+
+
+def _wait_for(client: ControlClient, services: list[str], patience: float | None) -> None:
+    """Until all are served at once. AppSwitchError `not-served` after `patience` seconds; None: however long."""
+    first = SILENT_FOR if patience is None else min(SILENT_FOR, patience)
+    missing = client.call("wait-for", {"services": services, "timeout": first})
+    if missing and first != patience:
+        tell(f"appswitch: waiting for {', '.join(missing)}")
+        rest = None if patience is None else patience - first
+        missing = client.call("wait-for", {"services": services, "timeout": rest})
+    if missing:
+        reason = f"not served after {patience:g} s: {', '.join(missing)}"
+        raise AppSwitchError(
+            "not-served", reason, "`appswitch services` lists what is; --wait-timeout says how long to wait"
+        )
 
 
 class _User:
@@ -124,7 +144,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
     }
 
 
-def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker) -> ControlClient:
+def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker, ticket: str) -> ControlClient:
     from appswitch.host import namespace, rtnetlink
 
     try:
@@ -137,7 +157,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker:
     rtnetlink.strand_marked()
     passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in passed])
+    answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
     for each in passed:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])

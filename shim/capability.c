@@ -1,7 +1,7 @@
 /* How it works. A route is a destination and up to eight instances, in a place that its hash picks; two destinations of
  * one place take turns. The first connect to a destination only leaves its mark there: a program that connects once
  * pays nothing. The second asks for capabilities; from then on, while the epoch is the one that they were given at, the
- * shim makes the socket, names it and connects it, taking the instances in turn.
+ * shim makes the socket, names it and connects it, taking the instances in turn by their weights.
  *
  * The descriptors have high numbers, and a program may close them and get the number for a file of its own: so once
  * connected, the name of the other end must be that of the listener that was meant.
@@ -14,26 +14,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "epoch.h"
+#include "kept.h"
 #include "latch.h"
 #include "names.h"
+#include "options.h"
 #include "sys.h"
 
 /* Odd ports of ip_local_port_range (ip(7)): the even ones are the trap handler's, for the connects that it makes. */
 enum { ROUTES = 16, FIRST_PORT = 32769, PORTS = 14116 };
 
-/* A descriptor, and the file that it was: the program may have closed it and got the number for its own. */
-struct kept {
-    int fd;
-    uint64_t device, inode;
-};
-
 struct route {
     int latch;
-    int turn;
+    int pid;                              /* whose turns these are */
+    int32_t credit[AS_MOST_CAPABILITIES]; /* what each instance has earned */
+    uint32_t used;
     struct as_addr remote;
     struct as_capabilities given;
     struct kept fd[AS_MOST_CAPABILITIES];
@@ -68,14 +65,46 @@ static struct route *latch_route(const struct as_addr *remote) {
     return 0;
 }
 
+static uint32_t random_number(void) {
+    uint32_t random = 1;
+    sys3(SYS_getrandom, &random, sizeof random, 0);
+    return random;
+}
+
+/* Smooth weighted round robin (appswitch/core/balance.py): all earn their weight, the richest pays what all earned. */
+static int next_turn(struct route *route) {
+    int richest = 0;
+    int32_t total = 0;
+    for (int i = 0; i < (int)route->given.count; i++) {
+        total += (int32_t)route->given.weight[i];
+        route->credit[i] += (int32_t)route->given.weight[i];
+        if (route->credit[i] > route->credit[richest]) richest = i;
+    }
+    route->credit[richest] -= total;
+    return richest;
+}
+
+/* Each process begins at a place of its own: or all that connect but a few times would go to the same instances. */
+static void begin_anywhere(struct route *route, int pid) {
+    enum { MOST_STEPS = 4096 };
+    uint32_t total = 0;
+    memset(route->credit, 0, sizeof route->credit);
+    for (uint32_t i = 0; i < route->given.count; i++) total += route->given.weight[i];
+    if (total > MOST_STEPS) total = MOST_STEPS;
+    for (uint32_t steps = total ? random_number() % total : 0; steps; steps--) next_turn(route);
+    route->pid = pid;
+}
+
 /* The instances of `remote` in the order of this connect; their number, 0: none or no longer good. */
 static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MOST_CAPABILITIES]) {
     struct route *route = latch_route(remote);
     if (!route) return 0;
-    int count = still_true(route->given.epoch) ? (int)route->given.count : 0;
-    if (count) route->turn = (route->turn + 1) % count;
+    int count = still_true(route->given.epoch) ? (int)route->given.count : 0, turn = 0, pid = own_pid();
+    if (route->given.uses && route->used++ >= route->given.uses) count = 0;
+    if (count && route->pid != pid) begin_anywhere(route, pid); /* a fork child, too */
+    if (count) turn = next_turn(route);
     for (int i = 0; i < count; i++) {
-        int pick = (route->turn + i) % count;
+        int pick = (turn + i) % count;
         memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
         attempts[i].listener = route->given.listener[pick];
         attempts[i].server_family = route->given.family[pick];
@@ -87,9 +116,8 @@ static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MO
 
 static uint16_t next_port(void) {
     if (!__atomic_load_n(&last_port, __ATOMIC_RELAXED)) {
-        uint32_t random = 1, none = 0;
-        sys3(SYS_getrandom, &random, sizeof random, 0);
-        __atomic_compare_exchange_n(&last_port, &none, random | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+        uint32_t none = 0;
+        __atomic_compare_exchange_n(&last_port, &none, random_number() | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
     return (uint16_t)(FIRST_PORT + 2 * (__atomic_add_fetch(&last_port, 1, __ATOMIC_RELAXED) % PORTS));
 }
@@ -124,16 +152,14 @@ static long connect_to(long fd, const struct attempt *attempt) {
     return listener.id == attempt->listener ? 0 : -ECONNREFUSED;
 }
 
-int connect_by_capability(const struct as_addr *remote, int status) {
+int connect_by_capability(const struct as_addr *remote) {
     struct attempt attempts[AS_MOST_CAPABILITIES];
     int count = take_turn(remote, attempts);
     for (int i = 0; i < count; i++) {
-        /* A full queue: with several instances the next one is tried, with one a blocking socket waits, as TCP does. */
-        int flags = status & O_NONBLOCK || count > 1 ? SOCK_NONBLOCK : 0;
-        long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | flags, 0);
+        /* It never waits: with a full queue the next instance is tried, then the trap handler knows how long. */
+        long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0) return -1;
-        int bytes = AS_SNDBUF;
-        sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        raise_sndbuf((int)fd);
         long error = bind_name(fd, remote, &attempts[i]);
         if (error >= 0) error = connect_to(fd, &attempts[i]);
         if (error >= 0) return (int)fd;
@@ -160,17 +186,9 @@ int wanted_capabilities(const struct as_addr *remote) {
     return 0;
 }
 
-static struct kept file_of(int fd) {
-    struct stat status = {0};
-    sys2(SYS_fstat, fd, &status);
-    return (struct kept){fd, status.st_dev, status.st_ino};
-}
-
 static void close_kept(const struct kept *kept, int count) {
-    for (int i = 0; i < count; i++) {
-        struct kept now = file_of(kept[i].fd);
-        if (now.device == kept[i].device && now.inode == kept[i].inode) sys1(SYS_close, kept[i].fd);
-    }
+    for (int i = 0; i < count; i++)
+        if (is_kept(&kept[i])) sys1(SYS_close, kept[i].fd);
 }
 
 /* Moves the descriptors to high numbers; a program that is short of descriptors needs the low ones itself. How many. */
@@ -184,6 +202,7 @@ static int keep_high(struct as_capabilities *given, const int *fds, struct kept 
         }
         given->listener[count] = given->listener[i];
         given->family[count] = given->family[i];
+        given->weight[count] = given->weight[i];
         kept[count++] = file_of(high);
     }
     given->count = (uint32_t)count;
@@ -215,6 +234,8 @@ void keep_capabilities(const struct as_addr *remote, const struct as_reply *repl
     }
     route->remote = *remote;
     route->given = given;
+    route->pid = 0; /* nobody has had a turn yet */
+    route->used = 0;
     memcpy(route->fd, kept, sizeof kept);
     unlatch(&route->latch);
     /* A thread that has just taken its turn may still use an old number: then its connect fails, or meets another

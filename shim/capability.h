@@ -5,9 +5,9 @@
 #include "channel.h"
 #include "wire.h"
 
-/* A Unix socket connected to an instance that serves `remote`, of blocking mode as `status` (F_GETFL) says; or -1: ask
- * the trap handler. It then is known whether this destination comes up again: see wanted_capabilities. */
-int connect_by_capability(const struct as_addr *remote, int status);
+/* A Unix socket connected to an instance that serves `remote`; or -1: ask the trap handler. It then is known whether
+ * this destination comes up again: see wanted_capabilities. */
+int connect_by_capability(const struct as_addr *remote);
 
 /* The flags of an AS_CONNECT request for `remote`: capabilities are wanted from the second connect on. */
 int wanted_capabilities(const struct as_addr *remote);

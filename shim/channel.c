@@ -13,14 +13,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "jail.h"
+#include "kept.h"
 #include "settings.h"
 #include "sys.h"
 
-enum { SLOTS = 4, HIGH_FD = 1000 };
+enum { SLOTS = 4 };
 
 #define HEADER offsetof(struct as_request, text)
 
@@ -39,29 +40,6 @@ static struct ucred handler;         /* the other end of the last connection */
 static struct process *page;         /* MADV_WIPEONFORK */
 static struct slot inherited[SLOTS]; /* what a fork child finds open of its parent's, to close it */
 
-/* High, yet below what a small limit allows and without a large table of descriptors. */
-int move_high(int fd) {
-    struct rlimit limit = {HIGH_FD, HIGH_FD};
-    sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit);
-    long lowest = limit.rlim_cur > HIGH_FD + SLOTS ? HIGH_FD : (long)limit.rlim_cur - SLOTS;
-    if (lowest < 3) lowest = 3;
-    long high = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, lowest);
-    if (high < 0) return fd;
-    sys1(SYS_close, fd);
-    return (int)high;
-}
-
-/* A table of descriptors that grows while there are several threads makes the one that asks wait some 10 ms
- * (synchronize_rcu in expand_fdtable, fs/file.c). So it grows now, before there are any. */
-__attribute__((constructor)) static void grow_table(void) {
-    for (int fd = 0; fd < 3; fd++) {
-        long high = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, HIGH_FD);
-        if (high < 0) continue;
-        sys1(SYS_close, high);
-        return;
-    }
-}
-
 static struct ucred peer_of(int fd) {
     struct ucred peer = {0, -1u, -1u};
     socklen_t size = sizeof peer;
@@ -73,7 +51,8 @@ static int open_channel(void) {
     const struct settings *settings = get_settings();
     long fd = sys3(SYS_socket, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (fd < 0) return (int)fd;
-    long error = sys3(SYS_connect, fd, &settings->socket, sizeof settings->socket);
+    long error = is_jailed() ? connect_from_jail((int)fd, &settings->socket)
+                             : sys3(SYS_connect, fd, &settings->socket, sizeof settings->socket);
     if (error < 0) {
         sys1(SYS_close, fd);
         return -ENETDOWN;
@@ -185,6 +164,10 @@ static int register_process(void) {
     struct as_request request;
     struct as_reply reply;
     struct passed passed;
+    if (get_settings()->too_long) {
+        complain_too_long();
+        return -EPERM;
+    }
     new_request(&request, AS_REGISTER);
     request.text_size = (uint16_t)describe_settings(request.text);
     int error = ask_somehow(&request, &reply, &passed);
@@ -196,6 +179,14 @@ static int register_process(void) {
     }
     set_token(reply.token);
     return 0;
+}
+
+/* An app is a process tree: so its first process registers before there are others. Without a trap handler it is told
+ * by its first call that needs one. */
+__attribute__((constructor)) static void register_first(void) {
+    static const uint8_t none[AS_TOKEN_SIZE];
+    const struct settings *settings = get_settings();
+    if (!settings->in_namespace && memcmp(settings->token, none, sizeof none) == 0) register_process();
 }
 
 int own_pid(void) {

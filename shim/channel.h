@@ -28,8 +28,4 @@ int own_pid(void);
 /* Whether it is the trap handler that has the other end of a connected Unix socket, by SO_PEERCRED. */
 int is_from_handler(int fd);
 
-/* Moves a descriptor out of the way of programs that expect the lowest numbers: its new number, close-on-exec; or
- * `fd` itself where there is no room. */
-int move_high(int fd);
-
 #endif

@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 
 #include "exec.h"
+#include "jail.h"
 #include "ops.h"
 #include "sys.h"
 
@@ -82,8 +83,16 @@ HOOK ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     return result(do_recvmsg(fd, message, flags));
 }
 
+HOOK int shutdown(int fd, int how) {
+    return (int)result(do_shutdown(fd, how));
+}
+
 HOOK int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
     return (int)result(do_epoll_ctl(epoll, op, fd, event));
+}
+
+HOOK int chroot(const char *path) {
+    return (int)result(do_chroot(path));
 }
 
 /* libuv and others reach system calls through syscall(2): the same answers. */
@@ -130,8 +139,12 @@ HOOK long syscall(long number, ...) {
         return result(do_execve((const char *)arg[0], second, third));
     case SYS_execveat:
         return result(do_execveat(fd, second, third, (void *)arg[3], (int)arg[4]));
+    case SYS_shutdown:
+        return result(do_shutdown(fd, (int)arg[1]));
     case SYS_epoll_ctl:
         return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
+    case SYS_chroot:
+        return result(do_chroot((const char *)arg[0]));
     case SYS_io_uring_setup: /* host/seccomp.py refuses raw calls, too */
         return result(-ENOSYS);
     default:

@@ -9,31 +9,39 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/time.h>
 
 #include "capability.h"
 #include "channel.h"
 #include "datagrams.h"
+#include "memory.h"
 #include "names.h"
 #include "options.h"
 #include "replace.h"
 #include "senders.h"
+#include "settings.h"
 #include "sys.h"
 #include "verify.h"
 
 enum { MPTCP = 262 };
 
-/* A TCP socket of the kernel's that is neither bound nor connected: then its family, else 0. */
+/* A TCP socket of the app's that is neither bound nor connected: then its family, else 0. */
 static int fresh_tcp_family(int fd, const struct identity *identity) {
     int family = identity->plain_family;
     if (identity->role != PLAIN || (family != AF_INET && family != AF_INET6) || identity->plain_port) return 0;
     if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM) return 0;
     int protocol = int_option(fd, SOL_SOCKET, SO_PROTOCOL);
-    return protocol == IPPROTO_TCP || protocol == MPTCP ? family : 0;
+    return (protocol == IPPROTO_TCP || protocol == MPTCP) && !is_elsewhere(fd) ? family : 0;
 }
 
+/* Whether it is an address for us to look at; with any other the kernel knows the error. */
 static int is_inet(const struct sockaddr *addr, socklen_t size) {
     if (!addr || size < sizeof addr->sa_family) return 0;
     return addr->sa_family == AF_INET || addr->sa_family == AF_INET6 || addr->sa_family == AF_UNSPEC;
+}
+
+static int is_readable_inet(int fd, const struct sockaddr *addr, socklen_t size) {
+    return can_read(fd, addr) && is_inet(addr, size);
 }
 
 /* Asks, and puts what comes back in fd's place. 0 or -errno; *kind tells what it is now. */
@@ -84,7 +92,7 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_addr local;
     struct identity identity;
     int family = 0, udp = 0;
-    if (is_inet(addr, size)) {
+    if (is_readable_inet(fd, addr, size)) {
         identify(fd, &identity);
         udp = udp_family(fd, &identity);
         family = udp ? udp : fresh_tcp_family(fd, &identity);
@@ -128,10 +136,18 @@ static long disconnect(int fd, const struct identity *identity, int status) {
     return fresh < 0 ? fresh : replace(fd, (int)fresh, status);
 }
 
+/* In milliseconds; 0: none. It limits connect, too, which then says EINPROGRESS (SO_SNDTIMEO in socket(7)). */
+static uint32_t send_timeout(int fd) {
+    struct timeval limit = {0, 0};
+    socklen_t size = sizeof limit;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) < 0 || limit.tv_sec > 3600) return 0;
+    return (uint32_t)(limit.tv_sec * 1000 + (limit.tv_usec + 999) / 1000);
+}
+
 long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     struct identity identity;
     struct as_request request;
-    if (!is_inet(addr, size)) return sys3(SYS_connect, fd, addr, size);
+    if (!is_readable_inet(fd, addr, size)) return sys3(SYS_connect, fd, addr, size);
     identify(fd, &identity);
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
     if (identity.role == PLAIN) {
@@ -158,16 +174,19 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
         request.local.family = request.remote.family;
         request.flags = AS_BOUND;
     } else {
-        int client = connect_by_capability(&request.remote, status);
+        int client = connect_by_capability(&request.remote);
         if (client >= 0) {
             error = replace(fd, client, status);
             return error ? error : status & O_NONBLOCK ? -EINPROGRESS : 0;
         }
         request.flags = (uint16_t)wanted_capabilities(&request.remote);
     }
-    if (status & O_NONBLOCK) request.flags |= AS_NONBLOCK;
+    if (status & O_NONBLOCK)
+        request.flags |= AS_NONBLOCK;
+    else
+        request.patience = send_timeout(fd);
     error = ask_and_replace(fd, &request, status, &kind);
-    if (error) return error;
+    if (error) return error == -ETIMEDOUT && request.patience ? -EINPROGRESS : error;
     if (kind == AS_KERNEL) { /* the DNS socket in the namespace; dig binds before it connects */
         if (identity.role == LISTENER && (error = disconnect(fd, &identity, status))) return error;
         return sys3(SYS_connect, fd, addr, size);
@@ -206,6 +225,13 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
     }
 }
 
+/* Where a name is to be written. 0, or -errno as getsockname(2) says. */
+static long check_room(int fd, struct sockaddr *addr, const socklen_t *size) {
+    if (!can_read(fd, size)) return -EFAULT;
+    if ((int)*size < 0) return -EINVAL;
+    return can_write(fd, addr, *size) ? 0 : -EFAULT;
+}
+
 long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     struct sockaddr_storage name;
     struct as_listener_name listener;
@@ -214,13 +240,13 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     int ours;
     long accepted = accept_verified(fd, &name, &name_size, flags, &listener, &client, &ours);
     if (accepted < 0) return accepted;
-    if (addr && (!size || (int)*size < 0)) { /* as the kernel: the connection is lost */
+    long error = addr ? check_room((int)accepted, addr, size) : 0;
+    if (error) { /* as the kernel: the connection is lost */
         sys1(SYS_close, accepted);
-        return size ? -EINVAL : -EFAULT;
+        return error;
     }
     if (ours) {
-        int bytes = AS_SNDBUF;
-        sys5(SYS_setsockopt, accepted, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        raise_sndbuf((int)accepted);
         inherit_options(fd, listener.id, (int)accepted);
     }
     if (!addr) return accepted;
@@ -236,8 +262,9 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
 long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
     identify(fd, &identity);
-    if (identity.role == PLAIN || !addr || !size) return sys3(SYS_getsockname, fd, addr, size);
-    if ((int)*size < 0) return -EINVAL;
+    if (identity.role == PLAIN) return sys3(SYS_getsockname, fd, addr, size);
+    long error = check_room(fd, addr, size);
+    if (error) return error;
     if (identity.role == LISTENER)
         write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
     else if (identity.role == CLIENT)
@@ -251,9 +278,9 @@ long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
 long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
     identify(fd, &identity);
-    if ((identity.role != CLIENT && identity.role != ACCEPTED) || !addr || !size)
-        return sys3(SYS_getpeername, fd, addr, size);
-    if ((int)*size < 0) return -EINVAL;
+    if (identity.role != CLIENT && identity.role != ACCEPTED) return sys3(SYS_getpeername, fd, addr, size);
+    long error = check_room(fd, addr, size);
+    if (error) return error;
     if (identity.role == CLIENT)
         write_sockaddr(identity.client.client_family, identity.client.dest_ip, identity.client.dest_port, addr, size);
     else
@@ -284,9 +311,16 @@ long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
     return differs ? sys5(SYS_getsockopt, fd, level, name, value, size) : error;
 }
 
+/* The notice that data may be changed again would never come: a program that asks for it must go on without. */
+static int wants_zero_copy(int fd, const struct identity *identity, const void *value, socklen_t size) {
+    return size >= sizeof(int) && can_read(fd, value) && *(const int *)value == 1 &&
+           (identity->role != PLAIN || fresh_tcp_family(fd, identity));
+}
+
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
     struct identity identity;
     note_option(fd, level, name);
+    note_sender_option(fd);
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
     if (!differs && !unknown_to_unix(error)) {
@@ -294,6 +328,7 @@ long do_setsockopt(int fd, int level, int name, const void *value, socklen_t siz
         return error;
     }
     identify(fd, &identity);
+    if (level == SOL_SOCKET && name == SO_ZEROCOPY && wants_zero_copy(fd, &identity, value, size)) return -EOPNOTSUPP;
     if (identity.role != PLAIN) return set_tcp_option(fd, &identity, level, name, value, size);
     return differs ? sys5(SYS_setsockopt, fd, level, name, value, size) : error;
 }
@@ -343,9 +378,12 @@ long do_sendto(int fd, const void *data, size_t count, int flags, const struct s
 
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
     if (!message) return -EFAULT;
-    if (!message->msg_name) return SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
+    int ours;
+    if (!message->msg_name) {
+        long sent = message->msg_controllen ? sendmsg_from_another_source(fd, message, flags, &ours) : (ours = 0);
+        return ours ? sent : SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
+    }
     if (is_inet(message->msg_name, message->msg_namelen)) {
-        int ours;
         long sent = sendmsg_by_sender(fd, message, flags, &ours);
         if (ours) return sent;
     }
@@ -376,7 +414,7 @@ long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
 
 /* A TCP socket gives no address with its data (recvfrom(2)); a Unix stream socket gives its peer's name. */
 long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
-    if (addr && size && is_ours(fd)) {
+    if (addr && size && is_ours(fd) && can_read(fd, size)) {
         long received = sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
         if (received >= 0) *size = 0;
         return received;
@@ -392,6 +430,15 @@ long do_recvmsg(int fd, struct msghdr *message, int flags) {
     message->msg_name = name;
     if (received >= 0) message->msg_namelen = 0;
     return received;
+}
+
+/* A socket that is bound and no more is shut down, yet the answer is an error (inet_shutdown in net/ipv4/af_inet.c). */
+long do_shutdown(int fd, int how) {
+    struct identity identity;
+    long error = sys2(SYS_shutdown, fd, how);
+    if (error) return error;
+    identify(fd, &identity);
+    return identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) ? -ENOTCONN : 0;
 }
 
 long do_epoll_ctl(int epoll, int op, int fd, void *event) {

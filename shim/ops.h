@@ -22,6 +22,7 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags);
 long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
 long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size);
 long do_recvmsg(int fd, struct msghdr *message, int flags);
+long do_shutdown(int fd, int how);
 long do_epoll_ctl(int epoll, int op, int fd, void *event);
 
 #endif

@@ -14,6 +14,7 @@
 #include <poll.h>
 
 #include "datagram_options.h"
+#include "memory.h"
 #include "sys.h"
 
 enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, INHERITED = 5, LISTENERS = 64, PROBES = 8 };
@@ -72,7 +73,7 @@ struct record {
 };
 
 static struct record records[RECORDS];
-static uint64_t new_sockets[NEW]; /* the cookie of the socket that this process made under the number, no option set */
+static uint64_t new_sockets[NEW]; /* cookies, at their places, of sockets that this process made; no option set */
 
 static const uint64_t TAKING = ~0ull;
 
@@ -133,19 +134,28 @@ static struct record *take_record(uint64_t key, uint64_t cookie, int fd) {
     return taken;
 }
 
+void raise_sndbuf(int fd) {
+    int bytes = AS_SNDBUF;
+    if (sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
+        sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
 void note_new_socket(int fd) {
-    if (fd < NEW) new_sockets[fd] = cookie_of(fd);
+    uint64_t cookie = cookie_of(fd);
+    new_sockets[cookie % NEW] = cookie;
 }
 
 void note_option(int fd, int level, int name) {
-    if (fd >= 0 && fd < NEW) new_sockets[fd] = 0;
+    uint64_t cookie = cookie_of(fd);
+    if (new_sockets[cookie % NEW] == cookie) new_sockets[cookie % NEW] = 0;
     if (level != SOL_SOCKET) return;
     for (int i = 0; i < INHERITED; i++)
         if (inherited[i] == name) memset(nothing_to_inherit, 0, sizeof nothing_to_inherit);
 }
 
 static int is_as_made(int fd) {
-    return fd < NEW && new_sockets[fd] && new_sockets[fd] == cookie_of(fd);
+    uint64_t cookie = cookie_of(fd);
+    return cookie && new_sockets[cookie % NEW] == cookie;
 }
 
 static int index_of(int level, int name) {
@@ -257,7 +267,7 @@ static const struct record *find_set(int fd, const struct identity *identity, ui
 }
 
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size) {
-    if (!value || !size) return -EFAULT;
+    if (!can_read(fd, size) || !can_write(fd, value, *size)) return -EFAULT;
     if (level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL)) {
         int number = name == SO_DOMAIN ? family_of(identity) : IPPROTO_TCP;
         return give(&number, sizeof number, value, size);

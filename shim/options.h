@@ -14,6 +14,9 @@ void carry_options(int fd, int target);
  * remembered of the listener is looked up there, through the name that both have.) */
 void inherit_options(int fd, uint64_t listener, int accepted);
 
+/* Gives an end of a Unix connection AS_SNDBUF, or what net.core.wmem_max allows. */
+void raise_sndbuf(int fd);
+
 /* Told of each new socket and of each setsockopt, so that a socket without options set needs none carried. */
 void note_new_socket(int fd);
 void note_option(int fd, int level, int name);

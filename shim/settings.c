@@ -29,9 +29,11 @@ static int hex_value(char c) {
     return c <= '9' ? c - '0' : c - 'a' + 10;
 }
 
-/* APPSWITCH_APP: a token in hexadecimal, or "netns" where the namespace is the identity. */
+/* APPSWITCH_APP: a token in hexadecimal, or "netns:" and the namespace's cookie where that is the identity. */
 static void read_app(const char *hex) {
-    settings.in_namespace = as_strlen(hex) == 5 && memcmp(hex, "netns", 5) == 0;
+    settings.in_namespace = starts_with(hex, "netns:");
+    for (hex += settings.in_namespace ? 6 : 0; settings.in_namespace && *hex; hex++)
+        settings.netns = settings.netns << 4 | (unsigned)hex_value(*hex);
     if (as_strlen(hex) != 2 * AS_TOKEN_SIZE) return;
     for (int i = 0; i < AS_TOKEN_SIZE; i++)
         settings.token[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
@@ -43,7 +45,8 @@ static void read_variable(const char *entry) {
     if (starts_with(entry, "APPSWITCH_NAME=") || starts_with(entry, "APPSWITCH_IP=") ||
         starts_with(entry, "APPSWITCH_TAGS=")) {
         size_t size = as_strlen(entry) + 1;
-        if (described_size + size > sizeof described) return;
+        settings.too_long |= described_size + size > sizeof described;
+        if (settings.too_long) return;
         memcpy(described + described_size, entry, size);
         described_size += size;
     }
@@ -111,6 +114,15 @@ __attribute__((constructor)) static void read_settings_early(void) {
     get_settings();
 }
 
+int is_elsewhere(int fd) {
+    uint64_t ours = get_settings()->netns;
+    if (!ours || netns_of(fd) == ours) return 0;
+    long here = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0); /* `fd` may be another app's namespace */
+    int elsewhere = here >= 0 && netns_of((int)here) != ours;
+    if (here >= 0) sys1(SYS_close, here);
+    return elsewhere;
+}
+
 void set_token(const uint8_t token[AS_TOKEN_SIZE]) {
     static const char digits[] = "0123456789abcdef";
     char *at = append(kept[APP], kept[APP] + VALUE_SIZE, kept_names[APP]);
@@ -142,6 +154,11 @@ static void complain_once(const char *cause, const char *what, const char *hint)
 void complain_no_handler(void) {
     complain_once("no trap handler answers at ", settings.socket.sun_path,
                   "\nhint: start `appswitch serve`, or name its socket in APPSWITCH_SOCKET\n");
+}
+
+void complain_too_long(void) {
+    complain_once("APPSWITCH_NAME, APPSWITCH_IP and APPSWITCH_TAGS", " together are too long",
+                  "\nhint: look at the APPSWITCH_ variables: 1,000 bytes are enough for most\n");
 }
 
 void complain_refused(const char *reason) {

@@ -11,12 +11,17 @@
 struct settings {
     struct sockaddr_un socket;
     int is_default;               /* the socket's place was not told: its owner is checked */
-    int in_namespace;             /* APPSWITCH_APP=netns: spawn gave us a network namespace */
+    int too_long;                 /* what describe_settings would give */
+    int in_namespace;             /* APPSWITCH_APP=netns:COOKIE: spawn gave us a network namespace */
+    uint64_t netns;               /* its cookie (SO_NETNS_COOKIE) */
     uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
 };
 
 /* Read on first use: a program may call before constructors have run. */
 const struct settings *get_settings(void);
+
+/* Whether `fd` is a socket of a network namespace that the process has made for itself: there, the kernel answers. */
+int is_elsewhere(int fd);
 
 /* The token that AS_REGISTER gave; forked children have it in memory, exec'd ones through kept_environment. */
 void set_token(const uint8_t token[AS_TOKEN_SIZE]);
@@ -26,6 +31,7 @@ size_t describe_settings(char text[AS_TEXT_SIZE]);
 
 /* Says on stderr, once a process, why it has no network, and what to do. */
 void complain_no_handler(void);
+void complain_too_long(void);
 void complain_refused(const char *reason);
 
 /* exec with a clean environment would lose the preload. How many entries `kept_environment` may need for `given`, the

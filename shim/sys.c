@@ -3,6 +3,10 @@
 
 #include <sys/socket.h>
 
+#ifndef SO_NETNS_COOKIE
+#define SO_NETNS_COOKIE 71
+#endif
+
 void *memcpy(void *restrict to, const void *restrict from, size_t size) {
     for (size_t i = 0; i < size; i++) ((char *)to)[i] = ((const char *)from)[i];
     return to;
@@ -36,11 +40,19 @@ char *write_number(char *at, unsigned number) {
     return at;
 }
 
-uint64_t cookie_of(int fd) {
+static uint64_t get_cookie(int fd, int name) {
     uint64_t cookie = 0;
     socklen_t size = sizeof cookie;
-    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) < 0) return 0;
+    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, name, &cookie, &size) < 0) return 0;
     return cookie;
+}
+
+uint64_t cookie_of(int fd) {
+    return get_cookie(fd, SO_COOKIE);
+}
+
+uint64_t netns_of(int fd) {
+    return get_cookie(fd, SO_NETNS_COOKIE);
 }
 
 int int_option(int fd, int level, int name) {

@@ -70,4 +70,7 @@ int int_option(int fd, int level, int name);
 /* SO_COOKIE: the same for every descriptor of a socket in every process, never used again; 0: no socket. */
 uint64_t cookie_of(int fd);
 
+/* SO_NETNS_COOKIE: of a socket's network namespace, never used again; 0: not known. */
+uint64_t netns_of(int fd);
+
 #endif

@@ -9,10 +9,6 @@
 #include "names.h"
 #include "sys.h"
 
-#ifndef SO_NETNS_COOKIE
-#define SO_NETNS_COOKIE 71
-#endif
-
 enum { PLACES = 64 };
 
 struct verdict {
@@ -114,10 +110,9 @@ static int comes_from(const struct as_client *client, const uint8_t source[16]) 
 }
 
 long verify_client(int accepted, const struct as_listener_name *listener, const struct as_client_name *name) {
-    uint64_t netns = 0;
-    socklen_t size = sizeof netns;
+    uint64_t netns = netns_of(accepted);
     struct as_client client;
-    if (sys5(SYS_getsockopt, accepted, SOL_SOCKET, SO_NETNS_COOKIE, &netns, &size) < 0) return 0;
+    if (!netns) return 0;
     if (!recall(netns, listener->id, &client)) {
         long error = ask_who(netns, listener->id, &client);
         if (error) return error == -EACCES ? 0 : error;

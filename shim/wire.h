@@ -19,9 +19,11 @@ enum {
     AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
     AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
     AS_MOST_CAPABILITIES = 8,
-    AS_MOST_FDS = 10,    /* with one reply: the socket, the epoch page, capabilities */
-    AS_SNDBUF = 2097152, /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
-    AS_BACKLOG = 4096    /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
+    AS_MOST_FDS = 10,     /* with one reply: the socket, the epoch page, capabilities */
+    AS_SNDBUF = 2097152,  /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
+    AS_UDP_PORTS = 47000, /* up to here, from 32768 on, the kernel chooses ports in an app's own namespace; up to 61000
+                             the trap handler, for sockets that are connected and so live in another one */
+    AS_BACKLOG = 4096     /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
 };
 
 enum as_op {
@@ -77,7 +79,8 @@ struct as_request {
     struct as_addr local;
     struct as_addr remote;
     uint16_t text_size;
-    uint8_t zero[6];
+    uint16_t zero;
+    uint32_t patience; /* AS_CONNECT: milliseconds to wait for room in a full queue; 0: as long as the handler likes */
     char text[1024];
 };
 
@@ -99,7 +102,10 @@ struct as_capabilities {
     uint32_t has_epoch;
     uint32_t count;
     uint64_t listener[8];
-    uint8_t family[8]; /* 4 or 6, of the listener's socket */
+    uint8_t family[8];  /* 4 or 6, of the listener's socket */
+    uint32_t weight[8]; /* how often it is its turn, relative to the others */
+    uint32_t uses;      /* then ask again: there are more instances than these; 0: no need to */
+    uint32_t zero;
 };
 
 /* What AS_WHO gives as text: the addresses that connections from this namespace may come from, and go to. */
@@ -118,7 +124,9 @@ struct as_client {
 struct as_path {
     uint64_t epoch; /* it is good while the epoch page says this */
     uint32_t has_epoch;
-    uint32_t zero;
+    uint16_t check; /* AS_KERNEL: good while a socket here gets what comes from source; a sibling's would be next */
+    uint16_t source_port;
+    uint8_t source_ip[16];
 };
 
 /* The name of a bound or listening socket: a path whose last part is "as." and the hexadecimal of this. */
@@ -128,7 +136,9 @@ struct as_listener_name {
     uint16_t port;
     uint8_t family;
     uint8_t v6only;
-    uint32_t app; /* whose it is */
+    uint32_t app;  /* whose it is */
+    uint32_t salt; /* of this trap handler, so that one knows its own */
+    uint32_t zero;
 };
 
 /* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the

@@ -316,6 +316,30 @@ def test_a_program_of_another_user_is_trapped_and_dies_with_its_wrapper(switch: 
     eventually(lambda: not lives(program), within=1)
 
 
+# --- namespaces in the namespace
+
+INNER = """
+import socket
+server = socket.create_server(("", 80))
+client = socket.create_connection(("inner", 80))
+print(client.getpeername()[0], server.accept()[1][0])
+"""
+
+
+@pytest.mark.parametrize("user", [None, pytest.param(NOBODY, marks=pytest.mark.root)])
+def test_spawn_inside_a_spawned_program(user: int | None) -> None:
+    """The inner program is an app of its own, as it would be beside the outer one."""
+    with running_switch(user=user) as switch:
+        inner = [*switch.appswitch, "spawn", "--ip", "10.9.9.2", "--name", "inner", switch.appswitch[0], "-c", INNER]
+        assert switch.run("--ip", "10.9.9.1", *inner).stdout == "10.9.9.2 10.9.9.2\n"
+
+
+def test_no_netns_inside_a_spawned_program(switch: Switch) -> None:
+    done = switch.run(*switch.appswitch, "spawn", "--no-netns", "true", check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "an app without a namespace of its own must be in the trap handler's" in done.stderr
+
+
 # --- exclusive, wait-for
 
 SERVE = "import socket, sys; s = socket.create_server(('', 80)); print('ready', flush=True); sys.stdin.read()"
@@ -343,8 +367,9 @@ def test_exclusive(switch: Switch) -> None:
 
 def test_wait_for(switch: Switch) -> None:
     waiting = switch.spawn(
-        "--wait-for", "db:80", "--wait-for", "10.1.1.5:80", "echo", "started", stdout=subprocess.PIPE
-    )
+        "--wait-for", "db:80", "--wait-for", "10.1.1.5:80", "echo", "started",
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
     first = serving(switch, "--name", "db")
     assert len(switch.rows("ps")) == 1  # who waits is no app yet
     assert waiting.poll() is None
@@ -359,8 +384,58 @@ def test_a_wait_can_be_broken_off(switch: Switch) -> None:
     eventually(lambda: waits(waiting))
     waiting.send_signal(signal.SIGINT)
     _, error = waiting.communicate(timeout=PATIENCE)
-    assert waiting.returncode in (1, 130, -signal.SIGINT)
+    assert waiting.returncode == 130
     assert "Traceback" not in error
+
+
+def test_a_wait_says_what_for(switch: Switch) -> None:
+    """After a second, and only of what is missing; then it goes on as before."""
+    first = serving(switch, "--name", "one")
+    waiting = switch.spawn("--wait-for", "one:80", "--wait-for", "db:80", "--wait-timeout", "60", "echo", "started",
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert waiting.stderr
+    assert waiting.stderr.readline() == "appswitch: waiting for db:80\n"
+    second = serving(switch, "--name", "db")
+    assert waiting.communicate(timeout=PATIENCE) == ("started\n", "")
+    end_of(first)
+    end_of(second)
+
+
+@pytest.mark.parametrize("timeout", ["0", "0.2", "1.1"])
+def test_a_wait_ends_with_the_time(switch: Switch, timeout: str) -> None:
+    first = serving(switch, "--name", "one")
+    wanted = ["--wait-for", "one:80", "--wait-for", "db:80", "--wait-for", "web:81"]
+    done = switch.run(*wanted, "--wait-timeout", timeout, "echo", "started", check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert f"not served after {timeout} s: db:80, web:81\n" in done.stderr
+    assert "hint: " in done.stderr
+    assert ("waiting for db:80, web:81" in done.stderr) == (timeout == "1.1")
+    assert switch.run("--wait-for", "one:80", "--wait-timeout", timeout, "echo", "x").stdout == "x\n"
+    end_of(first)
+
+
+def test_a_wait_for_services_that_come_and_go(switch: Switch) -> None:
+    """It isn't over until all are there at once."""
+    waiting = switch.spawn("--wait-for", "db:80", "--wait-for", "web:80", "echo", "started",
+                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
+    eventually(lambda: waits(waiting))
+    end_of(serving(switch, "--name", "db"))
+    eventually(lambda: not switch.rows("services"))
+    web = serving(switch, "--name", "web")
+    assert waiting.poll() is None
+    db = serving(switch, "--name", "db")
+    assert end_of(waiting) == ("started\n", 0)
+    end_of(web)
+    end_of(db)
+
+
+def test_the_trap_handler_goes_while_a_program_waits(switch: Switch) -> None:
+    waiting = switch.spawn("--wait-for", "db:80", "true", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    eventually(lambda: waits(waiting))
+    switch.server.terminate()
+    _, error = waiting.communicate(timeout=PATIENCE)
+    assert waiting.returncode == 125
+    assert "the trap handler closed the connection" in error
 
 
 def waits(process: subprocess.Popen[str]) -> bool:

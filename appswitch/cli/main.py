@@ -24,12 +24,13 @@ COMMANDS = {
     "observe": "observe",
     "why": "why",
     "doctor": "doctor",
+    "drain": "drain",
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
-PLANNED = ("drain", "compose")
+PLANNED = ("compose",)
 
 
 class LazyGroup(click.Group):

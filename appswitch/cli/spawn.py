@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import click
 
@@ -22,7 +23,11 @@ from appswitch.host.processes import FAILED
 @click.option("--no-netns", is_flag=True, help="Stay in the host's network namespace.")
 @click.option("--tcp", is_flag=True, help="Not yet: TCP between programs of one host, too.")
 @click.option("--exclusive", is_flag=True, help="No other app may bind the same IP and port.")
-@click.option("--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served.")
+@click.option(
+    "--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served; once all are, if several."
+)
+@click.option("--wait-timeout", metavar="SECONDS", type=click.FloatRange(0),
+              help="How long to wait for them, by default without end; then the exit status is 125.")  # fmt: skip
 @socket_option
 @click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)
 def spawn(
@@ -35,6 +40,7 @@ def spawn(
     tcp: bool,
     exclusive: bool,
     wait_for: tuple[str, ...],
+    wait_timeout: float | None,
     socket: str | None,
     command: tuple[str, ...],
 ) -> None:
@@ -56,6 +62,7 @@ def spawn(
             netns=not no_netns,
             exclusive=exclusive,
             wait_for=list(wait_for),
+            wait_timeout=wait_timeout,
             socket=socket,
         )
         os._exit(spawning.run(options))  # at once: tearing the interpreter down takes as long as starting it
@@ -63,3 +70,5 @@ def spawn(
         fail(error, USAGE if error.reason in BAD_ARGUMENTS else FAILED)
     except OSError as error:
         fail(AppSwitchError("system", str(error)), FAILED)
+    except KeyboardInterrupt:  # before the program has started: while it waits for services, say
+        os._exit(128 + signal.SIGINT)

@@ -53,7 +53,7 @@ class Refuse:
 
 @frozen
 class Local:
-    """Connect to one of `candidates`, the first that takes it; the client's address is `source`.
+    """Connect to one of `candidates` (core/balance.py says which); the client's address is `source`.
 
     port: the client's port when it has bound one, else 0: any that is free; judged: the candidates and those that
     policy denies.
@@ -144,13 +144,12 @@ def plan_connect(
     dest: Address,
     port: int,
     *,
-    turn: int,
     gateway: bool,
     bound: tuple[Address, int] | None = None,
 ) -> ConnectPlan:
     """Where a connect of `app` to (dest, port) goes.
 
-    turn: a number that grows by one each connect, for round robin; gateway: this host lets apps out;
+    gateway: this host lets apps out;
     bound: the client's own (address, port) when it has called bind.
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
@@ -164,10 +163,12 @@ def plan_connect(
         instances = _instances(table, app, dest, port, inside)
         judged = tuple(Judged(each, policy.decide(app, each.app, port)) for each in instances)
         allowed = [each.listener for each in judged if each.verdict.allowed]
-        if allowed:
-            start = turn % len(allowed)
+        taking = [each for each in allowed if each.app.id == app.id or each.app.id not in table.draining]
+        if taking:
             source, source_port = _source(app, dest, inside, bound)
-            return Local(source, source_port, tuple(allowed[start:] + allowed[:start]), judged)
+            return Local(source, source_port, tuple(taking), judged)
+        if allowed:
+            return Refuse(errno.ECONNREFUSED, f"what serves {dest} port {port} is being drained")
         if judged:
             server = judged[0].listener.app
             return Refuse(errno.ECONNREFUSED, explain(judged[0].verdict, app, server), judged)

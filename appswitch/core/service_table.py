@@ -8,14 +8,14 @@ refused, as by a host whose server has stopped, and not sent elsewhere.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from attrs import evolve
 
 from appswitch.core import names
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Listener, Protocol, Scope, Tag
+from appswitch.model import DOMAIN, Address, App, Listener, Protocol, Scope, Tag
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -30,6 +30,8 @@ class ServiceTable:
         self.node = node
         self.apps: dict[int, App] = {}
         self.listeners: dict[int, Listener] = {}
+        self.draining: set[int] = set()
+        """Ids of apps that are to get no new connections."""
         self._by_ip: dict[Address, dict[int, App]] = {}
         self._by_name: dict[str, dict[int, App]] = {}
         self._by_port: dict[tuple[Address, int, Protocol], dict[int, Listener]] = {}
@@ -99,6 +101,7 @@ class ServiceTable:
     def remove_app(self, app_id: int) -> None:
         """Takes an app out, and what it served."""
         app = self.apps.pop(app_id)
+        self.draining.discard(app_id)
         for listener in [each for each in self.listeners.values() if each.app.id == app_id]:
             self.remove_listener(listener.id)
         if app.name is not None:
@@ -108,11 +111,16 @@ class ServiceTable:
             if len(self._retired) > RETIRED:
                 self._retired.popitem(last=False)
 
+    def apps_called(self, text: str) -> list[App]:
+        """Those that a person means by an id, a name or an IP."""
+        name = plain_name(text)
+        return [app for app in self.apps.values() if text in (str(app.id), str(app.ip)) or app.name == name]
+
     def owns(self, ip: Address) -> bool:
         """Whether `ip` is the virtual IP of an app that can be reached."""
         return any(app.reachable for app in self._by_ip.get(ip, {}).values())
 
-    def apps_at(self, ip: Address) -> Iterable[App]:
+    def apps_at(self, ip: Address) -> Collection[App]:
         """The apps with this virtual IP."""
         return self._by_ip.get(ip, {}).values()
 
@@ -129,6 +137,13 @@ class ServiceTable:
     def names_of(self, ip: Address) -> list[str]:
         """The names of the apps with this virtual IP, each once."""
         return list(dict.fromkeys(app.name for app in self._by_ip.get(ip, {}).values() if app.name))
+
+    def ports_of(self, ip: Address) -> list[tuple[str, int]]:
+        """(protocol, port) of each service at the virtual IP that others can see."""
+        return sorted(
+            {(each.protocol.value, each.port) for each in self.services()
+             if each.app.ip == ip and each.scope is Scope.PUBLIC}
+        )  # fmt: skip
 
     # --- listeners
 
@@ -168,6 +183,11 @@ class ServiceTable:
                 serving.setdefault((each.app.id, each.port, each.protocol, each.scope), each)
         order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
         return iter(order)
+
+
+def plain_name(text: str) -> str:
+    """A name as the table has it, from one as people and DNS write it."""
+    return text.lower().removesuffix(".").removesuffix("." + DOMAIN)
 
 
 def _discard(index: dict[Key, dict[int, Value]], key: Key, number: int) -> bool:

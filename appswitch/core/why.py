@@ -9,9 +9,9 @@ from attrs import frozen
 from appswitch.core import route
 from appswitch.core.policy import Policy
 from appswitch.core.route import LOOPBACK, ConnectPlan, Egress, Judged, Kernel, Local, Refuse
-from appswitch.core.service_table import ServiceTable
+from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, Address, App
+from appswitch.model import Address, App
 
 
 @frozen
@@ -55,27 +55,19 @@ def why(table: ServiceTable, policy: Policy, client: str, dest: str, port: int, 
 
     AppSwitchError `unknown-app` or `unknown-name` when there is none.
     """
-    clients = _apps(table, client)
+    clients = tuple(table.apps_called(client))
     if not clients:
         raise AppSwitchError("unknown-app", f"there is no app {client!r}", "`appswitch ps` lists the apps")
     ip = _address(table, dest)
     if ip is None:
         raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
-    return Why(clients, ip, port, route.plan_connect(table, policy, clients[0], ip, port, turn=0, gateway=gateway))
-
-
-def _apps(table: ServiceTable, text: str) -> tuple[App, ...]:
-    return tuple(app for app in table.apps.values() if text in (str(app.id), str(app.ip)) or app.name == _name(text))
+    return Why(clients, ip, port, route.plan_connect(table, policy, clients[0], ip, port, gateway=gateway))
 
 
 def _address(table: ServiceTable, text: str) -> Address | None:
-    if _name(text) == "localhost":
+    if plain_name(text) == "localhost":
         return LOOPBACK[4]
     try:
         return ip_address(text)
     except ValueError:
-        return table.resolve(_name(text))
-
-
-def _name(text: str) -> str:
-    return text.lower().removesuffix(".").removesuffix("." + DOMAIN)
+        return table.resolve(plain_name(text))

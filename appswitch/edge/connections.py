@@ -58,7 +58,7 @@ class Listening:
 
 @define
 class Connections:
-    """Takes snapshots. salt: of our Dialer's names; host: for our own namespace."""
+    """Takes snapshots. salt: of our sockets' names; host: for our own namespace."""
 
     apps: Apps
     salt: int
@@ -82,7 +82,7 @@ class Connections:
     async def _listening(self) -> Listening:
         """Listeners are in our namespace: we have made their sockets."""
         made = await self._ask(self.host, unix_diag.listening_sockets)
-        ours = [each for each in made if isinstance(each, Server) and each.socket.uid == os.geteuid()]
+        ours = [each for each in made if isinstance(each, Server) and self._is_ours(each)]
         waiting = {inode: each for each in ours for inode in each.socket.waiting}
         return Listening({each.name.listener_id: each for each in ours}, waiting)
 
@@ -107,12 +107,15 @@ class Connections:
         for each in ends:
             if isinstance(each, Client):
                 server = servers.pop(each.socket.inode, None)
-                if owner is not None or (each.name.salt == self.salt and each.socket.uid == os.geteuid()):
+                if owner is not None or self._is_ours(each):
                     yield self._connection(each, server, listening.waiting.get(each.socket.inode), owner)
         for server in servers.values():  # their clients are closed
             listener = listening.by_id.get(server.name.listener_id)
             if listener.socket.file == server.socket.file if listener else owner is not None:
                 yield self._connection(None, server, None, owner)
+
+    def _is_ours(self, end: Client | Server) -> bool:
+        return end.name.salt == self.salt and end.socket.uid == os.geteuid()
 
     def _connection(
         self, client: Client | None, server: Server | None, queue: Server | None, owner: App | None

@@ -1,12 +1,16 @@
 """The control socket: `spawn` and the command line's questions (wire/control.py has the protocol).
 
-The file system says who may use it: its mode is 0600.
+The file system says who may use it: its mode is 0600. Apps of that user, be it from their namespaces or from others
+that they make, may only ask: what changes something is done for callers in the host's. `spawn` has to call from the
+namespace that it has just made; that it comes from outside is shown by a ticket that it got there.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import secrets
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -15,11 +19,13 @@ import trio
 from attrs import define, field
 
 from appswitch.core import names
+from appswitch.core.balance import check_tags
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import why
 from appswitch.edge import namespaces
-from appswitch.edge.apps import Apps, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.dns import DnsServer
+from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.policing import Policing
@@ -46,6 +52,7 @@ class ControlServer:
     policing: Policing = field(factory=Policing)
     connections: int = 0
     """How many are open."""
+    _tickets: set[str] = field(factory=set)
 
     @property
     def table(self) -> ServiceTable:
@@ -59,17 +66,22 @@ class ControlServer:
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         self.connections += 1
         self.apps.note_change()
+        tickets: set[str] = set()
         try:
-            await self._converse(stream)
+            await self._converse(stream, tickets)
         except* (trio.BrokenResourceError, OSError) as errors:
             log.debug("control connection broke", error=str(errors.exceptions[0]))
         except* Exception:  # a fault of ours: this caller's connection ends, the others go on
             log.exception("control call failed")
         finally:
+            self._tickets -= tickets
             self.connections -= 1
             self.apps.note_change()
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _converse(self, stream: trio.SocketStream, tickets: set[str]) -> None:
+        """tickets: those given on this connection."""
+        caller = credentials_of(stream.socket)
+        inside = not calls_from(caller, self.netns)
         while True:
             line, fds = await _read_line(stream.socket)
             with contextlib.ExitStack() as passed:
@@ -79,12 +91,19 @@ class ControlServer:
                     return
                 try:
                     call = control.decode(line)
+                    if inside and not isinstance(call, control.Question) and not self._takes_ticket(call):
+                        raise self._from_inside(caller)
                 except AppSwitchError as error:
                     await stream.send_all(control.encode_error(error))
                     return
                 if isinstance(call, control.Spawn):
                     await self._spawn(stream, call, fds)
                     return
+                if isinstance(call, control.Ticket):
+                    tickets.add(ticket := secrets.token_hex(16))
+                    self._tickets.add(ticket)
+                    await stream.send_all(control.encode_ok(ticket))
+                    continue
                 if isinstance(call, control.Observe) and call.follow:
                     await self._follow(stream, call)
                     return
@@ -99,9 +118,11 @@ class ControlServer:
             case control.Hello():
                 return None
             case control.Ps():
-                return [control.app_row(app) for app in self.table.apps.values()]
+                draining = self.table.draining
+                return [control.app_row(app, app.id in draining) for app in self.table.apps.values()]
             case control.Services():
-                return [control.service_row(listener) for listener in self.table.services()]
+                draining = self.table.draining
+                return [control.service_row(each, each.app.id in draining) for each in self.table.services()]
             case control.Nodes():
                 return [control.node_row(self.node)]
             case control.Connections():
@@ -112,12 +133,13 @@ class ControlServer:
                 host, port = _split_service(dest)
                 policy, gateway = self.policing.policy, self.node.gateway
                 return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
-            case control.WaitFor(services=services):
-                await self._wait_for(services, stream.socket)
-                return None
+            case control.WaitFor(services=services, timeout=timeout):
+                return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
+            case control.Drain():
+                return await self._drain(call, stream.socket)
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
-            case control.Spawn():
+            case control.Spawn() | control.Ticket():
                 raise AssertionError("handled by the caller")
 
     async def _list_connections(self) -> list[dict[str, object]]:
@@ -136,13 +158,35 @@ class ControlServer:
         instances = [each for each in self.table.services() if each.app.ip == ip]
         return [control.resolve_row(name, str(ip), len(instances))]
 
-    async def _wait_for(self, services: list[str], connection: trio.socket.SocketType) -> None:
-        wanted = [_split_service(text) for text in services]
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_break_when_closed, connection)
-            while not all(self._is_served(host, port) for host, port in wanted):
-                await self.apps.changed()
-            nursery.cancel_scope.cancel()
+    async def _wait_for(self, services: list[str], timeout: float, connection: trio.socket.SocketType) -> list[str]:  # noqa: ASYNC109
+        """What is still missing after `timeout` seconds; nothing, as soon as all are served at once."""
+        for text in services:
+            _split_service(text)  # the error comes at once
+        missing = self._missing(services)
+        with trio.move_on_after(timeout):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, connection)
+                while missing:
+                    await self.apps.changed()
+                    missing = self._missing(services)
+                nursery.cancel_scope.cancel()
+        return missing
+
+    def _missing(self, services: list[str]) -> list[str]:
+        return [text for text in services if not self._is_served(*_split_service(text))]
+
+    async def _drain(self, call: control.Drain, connection: trio.socket.SocketType) -> list[dict[str, object]]:
+        draining = Draining(self.apps, self.snapshot)
+        apps = draining.undo(call.app) if call.undo else draining.start(call.app)
+        if call.wait and not call.undo:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_break_when_closed, connection)
+                error = await draining.wait(apps, math.inf if call.timeout is None else call.timeout)
+                nursery.cancel_scope.cancel()
+            if error is not None:
+                raise error
+        left = await draining.left(apps)
+        return [control.drain_row(app, not call.undo, left[app.id]) for app in apps]
 
     def _is_served(self, host: str, port: int) -> bool:
         ip = self.table.resolve(host.removesuffix("." + DOMAIN))
@@ -180,10 +224,11 @@ class ControlServer:
             stack.enter_context(self.apps.hold(app))
             async with trio.open_nursery() as nursery:
                 dns = self.dns(app)
+                name_servers = NameServers(namespace, dns.serve_udp, nursery)
                 if call.netns:
                     self.apps.namespaces[app.id] = namespace
                     stack.callback(self.apps.namespaces.pop, app.id)
-                    self.apps.name_servers[app.id] = NameServers(namespace, dns.serve_udp, nursery)
+                    self.apps.name_servers[app.id] = name_servers
                     stack.callback(self.apps.name_servers.pop, app.id)
                 for each in namespace.dns:
                     if each.type == socket.SOCK_STREAM:
@@ -196,21 +241,32 @@ class ControlServer:
                 await self.apps.until_ended(app)
                 nursery.cancel_scope.cancel()
 
+    def _takes_ticket(self, call: control.Call) -> bool:
+        """Whether it may come from inside, now that it does."""
+        if not isinstance(call, control.Spawn) or not call.netns or call.ticket not in self._tickets:
+            return False
+        self._tickets.remove(call.ticket)
+        return True
+
+    def _from_inside(self, caller: Credentials) -> AppSwitchError:
+        owner = self.apps.owner_of(caller.netns)
+        where = f"app {owner.id}" if owner is not None else "another network namespace"
+        hint = "call it from the network namespace that the trap handler is in"
+        return AppSwitchError("foreign-namespace", f"this can't be done from inside {where}", hint)
+
     def _new_app(self, connection: trio.socket.SocketType, call: control.Spawn) -> tuple[App, str]:
         caller = credentials_of(connection)
         if call.netns and caller.netns == self.netns:
             raise AppSwitchError("no-namespace", "spawn called from the host's network namespace", "use --no-netns")
-        if not call.netns and caller.netns != self.netns:
-            raise AppSwitchError(
-                "foreign-namespace", "an app without a namespace of its own must be in the trap handler's"
-            )
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
             raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
+        tags = tuple(names.check_tag(tag) for tag in call.tags)
+        check_tags(tags)
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
-            tags=tuple(names.check_tag(tag) for tag in call.tags),
+            tags=tags,
             pid=caller.pid,
             uid=call.uid if caller.uid == 0 else caller.uid,
             command=tuple(call.command),

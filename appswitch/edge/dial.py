@@ -11,8 +11,10 @@ from collections.abc import Callable
 import trio
 from attrs import frozen
 
+from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.route import EPHEMERAL, Egress, Local
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.loads import Loads
 from appswitch.model import Address, App, Listener
 from appswitch.wire import socknames
 from appswitch.wire.trap import SNDBUF
@@ -25,6 +27,8 @@ PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 # The kernel sees to it that no two names are the same in one namespace: ours are in the host's, with even ports; those
 # that a shim binds when it connects by capability are in the app's, with odd ones (shim/capability.c).
 OUR_PORTS = EPHEMERAL[::2]
+
+AT_ONCE = 64  # ports that are tried in one go
 
 SO_SNDBUFFORCE = 32
 
@@ -41,71 +45,87 @@ class Asked:
 class Dialer:
     """Connects to instances. Keeps the sequence of client ports."""
 
-    def __init__(self, sockets: ListenerSockets, gone: Callable[[Listener], None], rng: random.Random) -> None:
+    def __init__(
+        self,
+        sockets: ListenerSockets,
+        gone: Callable[[Listener], None],
+        rng: random.Random,
+        balancer: Balancer,
+        loads: Loads,
+    ) -> None:
         """gone: called with a listener that turns out to be closed."""
         self._sockets = sockets
         self._gone = gone
-        self.salt = rng.getrandbits(32)
+        self._balancer = balancer
+        self._loads = loads
         self._ports = itertools.cycle(OUR_PORTS)
         for _ in range(rng.randrange(len(OUR_PORTS))):
             next(self._ports)
 
-    async def connect(self, plan: Local, asked: Asked, patience: float = PATIENCE) -> tuple[socket.socket, Listener]:
-        """A Unix socket connected to the first candidate that takes it, and that candidate.
+    async def connect(
+        self, find: Callable[[], Local], asked: Asked, patience: float = PATIENCE
+    ) -> tuple[socket.socket, Listener]:
+        """A Unix socket connected to the first instance that takes it, and that instance.
 
-        patience: seconds to wait for room. OSError with the errno for the
-        client when none takes it: ECONNREFUSED, EADDRNOTAVAIL (no port is free to there),
-        ETIMEDOUT (queues stay full).
+        find: says where it may go, or raises; asked again after every pause, since instances come and go, and clients,
+        too. patience: seconds to wait for room. OSError with the errno for the client when no instance takes it:
+        ECONNREFUSED, EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
         """
-        connected = self._try_all(plan, asked)
-        if connected is None:
-            with trio.move_on_after(patience):
-                for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
-                    await trio.sleep(pause)
-                    connected = self._try_all(plan, asked)
-                    if connected is not None:
-                        return connected
-            raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
-        return connected
+        pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+        with trio.move_on_after(patience):
+            while True:
+                connected = await self._try_all(find(), asked)
+                if connected is not None:
+                    return connected
+                await trio.sleep(next(pauses))
+        raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
 
-    def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
+    async def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
         """None: some instance lives, but its queue is full."""
         full = False
-        for listener in plan.candidates:
-            client = self._named_socket(plan, asked, listener.family)
+        loads = await self._loads.now() if by_connections(plan.candidates) else None
+        for listener in self._balancer.order(plan.candidates, trio.current_time(), loads):
+            client = await self._named_socket(plan, asked, listener.family)
             try:
                 client.connect(self._sockets.path(listener.id))
             except KeyError:
                 client.close()
-            except ConnectionRefusedError:
+            except (ConnectionRefusedError, BlockingIOError) as error:
                 client.close()
-                if not self._sockets.alive(listener.id):
+                self._balancer.failed(listener, trio.current_time())
+                if isinstance(error, BlockingIOError):
+                    full = True
+                elif not self._sockets.alive(listener.id):
                     self._gone(listener)
-            except BlockingIOError:
-                client.close()
-                full = True
             else:
                 client.setblocking(True)
+                self._balancer.worked(listener)
+                if loads is not None:
+                    self._loads.dialled(listener)
                 return client, listener
         if full:
             return None
         raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
 
-    def _named_socket(self, plan: Local, asked: Asked, server_family: int) -> socket.socket:
+    async def _named_socket(self, plan: Local, asked: Asked, server_family: int) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             raise_sndbuf(client)
-            self._name(client, plan, asked, server_family)
-        except OSError:
+            await self._name(client, plan, asked, server_family)
+        except BaseException:
             client.close()
             raise
         return client
 
-    def _name(self, client: socket.socket, plan: Local, asked: Asked, server_family: int) -> None:
+    async def _name(self, client: socket.socket, plan: Local, asked: Asked, server_family: int) -> None:
         """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
-        for _ in range(1 if plan.port else len(OUR_PORTS)):
+        for count in range(1 if plan.port else len(OUR_PORTS)):
+            if count % AT_ONCE == AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()  # long searches are others' turn, too
             source = plan.source, plan.port or next(self._ports)
-            name = socknames.client_name(self.salt, source, asked.dest, asked.family, server_family, asked.app.id)
+            name = socknames.client_name(
+                self._sockets.salt, source, asked.dest, asked.family, server_family, asked.app.id
+            )
             try:
                 client.bind(name)
             except OSError as error:

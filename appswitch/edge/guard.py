@@ -16,9 +16,10 @@ import socket
 from collections import OrderedDict
 from typing import NamedTuple
 
-from appswitch.edge.receivers import DEAF, Receivers
+from appswitch.edge.receivers import Receivers
 from appswitch.host import rtnetlink
 from appswitch.model import Address
+from appswitch.wire.inet_diag import DEAF
 
 SO_COOKIE = 57
 NO_RULES = (errno.EOPNOTSUPP, errno.EAFNOSUPPORT)  # a kernel without policy routing

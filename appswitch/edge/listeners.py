@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import socket
 from pathlib import Path
 
@@ -28,11 +29,13 @@ class ListenerSockets:
             leftover.unlink()
         self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.salt = secrets.randbits(32)
+        """In the names of our sockets: there may be another trap handler's."""
         self._handles: dict[int, int] = {}
 
     def open(self, listener: Listener) -> socket.socket:
         """A bound Unix socket named after `listener`, to be passed to the app and closed. OSError when out of room."""
-        path = f"/proc/self/fd/{self._directory}/{socknames.listener_file(listener)}"
+        path = f"/proc/self/fd/{self._directory}/{socknames.listener_file(self.salt, listener)}"
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             bound.bind(path)

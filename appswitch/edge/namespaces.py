@@ -64,15 +64,18 @@ class Namespace:
         async with self._asking:
             self._maker.send(request)
             self._owed += 1
-            with trio.move_on_after(PATIENCE, shield=True):
-                while self._owed:  # what was given up before comes first
-                    await trio.lowlevel.wait_readable(self._maker)
-                    answer, fds, _, _ = socket.recv_fds(self._maker, 4, 1)  # takes no notice of flags
-                    made = [socket.socket(fileno=fd) for fd in fds]
-                    self._owed -= 1
-                    if self._owed:
-                        for each in made:
-                            each.close()
+            try:
+                with trio.move_on_after(PATIENCE, shield=True):
+                    while self._owed:  # what was given up before comes first
+                        await trio.lowlevel.wait_readable(self._maker)
+                        answer, fds, _, _ = socket.recv_fds(self._maker, 4, 1)  # takes no notice of flags
+                        made = [socket.socket(fileno=fd) for fd in fds]
+                        self._owed -= 1
+                        if self._owed:
+                            for each in made:
+                                each.close()
+            except trio.ClosedResourceError:
+                raise OSError(errno.ENETDOWN, "the app has ended") from None
             if self._owed:
                 raise OSError(errno.ETIMEDOUT, "the app's keeper doesn't answer")
         if answer != request or not made:
@@ -125,6 +128,9 @@ class Namespace:
 
     def close(self) -> None:
         """Closes our descriptors; the namespace lives while anything in it does."""
+        if self._maker is not None:
+            trio.lowlevel.notify_closing(self._maker)
+            self._maker = None
         for each in self._all:
             each.close()
 

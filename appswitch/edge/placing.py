@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import itertools
+import secrets
 import socket
 import struct
 
 from appswitch.edge.namespaces import Namespace
 from appswitch.model import Address
+from appswitch.wire.trap import CONNECTED_PORTS
 
 IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
+IP_LOCAL_PORT_RANGE = 51
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
+
+TRIES = 64
+_ports = itertools.cycle(CONNECTED_PORTS)
+for _ in range(secrets.randbelow(len(CONNECTED_PORTS))):
+    next(_ports)
 
 # struct sock_filter: BPF_RET | BPF_K, 0 bytes of each datagram (linux/filter.h)
 _NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
@@ -33,7 +43,7 @@ async def place(
         if deaf:
             _deafen(made)
         if bound is not None:
-            made.bind(_sockaddr(family, bound))
+            _bind(made, family, bound)
         if bound is not None and to is not None:
             (await home.guard()).admit(made, (bound[0], made.getsockname()[1]), to, deaf)
         if to is not None:
@@ -46,6 +56,23 @@ async def place(
         made.close()
         raise
     return made
+
+
+def _bind(made: socket.socket, family: int, bound: Pair) -> None:
+    """Port 0: one of CONNECTED_PORTS, not bound for good, as a port is that the program hasn't asked for (udp(7))."""
+    for port in itertools.islice(_ports, 0 if bound[1] else TRIES):
+        try:
+            made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", port | port << 16))
+            made.bind(_sockaddr(family, bound))
+        except OSError as error:
+            if error.errno == errno.ENOPROTOOPT:  # Linux before 6.3
+                break
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, 0)
+            return
+    made.bind(_sockaddr(family, bound))
 
 
 def _deafen(sender: socket.socket) -> None:

@@ -13,9 +13,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 from appswitch.model import Address, Listener
 from appswitch.wire import inet_diag, netlink
-from appswitch.wire.inet_diag import UdpSocket
+from appswitch.wire.inet_diag import DEAF, UdpSocket
 
-DEAF = 1 << 30  # in the marks of senders (edge/guard.py)
 ROOM = 4096  # bytes: an answer is one socket
 
 

@@ -10,17 +10,19 @@ import errno
 import os
 import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
 import trio
 from attrs import define
 
 from appswitch.core import names, route
+from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
-from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
@@ -61,13 +63,13 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    balancer: Balancer
     datagrams: Datagrams
     policing: Policing
     rng: random.Random
     gateway: bool
     netns: int
     """The cookie of our own network namespace."""
-    _turn: int = 0
 
     async def serve(self, listening: socket.socket) -> None:
         """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
@@ -100,9 +102,9 @@ class TrapHandler:
                         await self._send(channel, answer)
                 with self.apps.hold(app):  # from its first request on, which may take its time
                     if answer is None:
-                        await self._send(channel, await self._answer(app, first))
+                        await self._send(channel, await self._answer(app, first, channel))
                     while (request := await self._receive(channel)) is not None:
-                        await self._send(channel, await self._answer(app, request[1]))
+                        await self._send(channel, await self._answer(app, request[1], channel))
             except FrameError as error:
                 log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
             except OSError as error:
@@ -150,13 +152,15 @@ class TrapHandler:
     def _register(self, caller: Credentials, request: trap.Register) -> tuple[App | None, Answer]:
         """LD_PRELOAD without the wrapper: a process of the host's namespace says who it wants to be."""
         try:
-            if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
+            if not calls_from(caller, self.netns) or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
+            tags = tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag)
+            check_tags(tags)
             app = self.apps.new_app(
                 name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
                 ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
-                tags=tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag),
+                tags=tags,
                 pid=caller.pid,
                 uid=caller.uid,
                 netns=False,
@@ -166,11 +170,11 @@ class TrapHandler:
             return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message.encode()))
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
 
-    async def _answer(self, app: App, request: trap.Request) -> Answer:
+    async def _answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
         try:
             match request:
                 case trap.Connect():
-                    return await self._connect(app, request)
+                    return await self._connect(app, request, channel)
                 case trap.Bind():
                     return self._bind(app, request)
                 case trap.Who():
@@ -186,8 +190,7 @@ class TrapHandler:
         except OSError as error:
             return failure(error.errno or errno.EIO)
 
-    async def _connect(self, app: App, request: trap.Connect) -> Answer:
-        self._turn += 1
+    async def _connect(self, app: App, request: trap.Connect, channel: socket.socket) -> Answer:
         epoch = self.apps.epoch.now  # what we find out now may not hold any more when we have connected
         plan = self._plan_connect(app, request)
         if isinstance(plan, Refuse) and plan.error == errno.ECONNREFUSED and self.apps.is_starting(request.ip):
@@ -208,20 +211,24 @@ class TrapHandler:
                 self._publish(Kind.CONNECT, app, request, medium="dns")
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
         try:
-            return await self._carry_out(app, request, plan, epoch)
+            return await self._carry_out(app, request, plan, epoch, partial(self._find, app, request, channel))
         except OSError as error:
             self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
             raise
 
-    async def _carry_out(self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int) -> Answer:
-        """epoch: when the plan was made."""
+    async def _carry_out(
+        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, find: Callable[[], Local]
+    ) -> Answer:
+        """epoch: when the plan was made; find: makes it anew."""
         if isinstance(plan, Egress):
             outside = start_egress(plan, request.family)
             self._publish(Kind.CONNECT, app, request, medium="tcp")
             return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
-        patience = PATIENCE_NONBLOCKING if request.nonblocking else dial.PATIENCE
+        patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
+        if request.nonblocking:
+            patience = PATIENCE_NONBLOCKING
         asked = Asked(app, (request.ip, request.port), request.family)
-        client, server = await self.dialer.connect(plan, asked, patience)
+        client, server = await self.dialer.connect(find, asked, patience)
         verdict = self.policing.policy.decide(app, server.app, server.port)
         seen = {"server": server.app, "rule": verdict.rule, "medium": "unix"}
         if not verdict.allowed:  # since a reload while we waited for room
@@ -231,10 +238,19 @@ class TrapHandler:
         self._publish(Kind.CONNECT, app, request, **seen)
         if verdict.audit:
             self._publish(Kind.AUDIT, app, request, **seen)
-        each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT)
+        each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
         if request.want_capabilities and app.netns and not plan.port and not each_seen:
             return self._with_capabilities(client, plan, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+
+    def _find(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
+        """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
+        if _is_closed(channel):
+            raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
+        plan = self._plan_connect(app, request)
+        if isinstance(plan, Local):
+            return plan
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone, or takes no more connections")
 
     def _publish(self, kind: Kind, app: App, request: trap.Connect | trap.Bind, **facts: object) -> None:
         self.apps.events.publish(kind, app, address=request.ip, port=request.port, proto="tcp", **facts)
@@ -246,7 +262,6 @@ class TrapHandler:
             app,
             request.ip,
             request.port,
-            turn=self._turn,
             gateway=self.gateway,
             bound=request.bound,
         )
@@ -257,10 +272,11 @@ class TrapHandler:
         An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h). Nor does one
         whose connections are audited: each of them has to be reported.
         """
-        given = [each for each in plan.candidates if each.id in self.apps.table.listeners][: trap.MOST_CAPABILITIES]
-        text = trap.encode_capabilities(epoch, plan.source, given, want_epoch)
+        there = [each for each in plan.candidates if each.id in self.apps.table.listeners]
+        shares, uses = self.balancer.grant(there, trap.MOST_CAPABILITIES)
+        text = trap.encode_capabilities(epoch, plan.source, shares, uses, want_epoch)
         shared = [self.apps.epoch.fd] if want_epoch else []
-        shared += [self.sockets.handle(each.id) for each in given]
+        shared += [self.sockets.handle(listener.id) for listener, _ in shares]
         return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
 
     def _who(self, request: trap.Who) -> Answer:
@@ -321,7 +337,7 @@ class TrapHandler:
         answer = await self.datagrams.answer(app, request)
         if not isinstance(request, trap.UdpConnect | trap.UdpSend):
             return Answer(trap.encode_reply(kind=answer.kind), answer.passed)
-        text = trap.encode_path(answer.epoch, request.want_epoch)
+        text = trap.encode_path(answer.epoch, request.want_epoch, answer.check)
         shared = [self.apps.epoch.fd] if request.want_epoch else []
         return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 
@@ -331,3 +347,11 @@ class TrapHandler:
         answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
         self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
+
+
+def _is_closed(channel: socket.socket) -> bool:
+    """Whether the other end has been closed. channel: non-blocking."""
+    try:
+        return not channel.recv(1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return False

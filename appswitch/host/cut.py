@@ -1,8 +1,8 @@
 """Ending a connection from outside, whoever holds it.
 
 Whoever has a descriptor of a socket can shut it down for all who have one, and the other end is at its end then, too.
-So one is borrowed from a process that holds it: pidfd_getfd(2) (Linux 5.6). The kernel lets root do that, and the user who
-made the user namespace that an app runs in (ptrace(2), "Ptrace access mode checking"); with an app that has no
+So one is borrowed from a process that holds it: pidfd_getfd(2) (Linux 5.6). The kernel lets root do that, and the user
+who made the user namespace that an app runs in (ptrace(2), "Ptrace access mode checking"); with an app that has no
 namespace, only where yama's ptrace_scope is 0.
 """
 

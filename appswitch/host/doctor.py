@@ -23,7 +23,6 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 SO_NETNS_COOKIE = 71
 F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 16  # linux/fcntl.h
 FEW_DESCRIPTORS = 4096
-FEW_DATAGRAMS = 100
 NAME_SERVICE_SOCKETS = ("run/nscd/socket", "var/run/nscd/socket", "run/systemd/resolve/io.systemd.Resolve")
 
 
@@ -156,15 +155,6 @@ def backlog(machine: Machine) -> Finding:
     return Finding("somaxconn", WARNING, message, f"sysctl net.core.somaxconn={machine.backlog}")
 
 
-def datagrams(machine: Machine) -> Finding:
-    """How many datagrams wait in a Unix socket before the next ones are dropped."""
-    most = machine.number("proc/sys/net/unix/max_dgram_qlen")
-    if most is None or most >= FEW_DATAGRAMS:
-        return Finding("max_dgram_qlen", OK, f"net.unix.max_dgram_qlen is {most}")
-    message = f"net.unix.max_dgram_qlen is {most}: bursts of UDP lose datagrams early"
-    return Finding("max_dgram_qlen", WARNING, message, "sysctl net.unix.max_dgram_qlen=512")
-
-
 def descriptors(machine: Machine) -> Finding:
     """The trap handler keeps one a listener and one a connection of a thread to it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -243,6 +233,6 @@ def tracing(machine: Machine) -> Finding:
 
 
 CHECKS: tuple[Check, ...] = (
-    kernel, sealed_memory, namespaces, io_uring, send_buffer, backlog, datagrams, descriptors, shim, trap_handler,
+    kernel, sealed_memory, namespaces, io_uring, send_buffer, backlog, descriptors, shim, trap_handler,
     name_servers, name_services, tracing,
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from errno import errorcode
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -29,6 +29,12 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
+    ticket: str = ""
+    """From outside; an app with a namespace of its own needs one."""
+
+
+class Ticket(msgspec.Struct, tag_field="call", tag="ticket", forbid_unknown_fields=True):
+    """What lets a new namespace become an app, once, while the connection that asked lasts."""
 
 
 class Hello(msgspec.Struct, tag_field="call", tag="hello", forbid_unknown_fields=True):
@@ -65,9 +71,22 @@ class Why(msgspec.Struct, tag_field="call", tag="why", forbid_unknown_fields=Tru
 
 
 class WaitFor(msgspec.Struct, tag_field="call", tag="wait-for", forbid_unknown_fields=True):
-    """Answer once every `NAME:PORT` (or `IP:PORT`) is served."""
+    """Answer once every `NAME:PORT` (or `IP:PORT`) is served, or after `timeout` seconds, with those that are not."""
 
     services: list[str]
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
+
+
+class Drain(msgspec.Struct, tag_field="call", tag="drain", forbid_unknown_fields=True):
+    """Let the apps that `app` (an id, a name or an IP) calls get no new connections; with `undo`, let them again.
+
+    wait: answer once the ones that they have are at an end; timeout: seconds that it may take, null: any.
+    """
+
+    app: str
+    undo: bool = False
+    wait: bool = True
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):
@@ -82,7 +101,10 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+"""What changes nothing."""
+
+Call = Question | Ticket | Spawn | Drain
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -106,7 +128,7 @@ def encode_error(error: AppSwitchError) -> bytes:
     return msgspec.json.encode({"error": body}) + b"\n"
 
 
-def app_row(app: App) -> dict[str, Any]:
+def app_row(app: App, draining: bool = False) -> dict[str, Any]:
     """A row of `ps`."""
     return {
         "id": app.id,
@@ -116,11 +138,12 @@ def app_row(app: App) -> dict[str, Any]:
         "node": app.node,
         "pid": app.pid,
         "netns": app.netns,
+        "state": _state(draining),
         "command": list(app.command),
     }
 
 
-def service_row(listener: Listener) -> dict[str, Any]:
+def service_row(listener: Listener, draining: bool = False) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
     medium = "udp" if listener.protocol is Protocol.UDP else "unix"
@@ -135,7 +158,18 @@ def service_row(listener: Listener) -> dict[str, Any]:
         "real": f"{medium}:{listener.id}",
         "medium": medium,
         "scope": listener.scope.value,
+        "state": _state(draining),
     }
+
+
+def drain_row(app: App, draining: bool, connections: int) -> dict[str, Any]:
+    """What `drain` tells of an app. connections: how many others have to it still."""
+    row = {"app": app.id, "name": app.name, "ip": str(app.ip)}
+    return {**row, "state": _state(draining), "connections": connections}
+
+
+def _state(draining: bool) -> str:
+    return "draining" if draining else "up"
 
 
 def connection_row(connection: Connection) -> dict[str, Any]:

@@ -3,10 +3,14 @@
 What is ours: names of apps, bare and under appswitch.local, `localhost` (RFC 6761 6.3), and the reverse names of
 virtual IPs. A bare name that no app has is ours to deny, too: it means nothing outside this network. The rest is for
 upstream.
+
+SRV (RFC 2782): a name's are all ports that are served there; `_5432._tcp.NAME` and `_postgresql._tcp.NAME` ask for one.
+Instances share an address, and the choice among them is made at each connect: so there is one record a port.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
@@ -27,9 +31,12 @@ from attrs import frozen
 from appswitch.model import Address
 
 TTL = 5  # seconds; an app's address can change hands
+NEGATIVE_TTL = 1  # seconds; an app that is waited for may come any time
 UDP_SIZE = 512  # bytes that a client takes without EDNS (RFC 1035 4.2.1)
 
-_LOCALHOST = {"localhost": (IPv4Address("127.0.0.1"), IPv6Address("::1"))}
+_LOCALHOST: dict[str, tuple[Address, ...]] = {"localhost": (IPv4Address("127.0.0.1"), IPv6Address("::1"))}
+_ARPA = (dns.name.from_text("in-addr.arpa."), dns.name.from_text("ip6.arpa."))
+_SERVICE = re.compile(r"_(?P<service>[a-z0-9-]+)\._(?P<proto>tcp|udp)\.(?P<name>.+)")
 _ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.PTR, dns.rdatatype.SRV, dns.rdatatype.ANY)
 
 
@@ -37,7 +44,8 @@ _ADDRESS_TYPES = (dns.rdatatype.A, dns.rdatatype.AAAA, dns.rdatatype.PTR, dns.rd
 class Zone:
     """What the built-in server knows. domain: ours; search: suffixes that the host's resolver tries on bare names.
 
-    resolve: name -> address; names_of: address -> names; owns: whether an address is a virtual IP.
+    resolve: name -> address; names_of: address -> names; owns: whether an address is a virtual IP;
+    ports: address -> (protocol, port) of each service there; port_of: service, protocol -> port (services(5)), or None.
     """
 
     domain: str
@@ -45,6 +53,8 @@ class Zone:
     names_of: Callable[[Address], Sequence[str]]
     owns: Callable[[Address], bool]
     search: tuple[str, ...] = ()
+    ports: Callable[[Address], Sequence[tuple[str, int]]] = lambda _: ()
+    port_of: Callable[[str, str], int | None] = lambda *_: None
 
 
 class NotAQuery(Exception):  # noqa: N818 - a verdict, not a fault of ours
@@ -71,10 +81,7 @@ def answer(query: bytes, zone: Zone, udp: bool) -> bytes | None:
     if not _fill(reply, question, zone):
         return None
     size = max(UDP_SIZE, message.payload if message.edns >= 0 else 0) if udp else 65535
-    try:
-        return reply.to_wire(max_size=size)
-    except dns.exception.TooBig:
-        return _truncated(message).to_wire()
+    return reply.to_wire(max_size=size, prefer_truncation=True)  # TC; but additional records are left out silently
 
 
 def server_failure(query: bytes) -> bytes:
@@ -103,12 +110,6 @@ def describe(reply: bytes) -> dict[str, Any]:
     return {**facts, "answer": answer, "reason": reason}
 
 
-def _truncated(message: dns.message.Message) -> dns.message.Message:
-    reply = dns.message.make_response(message, recursion_available=True)
-    reply.flags |= dns.flags.TC
-    return reply
-
-
 def _format_error(query: bytes) -> bytes:
     if query[2] & 0x80:
         raise NotAQuery
@@ -124,32 +125,83 @@ def _fill(reply: dns.message.Message, question: dns.rrset.RRset, zone: Zone) -> 
     text = name.to_text(omit_final_dot=True).lower()
     if text.endswith((".in-addr.arpa", ".ip6.arpa")):
         return _fill_reverse(reply, name, rdtype, zone)
-    known = _addresses(text, zone)
-    if known is None:
+    if not (_fill_name(reply, text, zone) or _fill_service(reply, text, zone)):
         bare = "." not in text and rdtype in _ADDRESS_TYPES
-        if bare or text == zone.domain or text.endswith("." + zone.domain):
-            reply.flags |= dns.flags.AA
-            if text != zone.domain:
-                reply.set_rcode(dns.rcode.NXDOMAIN)
-            return True
-        return False
-    reply.flags |= dns.flags.AA
+        if not (bare or text == zone.domain or text.endswith("." + zone.domain)):
+            return False
+        if text != zone.domain:
+            reply.set_rcode(dns.rcode.NXDOMAIN)
+    _settle(reply, zone)
+    return True
+
+
+def _fill_name(reply: dns.message.Message, text: str, zone: Zone) -> bool:
+    """A name of an app. Without a record of this type it is NODATA, never NXDOMAIN (musl would give up)."""
+    known = _LOCALHOST.get(text)
+    if known is None:
+        app = _app_name(text, zone)
+        ip = zone.resolve(app) if app is not None else None
+        if app is None or ip is None:
+            return False
+        known = (ip,)
+        if reply.question[0].rdtype in (dns.rdatatype.SRV, dns.rdatatype.ANY):
+            _add_services(reply, app, ip, zone.ports(ip), zone)
     for address in known:
         kind = dns.rdatatype.A if address.version == 4 else dns.rdatatype.AAAA
-        if rdtype in (kind, dns.rdatatype.ANY):
-            _add(reply, name, kind, str(address))
-    return True  # a name without an address of this type: NODATA, never NXDOMAIN (musl would give up)
+        if reply.question[0].rdtype in (kind, dns.rdatatype.ANY):
+            _add(reply.answer, reply.question[0].name, kind, str(address))
+    return True
 
 
-def _addresses(text: str, zone: Zone) -> tuple[Address, ...] | None:
-    if text in _LOCALHOST:
-        return _LOCALHOST[text]
+def _fill_service(reply: dns.message.Message, text: str, zone: Zone) -> bool:
+    """One service of an app, `_SERVICE._PROTO.NAME`."""
+    match = _SERVICE.fullmatch(text)
+    app = _app_name(match["name"], zone) if match else None
+    ip = zone.resolve(app) if app is not None else None
+    if match is None or app is None or ip is None:
+        return False
+    service, proto = match["service"], match["proto"]
+    port = int(service) if service.isdecimal() else zone.port_of(service, proto)
+    found = [each for each in zone.ports(ip) if each == (proto, port)]
+    if not found:
+        reply.set_rcode(dns.rcode.NXDOMAIN)
+    elif reply.question[0].rdtype in (dns.rdatatype.SRV, dns.rdatatype.ANY):
+        _add_services(reply, app, ip, found, zone)
+    return True
+
+
+def _app_name(text: str, zone: Zone) -> str | None:
+    """The app's name that `text` is, as it is or under one of the suffixes."""
     for suffix in ("", zone.domain, *zone.search):
         if not suffix or text.endswith("." + suffix):
-            ip = zone.resolve(text.removesuffix("." + suffix) if suffix else text)
-            if ip is not None:
-                return (ip,)
+            name = text.removesuffix("." + suffix) if suffix else text
+            if zone.resolve(name) is not None:
+                return name
     return None
+
+
+def _add_services(
+    reply: dns.message.Message, app: str, ip: Address, ports: Sequence[tuple[str, int]], zone: Zone
+) -> None:
+    target = dns.name.from_text(f"{app}.{zone.domain}.")
+    for _, port in ports:
+        _add(reply.answer, reply.question[0].name, dns.rdatatype.SRV, f"0 1 {port} {target}")
+    if ports:
+        kind = dns.rdatatype.A if ip.version == 4 else dns.rdatatype.AAAA
+        _add(reply.additional, target, kind, str(ip))
+
+
+def _settle(reply: dns.message.Message, zone: Zone) -> None:
+    """We are the authority; where there is no answer, the SOA says how long that holds (RFC 2308 3 and 5)."""
+    reply.flags |= dns.flags.AA
+    question = reply.question[0]
+    apex = dns.name.from_text(f"{zone.domain}.")
+    soa = f"ns.{apex} hostmaster.{apex} 1 3600 600 86400 {NEGATIVE_TTL}"
+    if question.name == apex and question.rdtype in (dns.rdatatype.SOA, dns.rdatatype.ANY):
+        _add(reply.answer, apex, dns.rdatatype.SOA, soa, NEGATIVE_TTL)
+    elif not reply.answer:
+        owner = next(parent for parent in (apex, *_ARPA, dns.name.root) if question.name.is_subdomain(parent))
+        _add(reply.authority, owner, dns.rdatatype.SOA, soa, NEGATIVE_TTL)
 
 
 def _fill_reverse(reply: dns.message.Message, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, zone: Zone) -> bool:
@@ -163,15 +215,21 @@ def _fill_reverse(reply: dns.message.Message, name: dns.name.Name, rdtype: dns.r
         targets = [f"{each}.{zone.domain}." for each in zone.names_of(address)]
     else:
         return False
-    reply.flags |= dns.flags.AA
     if not targets:
         reply.set_rcode(dns.rcode.NXDOMAIN)
     elif rdtype in (dns.rdatatype.PTR, dns.rdatatype.ANY):
         for target in targets:
-            _add(reply, name, dns.rdatatype.PTR, target)
+            _add(reply.answer, name, dns.rdatatype.PTR, target)
+    _settle(reply, zone)
     return True
 
 
-def _add(reply: dns.message.Message, name: dns.name.Name, rdtype: dns.rdatatype.RdataType, text: str) -> None:
-    rrset = reply.find_rrset(reply.answer, name, dns.rdataclass.IN, rdtype, create=True)
-    rrset.add(dns.rdata.from_text(dns.rdataclass.IN, rdtype, text), TTL)
+def _add(
+    section: list[dns.rrset.RRset], name: dns.name.Name, rdtype: dns.rdatatype.RdataType, text: str, ttl: int = TTL
+) -> None:
+    rdata = dns.rdata.from_text(dns.rdataclass.IN, rdtype, text)
+    for rrset in section:
+        if rrset.match(name, dns.rdataclass.IN, rdtype, dns.rdatatype.NONE):
+            rrset.add(rdata, ttl)
+            return
+    section.append(dns.rrset.from_rdata(name, ttl, rdata))

@@ -1,6 +1,7 @@
-"""Which UDP socket of a network namespace would get a datagram (sock_diag(7); net/ipv4/udp_diag.c).
+"""Which UDP sockets a network namespace has, and which would get a datagram (sock_diag(7); net/ipv4/udp_diag.c).
 
-The kernel looks it up as it does when one arrives. It tells a socket's mark (SO_MARK) to those who could set it only.
+The kernel looks the latter up as it does when one arrives. It tells a socket's mark (SO_MARK) to those who could set it
+only. We give marks to the sockets that we place in there (edge/guard.py).
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from appswitch.wire.addresses import V4_MAPPED, unpack_ip
 
 SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answer
 AF_INET, AF_INET6, UDP = 2, 10, 17
+ESTABLISHED = 1  # TCP_ESTABLISHED of include/net/tcp_states.h; connected UDP sockets use it, too
 NO_COOKIE = 0xFFFFFFFF
 SOCKOPT = 22  # INET_DIAG_SOCKOPT: the attribute of struct inet_diag_sockopt, two bytes of flags
+DEAF = 1 << 30  # in the mark of a sender
 MARK = 15  # INET_DIAG_MARK: four bytes
 ADDRESS_NO_PORT = 0x01  # IP_BIND_ADDRESS_NO_PORT, in the second of them
 
@@ -23,7 +26,7 @@ _REQUEST = struct.Struct("=BBBxI")  # struct inet_diag_req_v2, as far as its id
 _ANSWER = struct.Struct("=BBBB")  # struct inet_diag_msg, as far as its id; its attributes come after 72 bytes
 _PORTS = struct.Struct("!HH")
 _REST = struct.Struct("=III")  # interface, cookie
-_ANSWER_SIZE = 72
+_ID_SIZE, _ANSWER_SIZE = 48, 72
 
 
 class UdpSocket(NamedTuple):
@@ -36,6 +39,26 @@ class UdpSocket(NamedTuple):
     cookie: int
     no_port: bool
     mark: int
+
+
+class Placed(NamedTuple):
+    """A connected socket that was made by us. inode: whoever holds it has the same."""
+
+    socket: UdpSocket
+    inode: int
+
+
+def connected_request(sequence: int, family: int) -> bytes:
+    """Asks for all that are connected, of an address family (AF_INET or AF_INET6)."""
+    body = _REQUEST.pack(family, UDP, 0, 1 << ESTABLISHED) + bytes(_ID_SIZE)
+    return netlink.dump_request(SOCK_DIAG_BY_FAMILY, sequence, body)
+
+
+def decode_placed(body: bytes) -> Placed | None:
+    """One answer to that; None for a sender, and for what a program made. ValueError when it is none."""
+    found = decode(body)
+    inode = int.from_bytes(body[_ANSWER_SIZE - 4 : _ANSWER_SIZE], "little")
+    return Placed(found, inode) if found.mark and not found.mark & DEAF else None
 
 
 def receiver_request(sequence: int, source: tuple[Address, int], dest: tuple[Address, int]) -> bytes:

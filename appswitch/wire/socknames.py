@@ -19,6 +19,7 @@ _PREFIX = "as."
 class ListenerName(NamedTuple):
     """What the path of a listener's socket says: which one, and whose (the id of an app)."""
 
+    salt: int
     listener_id: int
     app_id: int
 
@@ -32,7 +33,7 @@ class ClientName(NamedTuple):
     dest: tuple[Address, int]
 
 
-def listener_file(listener: Listener) -> str:
+def listener_file(salt: int, listener: Listener) -> str:
     """The file name of a listener's socket: the last part of its path."""
     ffi.memmove(_listener.ip, pack_ip(listener.ip), 16)
     _listener.id = listener.id
@@ -40,6 +41,7 @@ def listener_file(listener: Listener) -> str:
     _listener.family = listener.family
     _listener.v6only = listener.v6only
     _listener.app = listener.app.id
+    _listener.salt = salt
     return _PREFIX + bytes(ffi.buffer(_listener)).hex()
 
 
@@ -53,7 +55,7 @@ def read_listener_path(path: bytes) -> ListenerName | None:
     if not separator or len(packed) != ffi.sizeof(_listener[0]):
         return None
     name = ffi.from_buffer("struct as_listener_name *", packed)
-    return ListenerName(name.id, name.app)
+    return ListenerName(name.salt, name.id, name.app)
 
 
 def client_name(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
 
@@ -18,6 +18,7 @@ TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
 BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
+CONNECTED_PORTS = range(lib.AS_UDP_PORTS, 61000)
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
 
@@ -50,13 +51,16 @@ class Listen:
 
 @frozen
 class Connect:
-    """bound: the (ip, port) that the program has bound before, if it has; the rest: what else it wants."""
+    """bound: the (ip, port) that the program has bound before, if it has; patience: seconds that it waits for room in a
+    full queue, 0: as long as we like; the rest: what else it wants.
+    """
 
     family: int
     ip: Address
     port: int
     bound: tuple[Address, int] | None
     nonblocking: bool
+    patience: float
     want_capabilities: bool
     want_epoch: bool
 
@@ -140,6 +144,7 @@ _reply = ffi.new("struct as_reply *")
 _capabilities = ffi.new("struct as_capabilities *")
 _client = ffi.new("struct as_client *")
 _path = ffi.new("struct as_path *")
+_NO_ADDRESS = IPv6Address(0)
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
@@ -165,6 +170,7 @@ def _decode_request(text: bytes) -> Request:
             port,
             bound,
             nonblocking=bool(flags & lib.AS_NONBLOCK),
+            patience=_request.patience / 1000,
             want_capabilities=bool(flags & lib.AS_WANT_CAPABILITIES),
             want_epoch=bool(flags & lib.AS_WANT_EPOCH),
         )
@@ -223,15 +229,19 @@ def _text(text: bytes) -> str:
         raise FrameError(f"text is not UTF-8: {error}") from None
 
 
-def encode_capabilities(epoch: int, source: Address, listeners: Sequence[Listener], has_epoch: bool) -> bytes:
-    """The text of an answer to Connect: what its further descriptors are."""
+def encode_capabilities(
+    epoch: int, source: Address, shares: Sequence[tuple[Listener, int]], uses: int, has_epoch: bool
+) -> bytes:
+    """The text of an answer to Connect: what its further descriptors are. shares: listeners and their weights."""
     _capabilities.epoch = epoch
     ffi.memmove(_capabilities.source_ip, pack_ip(source), 16)
     _capabilities.has_epoch = has_epoch
-    _capabilities.count = len(listeners)
-    for index, listener in enumerate(listeners):
+    _capabilities.uses = uses
+    _capabilities.count = len(shares)
+    for index, (listener, weight) in enumerate(shares):
         _capabilities.listener[index] = listener.id
         _capabilities.family[index] = listener.family
+        _capabilities.weight[index] = weight
     return bytes(ffi.buffer(_capabilities))
 
 
@@ -248,10 +258,14 @@ def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has
     return bytes(ffi.buffer(_client))
 
 
-def encode_path(epoch: int, has_epoch: bool) -> bytes:
-    """The text of an answer to UdpConnect and UdpSend."""
+def encode_path(epoch: int, has_epoch: bool, check: tuple[Address, int] | None = None) -> bytes:
+    """The text of an answer to UdpConnect and UdpSend. check: the source that a receiver is looked for with."""
+    ip, port = check or (_NO_ADDRESS, 0)
     _path.epoch = epoch
     _path.has_epoch = has_epoch
+    _path.check = check is not None
+    _path.source_port = port
+    ffi.memmove(_path.source_ip, pack_ip(ip), 16)
     return bytes(ffi.buffer(_path))
 
 

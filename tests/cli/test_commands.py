@@ -13,9 +13,18 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.harness import Switch
 
-COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "why", "observe", "doctor"]
+COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "why", "observe", "doctor", "drain"]
 PLANNED = ["compose"]
-LISTS = [["ps"], ["services"], ["connections"], ["nodes"], ["resolve", "web"], ["observe"], ["observe", "-f"]]
+LISTS = [
+    ["ps"],
+    ["services"],
+    ["connections"],
+    ["nodes"],
+    ["resolve", "web"],
+    ["observe"],
+    ["observe", "-f"],
+    ["drain", "web"],
+]
 
 
 @pytest.fixture
@@ -47,10 +56,11 @@ def test_help_names_every_command(cli: Switch) -> None:
             "serve",
             "--node --bind --join --gateway --policy --key-file --socket --state-dir --http --dns-upstream",
         ),
-        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --socket"),
+        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --wait-timeout --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
         ("connections", "-o --json --no-headers --socket"),
+        ("drain", "--undo --no-wait --timeout --socket"),
         ("nodes", "-o --json --no-headers --socket"),
         ("resolve", "-o --json --no-headers --socket"),
         ("why", "-o --json --no-headers --socket"),
@@ -145,7 +155,7 @@ def test_lists_of_a_server(switch: Switch) -> None:
     assert (app["name"], app["ip"], app["tags"], app["pid"]) == ("web", "10.1.1.1", ["grp=1", "grp=2"], process.pid)
     assert app["command"] == [sys.executable, "-c", code]
     (service,) = switch.rows("services")
-    assert set(service) == {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope"}
+    assert set(service) == {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state"}
     assert (service["name"], service["port"], service["node"], service["app"]) == ("web", 8000, "n1", app["id"])
     assert switch.rows("nodes") == [{"name": "n1", "state": "alive", "gateway": False}]
     (name,) = switch.rows("resolve", "web")
@@ -153,8 +163,8 @@ def test_lists_of_a_server(switch: Switch) -> None:
     assert json.loads(switch.command("services", "-o", "json").stdout) == [service]
 
     head, line = switch.command("services").stdout.splitlines()
-    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "TAGS", "MEDIUM", "SCOPE"]
-    assert line.split() == ["web", "10.1.1.1", "8000", "tcp", str(app["id"]), "grp=1", "grp=2", "unix", "public"]
+    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "TAGS", "MEDIUM", "SCOPE", "STATE"]
+    assert line.split() == ["web", "10.1.1.1", "8000", "tcp", str(app["id"]), "grp=1", "grp=2", "unix", "public", "up"]
     assert head.index("PORT") == line.index("8000")  # columns stand under their heads
     assert switch.command("services", "--no-headers").stdout.split() == line.split()
     head, line = switch.command("services", "-o", "wide").stdout.splitlines()
@@ -208,6 +218,7 @@ def test_a_reader_that_goes_is_no_error(switch: Switch) -> None:
         (["--name", "localhost"], "reserved"),
         (["--tag", "x"], "'x' is not a tag"),
         (["--wait-for", "x"], "'x' is not NAME:PORT"),
+        (["--wait-for", "x:1", "--wait-for", "x", "--wait-timeout", "0"], "'x' is not NAME:PORT"),
         (["--user", "no-such-user"], "'no-such-user'"),
     ],
 )

@@ -67,12 +67,11 @@ class World:
         app: App,
         dest: Address | str,
         port: int = 80,
-        turn: int = 0,
         gateway: bool = False,
         bound: tuple[Address, int] | None = None,
     ) -> Local | Egress | Kernel | Refuse:
         dest = ip_address(dest) if isinstance(dest, str) else dest
-        return route.plan_connect(self.table, self.policy, app, dest, port, turn=turn, gateway=gateway, bound=bound)
+        return route.plan_connect(self.table, self.policy, app, dest, port, gateway=gateway, bound=bound)
 
     def reached(self, app: App, dest: Address | str, port: int = 80) -> set[int]:
         """The ids of the listeners that a connect may reach."""
@@ -246,7 +245,7 @@ def test_a_connect_goes_where_the_kernels_goes(kernel: Kernels, several: list[As
     dest = ip_address(data.draw(st.sampled_from([p for p in places if "ffff" not in p])))
     with ExitStack() as stack:
         table, sockets, port = same_in_kernel_and_plan(kernel, several, stack)
-        plan = route.plan_connect(table, Policy(), APP, dest, port, turn=0, gateway=False)
+        plan = route.plan_connect(table, Policy(), APP, dest, port, gateway=False)
         client = kernel.make(dest.version)
         stack.callback(client.close)
         client.settimeout(5)
@@ -396,16 +395,19 @@ def test_client_only_apps_serve_themselves_only(world: World) -> None:
         assert isinstance(plan, Refuse)
 
 
-def test_turns_go_round(world: World) -> None:
+def test_every_instance_is_a_candidate_but_those_that_drain(world: World) -> None:
     client = world.app(OTHER_V4)
-    served = [world.serve(world.app(), "0.0.0.0").id for _ in range(3)]
-    firsts = []
-    for turn in range(30):
-        plan = world.connect(client, V4, turn=turn)
-        assert isinstance(plan, Local)
-        assert sorted(each.id for each in plan.candidates) == served  # the others are tried when the first refuses
-        firsts.append(plan.candidates[0].id)
-    assert all(firsts.count(each) == 10 for each in served)
+    served = [world.serve(world.app(), "0.0.0.0") for _ in range(3)]
+    assert world.reached(client, V4) == {each.id for each in served}
+    world.table.draining = {served[0].app.id, served[2].app.id}
+    assert world.reached(client, V4) == {served[1].id}
+    world.table.draining.add(served[1].app.id)
+    plan = world.connect(client, V4)
+    assert isinstance(plan, Refuse)
+    assert plan.reason == "what serves 10.1.1.1 port 80 is being drained"
+    # its own connects go on, a sibling's are new ones
+    assert world.reached(served[1].app, "127.0.0.1") == {served[1].id}
+    assert refused(world.connect(world.app(), "127.0.0.1"), errno.ECONNREFUSED)
 
 
 def test_groups(world: World) -> None:
@@ -557,10 +559,8 @@ def test_what_the_client_has_bound_is_its_source(world: World, bound: tuple[str,
     assert (plan.source, plan.port) == (OTHER_V4, bound[1])
 
 
-@given(st.lists(st.tuples(asks(), st.sampled_from([V4, OTHER_V4])), max_size=8), IPS, st.integers(0, 100))
-def test_a_plan_is_always_one_that_can_be_carried_out(
-    several: list[tuple[Ask, Address]], dest: Address, turn: int
-) -> None:
+@given(st.lists(st.tuples(asks(), st.sampled_from([V4, OTHER_V4])), max_size=8), IPS)
+def test_a_plan_is_always_one_that_can_be_carried_out(several: list[tuple[Ask, Address]], dest: Address) -> None:
     world = World()
     apps = {V4: world.app(V4), OTHER_V4: world.app(OTHER_V4)}
     for ask, ip in several:
@@ -569,7 +569,7 @@ def test_a_plan_is_always_one_that_can_be_carried_out(
             world.table.add_listener(plan)
             if ask.listen and route.plan_listen(world.table, plan) is None:
                 world.table.mark_listening(plan.id)
-    where = world.connect(apps[V4], dest, turn=turn)
+    where = world.connect(apps[V4], dest)
     if isinstance(where, Local):
         assert where.candidates
         assert len({world.table.listeners[each.id].listening for each in where.candidates}) == 1

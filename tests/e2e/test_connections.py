@@ -62,6 +62,21 @@ def test_one_that_nobody_accepts(switch: Switch) -> None:
     eventually(lambda: switch.rows("connections") == [])
 
 
+RECEIVER = "import signal, socket; s = socket.socket(type=2); s.bind(('', 5353)); print(flush=True); signal.pause()"
+SENDER = "import signal, socket; s = socket.socket(type=2); s.connect(('udp', 5353)); signal.pause()"
+
+
+def test_connected_udp(switch: Switch) -> None:
+    switch.spawn("--name", "udp", "--ip", "10.1.1.1", PYTHON, "-c", RECEIVER)
+    switch.wait_for("udp:5353")
+    switch.spawn("--name", "me", "--ip", "10.1.1.2", PYTHON, "-c", SENDER)
+    eventually(lambda: switch.rows("connections"))
+    (row,) = switch.rows("connections")
+    assert ends(row) == ("me", "10.1.1.2", "10.1.1.1", 5353, "udp", "established")
+    assert (row["proto"], row["medium"]) == ("udp", "udp")
+    assert row["listener"] is not None
+
+
 CUT = "import sys; from appswitch.host.cut import shut_down; print(len(shut_down({*map(int, sys.argv[1:])})))"
 
 

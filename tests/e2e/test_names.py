@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -72,6 +73,82 @@ def test_dig(named: Switch) -> None:
     assert dig("+short", "@192.0.2.53", "web") == "10.9.9.1\n", "whatever server is asked, also by IPv6:"
     assert dig("+short", "@2001:db8::53", "web") == "10.9.9.1\n"
     assert "status: NXDOMAIN" in dig("other.example")
+
+
+@pytest.fixture
+def many(switch: Switch) -> Switch:
+    """An app that serves 100 ports, and another one with postgres's."""
+    code = "import socket, sys; all = [socket.create_server(('', p)) for p in eval(sys.argv[1])]; all[0].accept()"
+    switch.spawn("--name", "many", "--ip", "10.9.9.1", PYTHON, "-c", code, "range(9000, 9100)")
+    switch.spawn("--name", "db", "--ip", "fd00::5", PYTHON, "-c", code.replace("''", "'::'").replace(
+        "('::', p)", "('::', p), family=socket.AF_INET6"), "[5432, 8080]")  # fmt: skip
+    switch.wait_for("many:9099", "db:8080")
+    return switch
+
+
+@pytest.mark.program("dig")
+def test_dig_srv(many: Switch) -> None:
+    def dig(*arguments: str) -> str:
+        return many.run("dig", "+tries=1", *arguments).stdout
+
+    assert dig("+short", "_9003._tcp.many", "SRV") == "0 1 9003 many.appswitch.local.\n"
+    assert dig("+short", "_postgresql._tcp.db.appswitch.local", "SRV") == "0 1 5432 db.appswitch.local.\n"
+    answer = dig("db", "SRV")
+    assert sorted(re.findall(r"0 1 (\d+) db.appswitch.local.", answer)) == ["5432", "8080"]
+    assert re.search(r"db.appswitch.local.\s+\d+\s+IN\s+AAAA\s+fd00::5", answer)
+    assert "status: NXDOMAIN" in dig("_1._tcp.many", "SRV")
+    absent = dig("many", "AAAA")
+    assert "status: NOERROR" in absent
+    assert re.search(r"SOA\s+ns.appswitch.local.", absent)
+
+
+@pytest.mark.program("dig")
+def test_dig_asks_again_over_tcp_what_is_too_long_for_a_datagram(many: Switch) -> None:
+    def dig(*arguments: str) -> str:
+        return many.run("dig", "+tries=1", "many", "SRV", *arguments).stdout
+
+    cut = dig("+ignore", "+noedns")
+    assert re.search(r"flags:[a-z ]* tc", cut)
+    assert "many.appswitch.local. IN" not in cut
+    for flags in ([], ["+tcp"], ["+noedns"]):
+        whole = dig(*flags)
+        assert len(re.findall(r"SRV\s+0 1 90\d\d many", whole)) == 100
+        assert not re.search(r"flags:[a-z ]* tc", whole)
+    assert "Truncated, retrying in TCP mode" in dig()
+
+
+@pytest.mark.program("node")
+def test_srv_by_node_and_dnspython(many: Switch) -> None:
+    code = "require('dns').resolveSrv('many', (error, all) => console.log(error || all.map(each => each.port).length))"
+    assert many.run("node", "-e", code).stdout == "100\n"
+    code = """
+import dns.resolver
+print(*sorted(each.port for each in dns.resolver.resolve("db.appswitch.local", "SRV")))
+try:
+    dns.resolver.resolve("many.appswitch.local", "AAAA")
+except dns.resolver.NoAnswer as error:
+    print(error.response().authority[0][0].minimum)
+"""
+    assert many.run(PYTHON, "-c", code).stdout == "5432 8080\n1\n"
+
+
+def test_getent(many: Switch) -> None:
+    """Glibc's own view, with both address families asked for."""
+    assert many.run("getent", "ahosts", "many").stdout.split()[0] == "10.9.9.1"
+    assert many.run("getent", "hosts", "db.appswitch.local").stdout.split() == ["fd00::5", "db.appswitch.local"]
+    assert many.run("getent", "ahosts", "nothing", check=False).returncode == 2
+
+
+@pytest.mark.root
+@pytest.mark.program("unshare")
+def test_search_suffixes(many: Switch) -> None:
+    """Those of the program's own resolv.conf, which glibc tries one after the other."""
+    conf = many.directory / "resolv.conf"
+    conf.write_text("nameserver 192.0.2.1\nsearch appswitch.local other.example\noptions ndots:5\n")
+    script = f"mount --bind {conf} /etc/resolv.conf && getent ahosts many && getent hosts db"
+    done = many.run("unshare", "-m", "sh", "-c", script)
+    assert done.stdout.split()[0] == "10.9.9.1"
+    assert done.stdout.splitlines()[-1].split()[0] == "fd00::5"
 
 
 GLIBC = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -30,6 +31,17 @@ def test_redis(switch: Switch) -> None:
     assert re.search(r'"GET","[1-9]', done.stdout), done
     done = switch.run("redis-benchmark", "-h", "redis", "-c", "50", "-n", "2000", "-k", "0", "-t", "get", timeout=90)
     assert "2000 requests completed" in done.stdout
+
+
+@pytest.mark.program("redis-server", "redis-cli")
+def test_redis_pipelines(switch: Switch) -> None:
+    """100,000 commands are on their way while the answers are read as they come."""
+    switch.spawn("--name", "redis", "redis-server", "--save", "", "--protected-mode", "no")
+    switch.wait_for("redis:6379")
+    commands = "".join(f"SET key:{i} {i}\r\n" for i in range(100_000))
+    done = switch.run("redis-cli", "-h", "redis", "--pipe", input=commands, timeout=90)
+    assert "errors: 0, replies: 100000" in done.stdout
+    assert switch.run("redis-cli", "-h", "redis", "dbsize").stdout == "100000\n"
 
 
 NGINX = """
@@ -198,6 +210,28 @@ def test_postgres_as_an_ordinary_user(switch: Switch) -> None:
     # The server trusts 127.0.0.1: who asks from inside the distributed application comes from there.
     inside = ["psql", "-h", "127.0.0.1", "-U", "nobody", "-d", "postgres", "-Atc", "select inet_client_addr()"]
     assert switch.run("--ip", "10.9.9.7", *inside).stdout == "127.0.0.1\n"
+
+
+@pytest.mark.root
+@pytest.mark.program("psql")
+def test_psql_waits_for_postgres(switch: Switch) -> None:
+    """Started first; the database appears in its time."""
+    programs = postgres_programs()
+    data = switch.directory / "data"
+    data.mkdir()
+    os.chown(data, 65534, -1)
+    psql = ["psql", "-h", "db", "-U", "nobody", "-d", "postgres", "-Atc", "select 40 + 2"]
+    # The port is open a moment before the database takes questions: psql asks until it does.
+    script = 'until out=$("$@" 2>/dev/null) || [ $? != 2 ]; do :; done; echo "$out"'
+    client = switch.spawn("--name", "app", "--wait-for", "db:5432", "sh", "-c", script, "sh", *psql,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    switch.run("--user", "nobody", str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "nobody")
+    with (data / "pg_hba.conf").open("a") as hba:
+        hba.write("host all all 0.0.0.0/0 trust\n")
+    assert client.poll() is None
+    server = [str(programs / "postgres"), "-D", str(data), "-h", "*", "-k", str(data)]
+    switch.spawn("--user", "nobody", "--name", "db", "--ip", "10.9.9.7", *server)
+    assert client.communicate(timeout=60)[0] == "42\n"
 
 
 @pytest.mark.program("memcached")

@@ -31,11 +31,11 @@ class World:
     """An app that serves port 80, and another one that connects to it."""
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
-        self.salt = int.from_bytes(os.urandom(4), "little")
         self.stack = stack
         self.directory = directory
         self.table = ServiceTable("n1")
         self.sockets = ListenerSockets(directory / "listeners")
+        self.salt = self.sockets.salt
         self.epoch = Epoch()
         self.apps = Apps(self.table, self.sockets, self.epoch, Events("n1"))
         self.server = self.table.new_app(name="web", ip=IPv4Address("10.1.1.1"))
@@ -144,7 +144,7 @@ async def test_a_name_that_somebody_else_gave_his_socket(world: World) -> None:
 async def test_a_listener_that_somebody_else_named_like_ours(world: World) -> None:
     directory = os.open(world.directory, os.O_PATH)
     world.stack.callback(os.close, directory)
-    path = f"/proc/self/fd/{directory}/{socknames.listener_file(world.listener)}"
+    path = f"/proc/self/fd/{directory}/{socknames.listener_file(world.salt, world.listener)}"
     with socket.socket(socket.AF_UNIX) as forged, socket.socket(socket.AF_UNIX) as client:
         os.fchown(forged.fileno(), NOBODY, -1)
         forged.bind(path)

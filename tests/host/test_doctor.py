@@ -42,7 +42,6 @@ def test_this_machine_runs_the_tests_so_it_has_no_problem_but_namespaces() -> No
     [
         (doctor.send_buffer, "proc/sys/net/core/wmem_max", 2097152, 212992, "wmem_max=2097152"),
         (doctor.backlog, "proc/sys/net/core/somaxconn", 4096, 128, "somaxconn=4096"),
-        (doctor.datagrams, "proc/sys/net/unix/max_dgram_qlen", 512, 10, "max_dgram_qlen="),
         (doctor.tracing, "proc/sys/kernel/yama/ptrace_scope", 0, 1, "ptrace_scope=0"),
     ],
 )

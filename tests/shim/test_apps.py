@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import itertools
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Switch, eventually, stop
+from tests.harness import PATIENCE, Switch, eventually, stop
 from tests.shim.cases import VIP, Build, each_compiler
 
 IPS = {
@@ -121,6 +122,49 @@ def test_loopback_of_a_sibling(switch: Switch, build: Build) -> None:
     assert switch.run("--ip", "10.77.4.2", dialler, "127.0.0.1", "80").stdout == f"errno {errno.ECONNREFUSED}\n"
     assert switch.run("--ip", "10.77.4.2", dialler, "10.77.4.1", "80").stdout == f"errno {errno.ECONNREFUSED}\n"
     stop(server)
+
+
+GIVER = """
+import socket, sys
+channel = socket.create_server(sys.argv[1], family=socket.AF_UNIX)
+listener = socket.create_server(("", 80))
+print("ready", flush=True)
+taker, _ = channel.accept()
+client = socket.create_connection(("taken.appswitch.local", 80))
+socket.send_fds(taker, [b"x"], [listener.fileno(), client.fileno()])
+"""
+TAKER = """
+import socket, sys
+channel = socket.socket(socket.AF_UNIX)
+channel.connect(sys.argv[1])
+listener, client = (socket.socket(fileno=fd) for fd in socket.recv_fds(channel, 9, 2)[1])
+listener.settimeout(20)
+for _ in range(2):
+    server, who = listener.accept()
+    print(who[0], server.getsockname()[0])
+    server.sendall(b"from the taker")
+    server.close()
+print(client.getsockname()[0], client.getpeername()[0], client.recv(99).decode())
+"""
+
+
+def test_sockets_passed_to_another_app(switch: Switch) -> None:
+    """A listener and a connection stay what they are, and whose they are, in the hands of another app (SCM_RIGHTS)."""
+    path = str(switch.directory / "channel")
+    giver = switch.spawn(
+        "--ip", "10.77.5.1", "--name", "taken", sys.executable, "-c", GIVER, path, stdout=subprocess.PIPE
+    )
+    assert giver.stdout
+    assert giver.stdout.readline() == "ready\n"
+    taker = switch.spawn("--ip", "10.77.5.2", sys.executable, "-c", TAKER, path, stdout=subprocess.PIPE)
+    read = "import socket; print(socket.create_connection(('taken', 80)).recv(99).decode())"
+    assert switch.run("--ip", "10.77.5.3", sys.executable, "-c", read).stdout == "from the taker\n"
+    said, _ = taker.communicate(timeout=PATIENCE)
+    # The first to be accepted is the giver's own connection, made before it passed both ends' descriptors on.
+    own = "10.77.5.1 10.77.5.1"
+    assert said.splitlines() == [own, "10.77.5.3 10.77.5.1", f"{own} from the taker"]
+    assert giver.wait(PATIENCE) == 0
+    giver.stdout.close()
 
 
 def test_no_trap_handler(switch: Switch, build: Build) -> None:

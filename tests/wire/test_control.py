@@ -18,7 +18,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-KNOWN = ["spawn", "ps", "services", "nodes", "resolve", "wait-for"]
+KNOWN = ["spawn", "ticket", "ps", "services", "nodes", "resolve", "wait-for"]
 
 
 def decode(**request: object) -> control.Call:
@@ -82,12 +82,12 @@ APP = App(id=3, ip=IPv4Address("10.1.1.1"), node="n1", name="web", tags=(("grp",
 
 def test_rows_of_services_have_the_fields_of_the_contract() -> None:
     row = control.service_row(Listener(id=9, app=APP, family=4, ip=APP.ip, port=80, listening=True))
-    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope"}
+    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state"}
     assert set(row) == wanted
     del row["real"]
     assert row == {
         "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "app": 3, "node": "n1", "tags": ["grp=1", "grp=2"],
-        "medium": "unix", "scope": "public",
+        "medium": "unix", "scope": "public", "state": "up",
     }  # fmt: skip
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")

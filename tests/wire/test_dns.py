@@ -18,12 +18,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appswitch.model import Address
-from appswitch.wire.dns import NotAQuery, Zone, answer, server_failure
+from appswitch.wire.dns import NEGATIVE_TTL, NotAQuery, Zone, answer, server_failure
 
 APPS: dict[str, Address] = {
     "web": IPv4Address("10.1.1.1"),
     "db.prod": IPv4Address("100.64.0.1"),
     "six": IPv6Address("fd00::1"),
+}
+PORTS = {
+    APPS["db.prod"]: [("tcp", 5432), ("tcp", 8080), ("udp", 53)],
+    APPS["six"]: [("tcp", port) for port in range(1, 200)],
 }
 MANY = IPv4Address("10.1.1.99")
 
@@ -38,6 +42,8 @@ ZONE = Zone(
     names_of=names_of,
     owns=lambda ip: ip in APPS.values() or ip in (MANY, IPv4Address("10.1.1.50")),
     search=("corp.example",),
+    ports=lambda ip: PORTS.get(ip, []),
+    port_of=lambda service, proto: {("postgresql", "tcp"): 5432, ("domain", "udp"): 53}.get((service, proto)),
 )
 
 
@@ -116,6 +122,78 @@ def test_localhost(name: str) -> None:
     """RFC 6761 6.3."""
     assert records(ours(name)) == ["127.0.0.1"]
     assert records(ours(name, "AAAA")) == ["::1"]
+
+
+@pytest.mark.parametrize("name", ["db.prod", "db.prod.appswitch.local", "DB.prod.corp.example"])
+def test_services_of_a_name(name: str) -> None:
+    reply = ours(name, "SRV")
+    assert set(records(reply)) == {f"0 1 {port} db.prod.appswitch.local." for port in (5432, 8080, 53)}
+    (target,) = reply.additional
+    assert target.to_text() == f"db.prod.appswitch.local. {reply.answer[0].ttl} IN A 100.64.0.1"
+    assert not reply.authority
+
+
+@pytest.mark.parametrize(
+    ("name", "port"),
+    [("_5432._tcp.db.prod", 5432), ("_PostgreSQL._TCP.db.prod.appswitch.local", 5432), ("_domain._udp.db.prod", 53),
+     ("_8080._tcp.db.prod.corp.example", 8080)],
+)  # fmt: skip
+def test_one_service(name: str, port: int) -> None:
+    reply = ours(name, "SRV")
+    assert records(reply) == [f"0 1 {port} db.prod.appswitch.local."]
+    assert reply.additional
+    nodata = ours(name, "A")
+    assert (nodata.rcode(), nodata.answer) == (dns.rcode.NOERROR, [])
+
+
+@pytest.mark.parametrize("name", ["_81._tcp.db.prod", "_domain._tcp.db.prod", "_no-such._tcp.db.prod", "_1._tcp.web"])
+def test_a_service_that_is_not_there(name: str) -> None:
+    assert ours(name, "SRV").rcode() == dns.rcode.NXDOMAIN
+
+
+def test_services_of_names_that_no_app_has() -> None:
+    assert ours("_1._tcp.nothing.appswitch.local", "SRV").rcode() == dns.rcode.NXDOMAIN
+    assert ask("_ldap._tcp.example.com", "SRV") is None
+    assert ask("_1._sctp.web", "SRV") is None
+
+
+def test_many_services_are_truncated_and_additional_records_are_not_worth_it() -> None:
+    short = ours("six", "SRV")
+    assert short.flags & dns.flags.TC
+    assert not short.answer
+    whole = ours("six", "SRV", udp=False)
+    assert len(records(whole)) == 199
+    assert whole.additional[0][0].to_text() == "fd00::1"
+    size = len(answer(dns.message.make_query("six", "SRV").to_wire(), ZONE, udp=False) or b"")
+    tight = ours("six", "SRV", use_edns=0, payload=size + 11 - 1)
+    assert len(records(tight)) == 199
+    assert not tight.additional
+    assert not tight.flags & dns.flags.TC
+
+
+@pytest.mark.parametrize(
+    ("name", "rdtype", "owner"),
+    [
+        ("nothing.appswitch.local", "A", "appswitch.local."),
+        ("web.appswitch.local", "AAAA", "appswitch.local."),
+        ("appswitch.local", "A", "appswitch.local."),
+        ("_1._tcp.web.appswitch.local", "SRV", "appswitch.local."),
+        ("nothing", "A", "."),
+        ("web", "AAAA", "."),
+        ("50.1.1.10.in-addr.arpa", "PTR", "in-addr.arpa."),
+        ("1.1.1.10.in-addr.arpa", "A", "in-addr.arpa."),
+    ],
+)
+def test_what_is_not_there_may_be_remembered_for_a_while(name: str, rdtype: str, owner: str) -> None:
+    """RFC 2308 5: the SOA's TTL and its last field; without it, a resolver asks each time."""
+    (soa,) = ours(name, rdtype).authority
+    assert (soa.name.to_text(), soa.ttl, soa[0].minimum) == (owner, NEGATIVE_TTL, NEGATIVE_TTL)
+
+
+def test_the_apex() -> None:
+    (soa,) = ours("appswitch.local", "SOA").answer
+    assert soa[0].rname.to_text() == "hostmaster.appswitch.local."
+    assert not ours("web").authority
 
 
 def test_any() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
 from appswitch.model import Address
 from appswitch.wire import inet_diag, netlink
-from appswitch.wire.inet_diag import UdpSocket
+from appswitch.wire.inet_diag import Placed, UdpSocket
 
 V4, V6 = IPv4Address("127.0.0.1"), IPv6Address("::1")
 
@@ -59,6 +61,30 @@ def test_a_socket_of_both_versions_receives_both(kernel: socket.socket) -> None:
             assert found is not None
             assert found.cookie == cookie(both)
             assert found.local == (IPv6Address("::"), port)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("family", "ip"), [(socket.AF_INET, V4), (socket.AF_INET6, V6)])
+def test_those_that_are_connected_and_marked(kernel: socket.socket, family: int, ip: Address) -> None:
+    with ExitStack() as stack:
+        marked, plain, sender, bound = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(4))
+        for each, mark in ((marked, 5), (sender, 6 | inet_diag.DEAF), (bound, 7)):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        for each in (marked, plain, sender):
+            each.connect((str(ip), 7))
+        bound.bind((str(ip), 0))
+        kernel.send(inet_diag.connected_request(7, family))
+        found = []
+        more = True
+        while more:
+            for message in netlink.messages(kernel.recv(65536)):
+                more = message.kind != netlink.DONE
+                if more:
+                    found.append(inet_diag.decode_placed(message.body))
+        ours = UdpSocket((ip, marked.getsockname()[1]), (ip, 7), cookie(marked), no_port=False, mark=5)
+        inodes = {os.fstat(each.fileno()).st_ino for each in (marked, plain, sender, bound)}
+        mine = [each for each in found if each and each.inode in inodes]
+        assert mine == [Placed(ours, os.fstat(marked.fileno()).st_ino)]
 
 
 @pytest.mark.parametrize("size", [0, 1, 71])

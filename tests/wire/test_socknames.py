@@ -61,18 +61,22 @@ def test_the_kernel_refuses_a_second_client_with_the_same_two_ends() -> None:
             raise AssertionError("bound twice")
 
 
-@given(st.integers(0, 2**64 - 1), NUMBERS, st.sampled_from([4, 6]), IPS, PORTS, st.booleans())
-def test_listeners_files(number: int, app_id: int, family: int, ip: Address, port: int, v6only: bool) -> None:
+@given(NUMBERS, st.integers(0, 2**64 - 1), NUMBERS, st.sampled_from([4, 6]), IPS, PORTS, st.booleans())
+def test_listeners_files(
+    salt: int, number: int, app_id: int, family: int, ip: Address, port: int, v6only: bool
+) -> None:
     listener = Listener(number, evolve(APP, id=app_id), family, ip, port, v6only)
-    name = socknames.listener_file(listener)
+    name = socknames.listener_file(salt, listener)
     assert name.startswith("as.")
     assert bytes.fromhex(name[3:])
     assert Path(name).name == name
     assert len(f"/proc/self/fd/1048576/{name}") < 108
-    assert name != socknames.listener_file(evolve(listener, id=number ^ 1))
-    assert name != socknames.listener_file(evolve(listener, port=port ^ 1))
-    assert name != socknames.listener_file(evolve(listener, v6only=not v6only))
-    assert socknames.read_listener_path(f"/proc/self/fd/9/{name}".encode() + b"\0") == ListenerName(number, app_id)
+    assert name != socknames.listener_file(salt, evolve(listener, id=number ^ 1))
+    assert name != socknames.listener_file(salt, evolve(listener, port=port ^ 1))
+    assert name != socknames.listener_file(salt, evolve(listener, v6only=not v6only))
+    assert socknames.read_listener_path(f"/proc/self/fd/9/{name}".encode() + b"\0") == ListenerName(
+        salt, number, app_id
+    )
     assert socknames.read_listener_path(f"/proc/self/fd/9/{name[:-2]}".encode()) is None
 
 

@@ -1,5 +1,8 @@
 /* What is not AppSwitch's: the program's own Unix sockets, UDP, pipes, files and bad descriptors. Each call's outcome
  * is told, and has to be the same with and without the shim. */
+#include <net/if.h>
+#include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 
@@ -302,4 +305,30 @@ CASE(sockets_of_odd_kinds) {
     TELL(socket(AF_UNIX, SOCK_STREAM, 5));
     int sctp = socket(AF_INET, SOCK_STREAM, 132);
     if (sctp >= 0) CHECK(BIND(sctp, "127.0.0.1", 0) == 0);
+}
+
+/* bypass4netns #65: a nested network namespace was served by mistake. */
+CASE(a_namespace_that_it_makes_for_itself) {
+    int before = listening("127.0.0.1", 0);
+    meet("127.0.0.1", port_of(before), before);
+    if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET)) return; /* not allowed here */
+    FAILS(CONNECT(tcp("127.0.0.1"), "127.0.0.1", port_of(before)), ENETUNREACH);
+    FAILS(CONNECT(tcp(VIP), VIP, 80), ENETUNREACH);
+    struct ifreq lo = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+    OK(ioctl(tcp("127.0.0.1"), SIOCSIFFLAGS, &lo));
+    FAILS(CONNECT(tcp("127.0.0.1"), "127.0.0.1", port_of(before)), ECONNREFUSED);
+    int inside = listening("127.0.0.1", port_of(before)), unbound = tcp("127.0.0.1");
+    meet("127.0.0.1", port_of(inside), inside);
+    OK(listen(unbound, 5));
+    meet("127.0.0.1", port_of(unbound), unbound);
+    int one = OK(socket(AF_INET, SOCK_DGRAM, 0)), other = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct address to = at("127.0.0.1", 7001);
+    char bytes[6] = "";
+    OK(BIND(one, "127.0.0.1", 7001));
+    SAME(sendto(other, "hello", 5, 0, &to.any, to.size), 5);
+    SAME(recv(one, bytes, 5, 0), 5);
+    OK(connect(other, &to.any, to.size));
+    SAME(send(other, "again", 5, 0), 5);
+    SAME(recv(one, bytes, 5, 0), 5);
+    TEXT(bytes, "again");
 }

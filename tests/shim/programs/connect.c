@@ -1,4 +1,7 @@
 /* connect(2): what it returns and what the socket is afterwards. */
+#include <sys/resource.h>
+#include <sys/time.h>
+
 #include "test.h"
 
 CASE(blocking) {
@@ -274,4 +277,25 @@ CASE(by_its_other_name) {
     struct address peer = peer_of(client);
     TEXT(show(&peer), show(&to));
     FAILS(__connect(-1, &to.any, to.size), EBADF);
+}
+
+/* A queue that stays full: TCP's client gives up when SO_SNDTIMEO says so (socket(7)). The queue is larger here. */
+CASE(a_full_queue_and_a_time_limit) {
+    struct timeval limit = {0, 100000};
+    struct rlimit all;
+    OK(getrlimit(RLIMIT_NOFILE, &all));
+    all.rlim_cur = all.rlim_max;
+    OK(setrlimit(RLIMIT_NOFILE, &all));
+    int listener = tcp("127.0.0.1");
+    OK(BIND(listener, "127.0.0.1", 0));
+    OK(listen(listener, 1));
+    for (int i = 0, port = port_of(listener); i < 5000; i++) {
+        int client = socket(AF_INET, SOCK_STREAM, 0);
+        if (client < 0) return; /* so many descriptors are not allowed here */
+        OK(setsockopt(client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit));
+        if (CONNECT(client, "127.0.0.1", port) == 0) continue;
+        SAME(errno, EINPROGRESS);
+        return;
+    }
+    fail("the queue has no end");
 }

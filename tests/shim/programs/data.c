@@ -1,4 +1,5 @@
 /* Data on a connected socket: every call that may carry an address, half-close, and the calls that no hook sees. */
+#include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/uio.h>
 
@@ -213,7 +214,14 @@ CASE(half_close_by_the_server) {
 }
 
 CASE(shutdown_of_what_is_not_connected) {
+    int bound = tcp("127.0.0.1"), listener = listening("127.0.0.1", 0);
+    OK(BIND(bound, "127.0.0.1", 0));
     FAILS(shutdown(tcp("127.0.0.1"), SHUT_RDWR), ENOTCONN);
+    FAILS(shutdown(bound, SHUT_RDWR), ENOTCONN);
+    FAILS(shutdown(bound, 9), EINVAL);
+    FAILS(syscall(SYS_shutdown, bound, SHUT_WR), ENOTCONN);
+    OK(shutdown(listener, SHUT_WR)); /* which means nothing */
+    meet("127.0.0.1", port_of(listener), listener);
     FAILS(shutdown(connected("127.0.0.1").client, 9), EINVAL);
 }
 
@@ -243,6 +251,106 @@ CASE(out_of_band) {
     SAME(events_of(pair.server, POLLPRI, 5000), POLLPRI);
     SAME(recv(pair.server, &byte, 1, MSG_OOB), 1);
     SAME(byte, '!');
+}
+
+static int urgent;
+
+static void note_urgent(int number) {
+    (void)number;
+    urgent++;
+}
+
+CASE(out_of_band_among_other_data) {
+    struct pair pair = connected("127.0.0.1");
+    char got[9] = "";
+    int at_mark = -1;
+    signal(SIGURG, note_urgent);
+    OK(fcntl(pair.server, F_SETOWN, getpid()));
+    SAME(send(pair.client, "before", 6, 0), 6);
+    SAME(send(pair.client, "!", 1, MSG_OOB), 1);
+    SAME(send(pair.client, "after", 5, 0), 5);
+    SAME(events_of(pair.server, POLLPRI, 5000), POLLPRI);
+    SAME(urgent, 1);
+    OK(ioctl(pair.server, SIOCATMARK, &at_mark));
+    SAME(at_mark, 0);
+    SAME(recv(pair.server, got, 8, 0), 6); /* up to the mark */
+    TEXT(got, "before");
+    OK(ioctl(pair.server, SIOCATMARK, &at_mark));
+    SAME(at_mark, 1);
+    SAME(recv(pair.server, got, 1, MSG_OOB | MSG_PEEK), 1);
+    SAME(recv(pair.server, got, 1, MSG_OOB), 1);
+    SAME(got[0], '!');
+    arrives(pair.server, "after");
+    FAILS(recv(pair.server, got, 1, MSG_OOB), EINVAL);
+}
+
+CASE(out_of_band_in_line) {
+    struct pair pair = connected("127.0.0.1");
+    OK(set(pair.server, SOL_SOCKET, SO_OOBINLINE, 1));
+    SAME(send(pair.client, "in", 2, 0), 2);
+    SAME(send(pair.client, "!", 1, MSG_OOB), 1);
+    arrives(pair.server, "in!");
+    FAILS(recv(pair.server, &(char){0}, 1, MSG_OOB), EINVAL);
+}
+
+#ifndef SIOCINQ
+#define SIOCINQ FIONREAD /* linux/sockios.h */
+#define SIOCOUTQ TIOCOUTQ
+#endif
+
+/* What is on its way is counted with what the kernel needs for it; a program waits for 0. */
+CASE(queues) {
+    struct pair pair = connected("127.0.0.1");
+    int count = -1;
+    OK(ioctl(pair.client, SIOCOUTQ, &count));
+    SAME(count, 0);
+    SAME(write(pair.client, "four", 4), 4);
+    SAME(write(pair.client, "more", 4), 4);
+    SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+    OK(ioctl(pair.server, SIOCINQ, &count));
+    SAME(count, 8);
+    arrives(pair.server, "four");
+    OK(ioctl(pair.server, FIONREAD, &count));
+    SAME(count, 4);
+    arrives(pair.server, "more");
+    OK(ioctl(pair.server, SIOCINQ, &count));
+    SAME(count, 0);
+    for (count = -1; count;) OK(ioctl(pair.client, SIOCOUTQ, &count)); /* TCP's acknowledgement takes a moment */
+    FAILS(ioctl(pair.listener, SIOCINQ, &count), EINVAL);
+}
+
+/* Either it works, with the notice that says that the data may be changed, or it is refused when it is asked for. */
+CASE(zero_copy) {
+    struct pair pair = connected("127.0.0.1");
+    if (set(pair.client, SOL_SOCKET, SO_ZEROCOPY, 1) < 0) {
+        SAME(errno, EOPNOTSUPP);
+        SAME(option(pair.client, SOL_SOCKET, SO_ZEROCOPY), 0);
+        SAME(send(pair.client, "data", 4, MSG_ZEROCOPY), 4); /* which means nothing then */
+        arrives(pair.server, "data");
+        return;
+    }
+    char control[100];
+    struct msghdr message = {.msg_control = control, .msg_controllen = sizeof control};
+    SAME(send(pair.client, "data", 4, MSG_ZEROCOPY), 4);
+    arrives(pair.server, "data");
+    CHECK(events_of(pair.client, 0, 5000) & POLLERR);
+    OK(recvmsg(pair.client, &message, MSG_ERRQUEUE));
+}
+
+CASE(zero_copy_asked_for_before_connect) {
+    int listener = listening("127.0.0.1", 0), client = tcp("127.0.0.1");
+    int wanted = set(client, SOL_SOCKET, SO_ZEROCOPY, 1) == 0;
+    OK(CONNECT(client, "127.0.0.1", port_of(listener)));
+    SAME(option(client, SOL_SOCKET, SO_ZEROCOPY), wanted);
+    talk(client, OK(accept(listener, 0, 0)));
+}
+
+/* TLS in the kernel: a program goes on without (OpenSSL, nginx). */
+CASE(tls_in_the_kernel) {
+    struct pair pair = connected("127.0.0.1");
+    if (setsockopt(pair.client, IPPROTO_TCP, TCP_ULP, "tls", 4) == 0) return;
+    CHECK(errno == ENOENT || errno == ENOTCONN || errno == EPERM);
+    talk(pair.client, pair.server);
 }
 
 static void fast_open(int by_message) {

@@ -20,7 +20,6 @@ static const struct {
     {SOL_SOCKET, SO_REUSEADDR, 1},
     {SOL_SOCKET, SO_REUSEPORT, 1},
     {SOL_SOCKET, SO_OOBINLINE, 1},
-    {SOL_SOCKET, 60 /* SO_ZEROCOPY */, 1},
     {SOL_SOCKET, SO_PRIORITY, 3},
 };
 enum { SETTABLE = sizeof settable / sizeof *settable };
@@ -126,6 +125,20 @@ CASE(a_dup_and_a_forked_child_see_the_same) {
     close(pair.client);
     SAME(option(copy, IPPROTO_TCP, TCP_NODELAY), 1);
     end_well(IN_CHILD(SAME(option(copy, IPPROTO_TCP, TCP_NODELAY), 1)));
+}
+
+/* An option that another descriptor of the socket, or another process, was used for. */
+CASE(set_through_a_dup_before_connect) {
+    int listener = listening("127.0.0.1", 0);
+    for (int i = 0; i < 4; i++) {
+        int client = tcp("127.0.0.1"), copy = OK(dup(client));
+        set_all(copy);
+        OK(CONNECT(client, "127.0.0.1", port_of(listener)));
+        have_all(client);
+        close(client);
+        close(copy);
+        close(OK(accept(listener, 0, 0)));
+    }
 }
 
 CASE(another_socket_of_the_same_number_has_none_of_it) {

@@ -101,6 +101,49 @@ CASE(fork_and_connect_200_times) {
     }
 }
 
+/* As shells and test-suites do: many at once, each only for a moment. */
+CASE(a_storm_of_500_forks) {
+    int listener = tcp("127.0.0.1");
+    OK(BIND(listener, "127.0.0.1", 0));
+    OK(listen(listener, 4096));
+    for (int i = 0, port = port_of(listener); i < 500; i++)
+        IN_CHILD(for (int k = 0; k < 2; k++) close(dial("127.0.0.1", port)));
+    for (int i = 0; i < 1000; i++) close(OK(accept(listener, 0, 0)));
+    for (int i = 0; i < 500; i++) end_well(-1);
+}
+
+/* Workers that each listen for themselves (nginx's reuseport, gunicorn --reuse-port): all of them get connections. */
+CASE(four_workers_with_listeners_of_their_own) {
+    enum { WORKERS = 4, CLIENTS = 200 };
+    int first = tcp("127.0.0.1"), taken[WORKERS] = {0}, ready[2];
+    OK(set(first, SOL_SOCKET, SO_REUSEPORT, 1));
+    OK(BIND(first, "127.0.0.1", 0)); /* the master's, which never listens */
+    int port = port_of(first);
+    OK(pipe(ready));
+    for (int i = 0; i < WORKERS; i++)
+        IN_CHILD({
+            int own = tcp("127.0.0.1");
+            OK(set(own, SOL_SOCKET, SO_REUSEPORT, 1));
+            OK(BIND(own, "127.0.0.1", port));
+            OK(listen(own, CLIENTS));
+            SAME(write(ready[1], "x", 1), 1);
+            for (char who = (char)i;;) {
+                int server = OK(accept(own, 0, 0));
+                SAME(write(server, &who, 1), 1);
+                close(server);
+            }
+        });
+    for (int i = 0; i < WORKERS; i++) SAME(read(ready[0], &(char){0}, 1), 1);
+    for (int i = 0; i < CLIENTS; i++) {
+        char who;
+        int client = dial("127.0.0.1", port);
+        SAME(read(client, &who, 1), 1);
+        taken[(int)who]++;
+        close(client);
+    }
+    for (int i = 0; i < WORKERS; i++) CHECK(taken[i] > CLIENTS / WORKERS / 3);
+}
+
 CASE(grandchildren_connect) {
     int listener = listening("127.0.0.1", 0), port = port_of(listener);
     meet("127.0.0.1", port, listener);

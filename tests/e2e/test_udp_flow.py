@@ -1,0 +1,218 @@
+"""Many datagrams, large ones, lost ones; servers that come and go."""
+
+from __future__ import annotations
+
+import subprocess
+from collections import Counter
+
+import pytest
+
+from tests.e2e.datagrams import ASK, PYTHON, run, serve
+from tests.harness import PATIENCE, Switch, eventually
+
+
+def test_each_instance_gets_its_share_of_connections(switch: Switch) -> None:
+    for label in "ab":
+        serve(switch, "--name", "web", label=label)
+    eventually(lambda: len(switch.rows("services")) == 2)
+    code = """
+for _ in range(100):
+    c = udp()
+    c.connect(("web", 7000))
+    labels = {ask(c, b"x")[0][0] for _ in range(3)}
+    assert len(labels) == 1, "a connection stays with its instance"
+    print(*labels)
+"""
+    counts = Counter(run(switch, code=code))
+    assert set(counts) == {"a", "b"}
+    assert all(count >= 40 for count in counts.values()), counts
+
+
+# Asks for a line of standard input, until someone answers; says who, and with which socket.
+PATIENT = (
+    ASK
+    + """
+c = udp()
+c.settimeout(0.1)
+to = ("10.9.9.1", 7000)
+if sys.argv[1] == "connected":
+    c.connect(to)
+    to = None
+for line in sys.stdin:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            (label, data, seen, _), source = ask(c, line.encode(), to)
+            if data.decode() == line:
+                print(label, source, seen == c.getsockname() or seen[1] == c.getsockname()[1], flush=True)
+                break
+        except (TimeoutError, ConnectionRefusedError):
+            time.sleep(0.01)
+    else:
+        print("nobody", flush=True)
+"""
+)
+
+
+def test_the_largest_datagram(switch: Switch) -> None:
+    echo = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 7000))
+while True:
+    s.sendto(*s.recvfrom(70000))
+"""
+    switch.spawn("--name", "echo", PYTHON, "-c", echo)
+    switch.wait_for("echo:7000")
+    code = """
+import random
+c, connected = udp(), udp()
+connected.connect(("echo", 7000))
+to = connected.getpeername()
+for size in (0, 1, 1472, 1473, 9000, 40000, 65506, 65507):
+    data = random.randbytes(size)
+    c.sendto(data, to)
+    assert c.recvfrom(70000) == (data, to), size
+    connected.send(data)
+    assert connected.recv(70000) == data, size
+for call in (lambda: c.sendto(bytes(65508), to), lambda: connected.send(bytes(65508))):
+    try:
+        call()
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+    assert run(switch, code=code) == ["EMSGSIZE", "EMSGSIZE"]
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_a_full_queue_does_not_hold_up_the_sender(switch: Switch, how: str) -> None:
+    server = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 7000))
+sys.stdin.readline()
+s.setblocking(False)
+count = last = 0
+try:
+    while True:
+        number = int(s.recv(9999)[:8])
+        assert number > last, (number, last)
+        count, last = count + 1, number
+except BlockingIOError:
+    print(count, flush=True)
+s.setblocking(True)
+print(s.recv(9999)[:5].decode(), flush=True)
+"""
+    process = switch.spawn("--name", "slow", PYTHON, "-c", server, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    switch.wait_for("slow:7000")
+    code = """
+c = udp()
+c.connect(("slow", 7000))
+to = c.getpeername()
+if sys.argv[1] == "unconnected":
+    c = udp()
+for i in range(1, 20001):
+    data = b"%08d" % i + bytes(992)
+    c.send(data) if sys.argv[1] == "connected" else c.sendto(data, to)
+print("sent")
+"""
+    assert run(switch, code=code, arguments=(how,)) == ["sent"]
+    process.stdin.write("\n")
+    process.stdin.flush()
+    assert 0 < int(process.stdout.readline()) < 15000
+    assert run(switch, code="udp().sendto(b'after', ('slow', 7000))") == []
+    assert process.stdout.readline() == "after\n", "there is room again"
+    process.stdin.close()
+    process.stdout.close()
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_a_burst_mostly_arrives(switch: Switch, how: str) -> None:
+    server = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 7000))
+count = 0
+while s.recv(200) != b"end":
+    count += 1
+print(count)
+"""
+    process = switch.spawn("--name", "sink", PYTHON, "-c", server)
+    switch.wait_for("sink:7000")
+    code = (
+        """
+c = udp()
+c.connect(("sink", 7000))
+to = c.getpeername()
+if sys.argv[1] == "unconnected":
+    c = udp()
+send = c.send if sys.argv[1] == "connected" else lambda data: c.sendto(data, to)
+for i in range(10000):
+    send(b"%0100d" % i)
+    if i % 50 == 49:
+        time.sleep(0.001)  # paced, as a burst that no one reads is lost anywhere
+try:
+    while True:
+        send(b"end")
+        time.sleep(0.01)
+except OSError:
+    print("gone")
+"""
+        if how == "connected"
+        else """
+to = socket.getaddrinfo("sink", 7000, type=socket.SOCK_DGRAM)[0][4]
+c = udp()
+for i in range(10000):
+    c.sendto(b"%0100d" % i, to)
+    if i % 50 == 49:
+        time.sleep(0.001)
+for _ in range(20):
+    with __import__("contextlib").suppress(OSError):
+        c.sendto(b"end", to)
+    time.sleep(0.05)
+print("gone")
+"""
+    )
+    assert run(switch, code=code, arguments=(how,)) == ["gone"]
+    assert process.wait(PATIENCE) == 0, switch.logs()
+    assert int(process.log.read_text()) > 5000  # type: ignore[attr-defined]
+
+
+def test_in_an_epoll_set_before_connect(switch: Switch) -> None:
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = """
+import select
+for edge in (0, select.EPOLLET):
+    for connected in (True, False):
+        c, poller = udp(), select.epoll()
+        poller.register(c, select.EPOLLIN | edge)
+        if connected:
+            c.connect(("10.9.9.1", 7000))
+        for _ in range(3):
+            c.send(b"x") if connected else c.sendto(b"x", ("10.9.9.1", 7000))
+            assert poller.poll(10) == [(c.fileno(), select.EPOLLIN)]
+            if edge:
+                assert poller.poll(0) == []
+            assert eval(c.recv(999))[2][0] == "10.9.9.2"
+            assert poller.poll(0) == []
+        poller.unregister(c)
+print("fine")
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code) == ["fine"]
+
+
+def test_a_refused_client_may_try_again(switch: Switch) -> None:
+    """A UDP connect's error is no end (mirrord #436): refused first, answered when the server has come."""
+    switch.spawn("--ip", "10.9.9.1", "--name", "late", "sleep", "60")
+    eventually(lambda: switch.rows("ps"))
+    client = switch.spawn(
+        "--ip", "10.9.9.2", PYTHON, "-c", PATIENT, "connected", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert client.stdin
+    client.stdin.write("hello\n")
+    client.stdin.flush()
+    serve(switch, "--ip", "10.9.9.1", "--name", "late", label="late")
+    assert client.communicate(timeout=PATIENCE)[0] == "late ('10.9.9.1', 7000) True\n"
