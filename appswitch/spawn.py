@@ -35,6 +35,7 @@ class Options:
         user: str | None = None,
         netns: bool = True,
         exclusive: bool = False,
+        tcp: bool = False,
         wait_for: list[str] | None = None,
         wait_timeout: float | None = None,
         socket: str | None = None,
@@ -46,6 +47,7 @@ class Options:
         self.user = user
         self.netns = netns
         self.exclusive = exclusive
+        self.tcp = tcp
         self.wait_for = wait_for or []
         self.wait_timeout = wait_timeout
         self.socket = socket
@@ -78,7 +80,8 @@ def run(options: Options) -> int:
     else:
         answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
-        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
+        tags = ",".join(options.tags)
+        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", tags), ("TCP", "1" * options.tcp)):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
     if options.netns:  # without, the program registers again by itself
@@ -139,6 +142,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
         "tags": options.tags,
         "command": [os.fsencode(word).decode(errors="replace") for word in options.command],
         "exclusive": options.exclusive,
+        "tcp": options.tcp,
         "netns": options.netns,
         "uid": user.uid,
     }

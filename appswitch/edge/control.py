@@ -272,6 +272,7 @@ class ControlServer:
             command=tuple(call.command),
             netns=call.netns,
             exclusive=call.exclusive,
+            tcp=call.tcp,
         )
         if call.netns:
             self.apps.bind_netns(app, caller.netns)

@@ -26,6 +26,7 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     tags: list[str] = []
     command: list[str] = []
     exclusive: bool = False
+    tcp: bool = False
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
@@ -146,7 +147,7 @@ def app_row(app: App, draining: bool = False) -> dict[str, Any]:
 def service_row(listener: Listener, draining: bool = False) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
-    medium = "udp" if listener.protocol is Protocol.UDP else "unix"
+    medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if listener.app.tcp else "unix"
     return {
         "name": app.name,
         "ip": str(app.ip),
