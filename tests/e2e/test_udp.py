@@ -300,6 +300,9 @@ send(b"alphabetagamm", (17, 103, struct.pack("H", 5)))
 assert [heard()[1] for _ in range(3)] == ["alpha", "betag", "amm"]
 send(b"alphabeta", (17, 103, struct.pack("H", 5)), (0, 1, struct.pack("i", 1)))
 assert [(heard())[1] for _ in range(2)] == ["alpha", "beta"]
+own = struct.pack("=I4s4s", 0, socket.inet_aton("10.9.9.2"), bytes(4))
+send(b"gammadelta", (0, 8, own), (17, 103, struct.pack("H", 5)))
+assert [(heard())[1] for _ in range(2)] == ["gamma", "delta"]
 c.setsockopt(0, socket.IP_TOS, 0x10)
 c.setsockopt(0, socket.IP_TTL, 7)
 send(b"both")
