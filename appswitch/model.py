@@ -60,6 +60,8 @@ class App:
     command: tuple[str, ...] = ()
     netns: bool = True
     exclusive: bool = False
+    tcp: bool = False
+    """Its connections are TCP, those on one host, too."""
 
     @property
     def reachable(self) -> bool:

@@ -29,9 +29,10 @@ from attrs import frozen
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
-from appswitch.edge.connections import Connections
+from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
 from appswitch.edge.datagrams import Datagrams
+from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
@@ -39,8 +40,10 @@ from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
+from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
@@ -131,17 +134,22 @@ async def _serve(
     table = ServiceTable(settings.node)
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events)
+    tcp_names = TcpNames()
     balancer = Balancer(table)
-    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), [partial(placed_connections, apps)])
+    sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps)]
+    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), sources)
     loads = Loads(connections.snapshot)
-    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads)
+    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
+    tcp = LocalTcp(Deliverer(dialer, tcp_names))
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
     datagrams = Datagrams(apps, policing, settings.gateway, netns)
-    handler = TrapHandler(apps, sockets, dialer, balancer, datagrams, policing, rng, settings.gateway, netns)
+    handler = TrapHandler(
+        apps, sockets, dialer, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
+    )
     node = Node(settings.node, gateway=settings.gateway)
 
     def new_dns(app: App) -> DnsServer:
@@ -156,6 +164,8 @@ async def _serve(
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(loads.keep)
+        nursery.start_soon(tcp_names.keep_swept)
+        nursery.start_soon(tcp.close_at_end)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)

@@ -35,6 +35,7 @@ class Options:
         user: str | None = None,
         netns: bool = True,
         exclusive: bool = False,
+        tcp: bool = False,
         wait_for: list[str] | None = None,
         wait_timeout: float | None = None,
         socket: str | None = None,
@@ -46,6 +47,7 @@ class Options:
         self.user = user
         self.netns = netns
         self.exclusive = exclusive
+        self.tcp = tcp
         self.wait_for = wait_for or []
         self.wait_timeout = wait_timeout
         self.socket = socket
@@ -72,13 +74,14 @@ def run(options: Options) -> int:
         from appswitch.host import namespace
 
         maker = Maker()
-        outside, client = client, _register_in_new_namespace(options, trap, user, maker)
+        outside, client = client, _register_in_new_namespace(options, trap, user, maker, client.call("ticket"))
         environment["APPSWITCH_APP"] = f"netns:{namespace.cookie():x}"
         outside.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
-        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", ",".join(options.tags))):
+        tags = ",".join(options.tags)
+        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", tags), ("TCP", "1" * options.tcp)):
             if value:  # a restarted trap handler learns from these who we are
                 environment["APPSWITCH_" + key] = value
     if options.netns:  # without, the program registers again by itself
@@ -139,12 +142,13 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
         "tags": options.tags,
         "command": [os.fsencode(word).decode(errors="replace") for word in options.command],
         "exclusive": options.exclusive,
+        "tcp": options.tcp,
         "netns": options.netns,
         "uid": user.uid,
     }
 
 
-def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker) -> ControlClient:
+def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker, ticket: str) -> ControlClient:
     from appswitch.host import namespace, rtnetlink
 
     try:
@@ -156,7 +160,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker:
     rtnetlink.make_everything_local([])
     passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", _arguments(options, user), [each.fileno() for each in passed])
+    answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
     for each in passed:
         each.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])

@@ -66,6 +66,13 @@ static int open_channel(void) {
     return move_high((int)fd);
 }
 
+static void wait_for_close(int fd) {
+    char byte;
+    long size;
+    do size = sys6(SYS_recvfrom, fd, SYS_ARG_(&byte), 1, 0, 0, 0);
+    while (size == -EINTR);
+}
+
 /* One request and its answer over `fd`. 0 with the reply in, or -errno: -ENETDOWN asks for another connection. */
 static int exchange(int fd, const struct as_request *request, struct as_reply *reply, struct passed *passed) {
     struct iovec vector = {(void *)request, HEADER + request->text_size};
@@ -89,6 +96,7 @@ static int exchange(int fd, const struct as_request *request, struct as_reply *r
         passed->count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(passed->fd, CMSG_DATA(&control.header), sizeof(int) * (size_t)passed->count);
     }
+    if (reply->closes) wait_for_close(fd);
     if (passed->count == 0 && (message.msg_flags & MSG_CTRUNC) && reply->kind != AS_NO_FD) return -EMFILE;
     return 0;
 }
@@ -151,6 +159,19 @@ static int ask_kept(struct process *process, const struct as_request *request, s
         return error;
     }
     return -EAGAIN;
+}
+
+void close_idle_channel(void) {
+    struct process *process = this_process();
+    for (int i = 0, closed = 0; process && i < SLOTS && !closed; i++) {
+        struct slot *slot = &process->slots[i];
+        int free = 0;
+        if (!__atomic_compare_exchange_n(&slot->busy, &free, 1, 0, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED)) continue;
+        closed = slot->cookie && cookie_of(slot->fd) == slot->cookie;
+        if (closed) sys1(SYS_close, slot->fd);
+        slot->cookie = 0;
+        __atomic_store_n(&slot->busy, 0, __ATOMIC_RELEASE);
+    }
 }
 
 static int ask_somehow(const struct as_request *request, struct as_reply *reply, struct passed *passed) {

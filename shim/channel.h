@@ -28,4 +28,7 @@ int own_pid(void);
 /* Whether it is the trap handler that has the other end of a connected Unix socket, by SO_PEERCRED. */
 int is_from_handler(int fd);
 
+/* Makes room for a descriptor in a process that has no more: the next request opens a channel again. */
+void close_idle_channel(void);
+
 #endif

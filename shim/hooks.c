@@ -9,6 +9,7 @@
 #include <stdarg.h>
 #include <sys/epoll.h>
 
+#include "ended.h"
 #include "exec.h"
 #include "jail.h"
 #include "ops.h"
@@ -51,6 +52,10 @@ HOOK int getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
     return (int)result(do_getpeername(fd, addr, size));
 }
 
+HOOK int shutdown(int fd, int how) {
+    return (int)result(do_shutdown(fd, how));
+}
+
 HOOK int getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
     return (int)result(do_getsockopt(fd, level, name, value, size));
 }
@@ -60,7 +65,7 @@ HOOK int setsockopt(int fd, int level, int name, const void *value, socklen_t si
 }
 
 HOOK ssize_t send(int fd, const void *data, size_t count, int flags) {
-    return result(do_send(fd, data, count, flags));
+    return result(do_sendto(fd, data, count, flags, 0, 0));
 }
 
 HOOK ssize_t sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
@@ -81,10 +86,6 @@ HOOK ssize_t recvfrom(int fd, void *data, size_t count, int flags, struct sockad
 
 HOOK ssize_t recvmsg(int fd, struct msghdr *message, int flags) {
     return result(do_recvmsg(fd, message, flags));
-}
-
-HOOK int shutdown(int fd, int how) {
-    return (int)result(do_shutdown(fd, how));
 }
 
 HOOK int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
@@ -121,6 +122,8 @@ HOOK long syscall(long number, ...) {
         return result(do_getsockname(fd, second, third));
     case SYS_getpeername:
         return result(do_getpeername(fd, second, third));
+    case SYS_shutdown:
+        return result(do_shutdown(fd, (int)arg[1]));
     case SYS_getsockopt:
         return result(do_getsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t *)arg[4]));
     case SYS_setsockopt:
@@ -139,8 +142,6 @@ HOOK long syscall(long number, ...) {
         return result(do_execve((const char *)arg[0], second, third));
     case SYS_execveat:
         return result(do_execveat(fd, second, third, (void *)arg[3], (int)arg[4]));
-    case SYS_shutdown:
-        return result(do_shutdown(fd, (int)arg[1]));
     case SYS_epoll_ctl:
         return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
     case SYS_chroot:

@@ -14,6 +14,7 @@
 #include "capability.h"
 #include "channel.h"
 #include "datagrams.h"
+#include "ended.h"
 #include "memory.h"
 #include "names.h"
 #include "options.h"
@@ -21,6 +22,7 @@
 #include "senders.h"
 #include "settings.h"
 #include "sys.h"
+#include "tcp.h"
 #include "verify.h"
 
 enum { MPTCP = 262 };
@@ -51,6 +53,8 @@ static long ask_and_replace(int fd, struct as_request *request, int status, int 
     long error = ask(request, &reply, &passed);
     if (error) return error;
     *kind = reply.kind;
+    if (reply.kind == AS_FD_TCP && passed.count && reply.text_size == sizeof(struct as_client_name))
+        remember_name(passed.fd[0], (struct as_client_name *)reply.text);
     keep_capabilities(&request->remote, &reply, &passed);
     return passed.count ? replace(fd, passed.fd[0], status) : 0;
 }
@@ -131,9 +135,19 @@ long do_listen(int fd, int backlog) {
 }
 
 /* connect(AF_UNSPEC) dissolves the association: a fresh TCP socket takes the place. */
-static long disconnect(int fd, const struct identity *identity, int status) {
-    long fresh = sys3(SYS_socket, family_of(identity), SOCK_STREAM | SOCK_CLOEXEC, 0);
+static long disconnect(int fd, int family, int status) {
+    long fresh = sys3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     return fresh < 0 ? fresh : replace(fd, (int)fresh, status);
+}
+
+/* A TCP socket of another namespace would connect from there the next time. */
+static int is_foreign_tcp(int fd, const struct identity *identity) {
+    int inet = identity->plain_family == AF_INET || identity->plain_family == AF_INET6;
+    if (!inet || int_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP) return 0;
+    long here = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int foreign = here >= 0 && netns_of((int)here) != netns_of(fd);
+    if (here >= 0) sys1(SYS_close, here);
+    return foreign;
 }
 
 /* In milliseconds; 0: none. It limits connect, too, which then says EINPROGRESS (SO_SNDTIMEO in socket(7)). */
@@ -153,11 +167,13 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     if (identity.role == PLAIN) {
         if ((family = udp_family(fd, &identity))) return connect_udp(fd, family, addr, size);
         family = fresh_tcp_family(fd, &identity);
+        if (addr->sa_family == AF_UNSPEC && is_foreign_tcp(fd, &identity))
+            return disconnect(fd, identity.plain_family, status);
         if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
     } else {
         if (addr->sa_family == AF_UNSPEC) {
             int only_bound = identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
-            return only_bound ? 0 : disconnect(fd, &identity, status);
+            return only_bound ? 0 : disconnect(fd, family_of(&identity), status);
         }
         if (identity.role != LISTENER || int_option(fd, SOL_SOCKET, SO_ACCEPTCONN)) return -EISCONN;
         family = family_of(&identity);
@@ -188,12 +204,14 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     error = ask_and_replace(fd, &request, status, &kind);
     if (error) return error == -ETIMEDOUT && request.patience ? -EINPROGRESS : error;
     if (kind == AS_KERNEL) { /* the DNS socket in the namespace; dig binds before it connects */
-        if (identity.role == LISTENER && (error = disconnect(fd, &identity, status))) return error;
+        if (identity.role == LISTENER && (error = disconnect(fd, family, status))) return error;
         return sys3(SYS_connect, fd, addr, size);
     }
     if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */
+    if (kind != AS_FD_TCP) return 0;
     /* A second connect on a TCP socket that is connecting waits for the outcome (connect(2)). */
-    return kind == AS_FD_TCP ? sys3(SYS_connect, fd, addr, size) : 0;
+    error = sys3(SYS_connect, fd, addr, size);
+    return error == -EISCONN ? 0 : error;
 }
 
 /* An accepted socket has its listener's name. False: not a listener of ours. */
@@ -219,9 +237,12 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
         long true_client = read_client_name((struct sockaddr *)name, room, client)
                                ? verify_client((int)accepted, listener, client)
                                : 0;
-        if (true_client > 0) return accepted;
+        long error =
+            true_client > 0 && client->medium == AS_TCP_SERVER ? receive_delivery((int)accepted, flags, client) : 0;
+        if (true_client > 0 && !error) return accepted;
         sys1(SYS_close, accepted);
         if (true_client < 0) return true_client;
+        if (error == -EMFILE) return error;
     }
 }
 
@@ -246,8 +267,8 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
         return error;
     }
     if (ours) {
-        raise_sndbuf((int)accepted);
-        inherit_options(fd, listener.id, (int)accepted);
+        if (client.medium == AS_UNIX) raise_sndbuf((int)accepted);
+        inherit_options(fd, listener.id, (int)accepted, client.medium == AS_TCP_SERVER);
     }
     if (!addr) return accepted;
     if (ours) {
@@ -259,33 +280,44 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     return accepted;
 }
 
+/* Which end of which connection `fd` is, CLIENT or ACCEPTED: then identity->client tells; else its role. */
+static enum role find_end(int fd, struct identity *identity) {
+    identify(fd, identity);
+    if (!find_name(fd, identity, &identity->client)) return identity->role;
+    return identity->client.medium == AS_TCP_SERVER ? ACCEPTED : CLIENT;
+}
+
+/* The source of a connection or its destination, as the socket of the end `role` shows it. */
+static void write_end(enum role role, const struct as_client_name *name, int source, struct sockaddr *addr,
+                      socklen_t *size) {
+    write_sockaddr(role == CLIENT ? name->client_family : name->server_family, source ? name->source_ip : name->dest_ip,
+                   source ? name->source_port : name->dest_port, addr, size);
+}
+
 long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
-    identify(fd, &identity);
-    if (identity.role == PLAIN) return sys3(SYS_getsockname, fd, addr, size);
+    enum role role = find_end(fd, &identity);
+    if (role == PLAIN) return sys3(SYS_getsockname, fd, addr, size);
     long error = check_room(fd, addr, size);
     if (error) return error;
-    if (identity.role == LISTENER)
+    if (role == LISTENER)
         write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
-    else if (identity.role == CLIENT)
-        write_sockaddr(identity.client.client_family, identity.client.source_ip, identity.client.source_port, addr,
-                       size);
     else
-        write_sockaddr(identity.listener.family, identity.client.dest_ip, identity.client.dest_port, addr, size);
+        write_end(role, &identity.client, role == CLIENT, addr, size);
     return 0;
 }
 
 long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
-    identify(fd, &identity);
-    if (identity.role != CLIENT && identity.role != ACCEPTED) return sys3(SYS_getpeername, fd, addr, size);
+    struct sockaddr_storage peer;
+    socklen_t peer_size = sizeof peer;
+    enum role role = find_end(fd, &identity);
+    if (role != CLIENT && role != ACCEPTED) return sys3(SYS_getpeername, fd, addr, size);
     long error = check_room(fd, addr, size);
-    if (error) return error;
-    if (identity.role == CLIENT)
-        write_sockaddr(identity.client.client_family, identity.client.dest_ip, identity.client.dest_port, addr, size);
-    else
-        write_sockaddr(identity.listener.family, identity.client.source_ip, identity.client.source_port, addr, size);
-    return 0;
+    /* TCP: the peer may be gone */
+    if (!error && identity.role == PLAIN) error = sys3(SYS_getpeername, fd, &peer, &peer_size);
+    if (!error) write_end(role, &identity.client, role == ACCEPTED, addr, size);
+    return error;
 }
 
 /* Options that a Unix socket takes or answers without an error, but otherwise than TCP. */
@@ -338,9 +370,12 @@ static int is_ours(int fd) {
     return identity.role != PLAIN;
 }
 
-/* TCP Fast Open connects by the first send (MSG_FASTOPEN in tcp(7)): here the connect comes first. 0: go on. */
-static long connect_first(int fd, int flags, const struct sockaddr *addr, socklen_t size) {
-    return (flags & MSG_FASTOPEN) && addr ? do_connect(fd, addr, size) : 0;
+/* TCP Fast Open connects by the first send (MSG_FASTOPEN in tcp(7)): here the connect comes first, and the flag goes.
+ */
+static long connect_first(int fd, int *flags, const struct sockaddr *addr, socklen_t size) {
+    if (!(*flags & MSG_FASTOPEN) || !addr) return 0;
+    *flags &= ~MSG_FASTOPEN;
+    return do_connect(fd, addr, size);
 }
 
 /* What a connected UDP socket sends: `send_it`, once more if its receiver has gone and another one is there. */
@@ -355,28 +390,41 @@ static long connect_first(int fd, int flags, const struct sockaddr *addr, sockle
         outcome;                                                     \
     })
 
-long do_send(int fd, const void *data, size_t count, int flags) {
-    return SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0));
-}
+/* `send_it`, whose flags hold `quiet`, and what ended.c makes of an EPIPE. One that stays is had once more with the
+ * program's own flags, so that SIGPIPE comes from the kernel. */
+#define SEND_TO_THE_END(fd, count, flags, send_it)                           \
+    ({                                                                       \
+        int quiet = (flags) | MSG_NOSIGNAL;                                  \
+        long sent = (send_it);                                               \
+        if (sent == -EPIPE) {                                                \
+            sent = reconsider_epipe(fd, count);                              \
+            quiet = (flags) & ~MSG_FASTOPEN;                                 \
+            if (sent == -EPIPE && !(quiet & MSG_NOSIGNAL)) sent = (send_it); \
+        }                                                                    \
+        sent;                                                                \
+    })
 
-long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
-    if (!addr) return do_send(fd, data, count, flags);
+static long send_to(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    if (!addr) return SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0));
     if (is_inet(addr, size)) {
         int ours;
         long sent = sendto_by_sender(fd, data, count, flags, addr, size, &ours);
         if (ours) return sent;
     }
-    long sent = connect_first(fd, flags, addr, size);
+    long sent = connect_first(fd, &flags, addr, size);
     if (sent < 0) return sent;
     sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size);
     /* TCP takes no notice of the address once connected; a Unix socket refuses it. */
     if (sent == -EISCONN && addr && is_ours(fd))
-        sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags & ~MSG_FASTOPEN, 0, 0);
+        sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
     return sent;
 }
 
-long do_sendmsg(int fd, const struct msghdr *message, int flags) {
-    if (!message) return -EFAULT;
+long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    return SEND_TO_THE_END(fd, count, flags, send_to(fd, data, count, quiet, addr, size));
+}
+
+static long send_message(int fd, const struct msghdr *message, int flags) {
     if (!message->msg_name) return SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
     if (is_inet(message->msg_name, message->msg_namelen)) {
         int ours;
@@ -384,7 +432,7 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags) {
         if (ours) return sent;
     }
     if (flags & MSG_FASTOPEN) {
-        long error = connect_first(fd, flags, message->msg_name, message->msg_namelen);
+        long error = connect_first(fd, &flags, message->msg_name, message->msg_namelen);
         if (error < 0) return error;
     }
     long sent = sys3(SYS_sendmsg, fd, message, flags);
@@ -392,9 +440,20 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags) {
         struct msghdr unnamed = *message;
         unnamed.msg_name = 0;
         unnamed.msg_namelen = 0;
-        sent = sys3(SYS_sendmsg, fd, &unnamed, flags & ~MSG_FASTOPEN);
+        sent = sys3(SYS_sendmsg, fd, &unnamed, flags);
     }
     return sent;
+}
+
+static size_t size_of(const struct msghdr *message) {
+    size_t size = 0;
+    for (size_t i = 0; i < message->msg_iovlen; i++) size += message->msg_iov[i].iov_len;
+    return size;
+}
+
+long do_sendmsg(int fd, const struct msghdr *message, int flags) {
+    if (!message) return -EFAULT;
+    return SEND_TO_THE_END(fd, size_of(message), flags, send_message(fd, message, quiet));
 }
 
 /* One after the other, as the kernel does (sendmmsg(2)): each may go another way. */
@@ -426,15 +485,6 @@ long do_recvmsg(int fd, struct msghdr *message, int flags) {
     message->msg_name = name;
     if (received >= 0) message->msg_namelen = 0;
     return received;
-}
-
-/* A socket that is bound and no more is shut down, yet the answer is an error (inet_shutdown in net/ipv4/af_inet.c). */
-long do_shutdown(int fd, int how) {
-    struct identity identity;
-    long error = sys2(SYS_shutdown, fd, how);
-    if (error) return error;
-    identify(fd, &identity);
-    return identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) ? -ENOTCONN : 0;
 }
 
 long do_epoll_ctl(int epoll, int op, int fd, void *event) {

@@ -16,13 +16,11 @@ long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size);
 long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size);
 long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size);
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size);
-long do_send(int fd, const void *data, size_t count, int flags);
 long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size);
 long do_sendmsg(int fd, const struct msghdr *message, int flags);
 long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
 long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size);
 long do_recvmsg(int fd, struct msghdr *message, int flags);
-long do_shutdown(int fd, int how);
 long do_epoll_ctl(int epoll, int op, int fd, void *event);
 
 #endif

@@ -77,12 +77,12 @@ static uint64_t new_sockets[NEW]; /* cookies, at their places, of sockets that t
 
 static const uint64_t TAKING = ~0ull;
 
-static uint64_t listener_key(const struct identity *identity) {
-    return identity->listener.id | 1ull << 63; /* no cookie gets that far */
+static uint64_t listener_key(uint64_t id) {
+    return id | 1ull << 63; /* no cookie gets that far */
 }
 
 static uint64_t key_of(int fd, const struct identity *identity) {
-    return identity->role == LISTENER ? listener_key(identity) : cookie_of(fd);
+    return identity->role == LISTENER ? listener_key(identity->listener.id) : cookie_of(fd);
 }
 
 static size_t place_of(uint64_t key, size_t probe) {
@@ -175,11 +175,33 @@ static int copy_option(int fd, int target, int name) {
     return was_set != 0;
 }
 
-void inherit_options(int fd, uint64_t listener, int accepted) {
+/* Sets what differs on a TCP socket. */
+static void set_value(int target, int i, int value) {
+    int before = 0;
+    socklen_t size = sizeof before;
+    if (sys5(SYS_getsockopt, target, options[i].level, options[i].name, &before, &size) >= 0 && value != before)
+        sys5(SYS_setsockopt, target, options[i].level, options[i].name, &value, sizeof value);
+}
+
+static void set_remembered(const struct record *record, int target) {
+    for (int i = 0; i < OPTIONS; i++)
+        if (record->set >> i & 1) set_value(target, i, record->values[i]);
+    if (record->set & CONGESTION)
+        sys5(SYS_setsockopt, target, IPPROTO_TCP, TCP_CONGESTION, record->congestion, sizeof record->congestion);
+}
+
+void inherit_options(int fd, uint64_t listener, int accepted, int is_tcp) {
     int any = 0;
+    const struct record *record = is_tcp ? find_record(listener_key(listener)) : 0;
+    if (record) set_remembered(record, accepted);
     if (nothing_to_inherit[listener % LISTENERS] == listener) return;
     for (int i = 0; i < INHERITED; i++) any |= copy_option(fd, accepted, inherited[i]);
     if (!any) nothing_to_inherit[listener % LISTENERS] = listener;
+}
+
+/* What a socket that isn't connected says of its segments' size when no one has asked for one (TCP_MSS_DEFAULT). */
+static int is_mss_unset(int i, int value) {
+    return options[i].level == IPPROTO_TCP && options[i].name == TCP_MAXSEG && value == 536;
 }
 
 void carry_options(int fd, int target) {
@@ -189,7 +211,6 @@ void carry_options(int fd, int target) {
         carry_datagram_options(fd, target);
         return;
     }
-    for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]);
     struct identity of_source, of_target;
     identify(fd, &of_source);
     identify(target, &of_target);
@@ -197,20 +218,21 @@ void carry_options(int fd, int target) {
     struct record *to = 0;
     if (of_target.role != PLAIN) to = take_record(key_of(target, &of_target), cookie_of(target), fd);
     for (int i = 0; i < OPTIONS; i++) {
-        int value = 0, before = 0;
+        int value = 0;
         socklen_t size = sizeof value;
         if (from && from->set >> i & 1)
             value = from->values[i];
-        else if (sys5(SYS_getsockopt, fd, options[i].level, options[i].name, &value, &size) < 0)
+        else if (sys5(SYS_getsockopt, fd, options[i].level, options[i].name, &value, &size) < 0 ||
+                 is_mss_unset(i, value))
             continue;
         if (to) {
             to->values[i] = value;
             to->set |= 1u << i;
-        } else if (sys5(SYS_getsockopt, target, options[i].level, options[i].name, &before, &size) >= 0 &&
-                   value != before) {
-            sys5(SYS_setsockopt, target, options[i].level, options[i].name, &value, sizeof value);
+        } else {
+            set_value(target, i, value);
         }
     }
+    for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]); /* IP_TOS has changed SO_PRIORITY */
     socklen_t size = sizeof space;
     if (from && from->set & CONGESTION)
         memcpy(space, from->congestion, sizeof space);
@@ -262,7 +284,7 @@ static int is_v6only(const struct identity *identity) {
 static const struct record *find_set(int fd, const struct identity *identity, uint32_t bit) {
     const struct record *record = find_record(key_of(fd, identity));
     if (record && record->set & bit) return record;
-    record = identity->role == ACCEPTED ? find_record(listener_key(identity)) : 0;
+    record = identity->role == ACCEPTED ? find_record(listener_key(identity->listener.id)) : 0;
     return record && record->set & bit ? record : 0;
 }
 

@@ -10,9 +10,10 @@
  * for it where it is a Unix socket. */
 void carry_options(int fd, int target);
 
-/* What an accepted TCP socket has of its listener (`fd`, with the id `listener`) and a Unix socket hasn't. (What is
- * remembered of the listener is looked up there, through the name that both have.) */
-void inherit_options(int fd, uint64_t listener, int accepted);
+/* What an accepted TCP socket has of its listener (`fd`, with the id `listener`), and a Unix socket, or a TCP socket
+ * that another listener accepted (is_tcp), hasn't. (For a Unix socket what is remembered of the listener is looked up
+ * there, through the name that both have.) */
+void inherit_options(int fd, uint64_t listener, int accepted, int is_tcp);
 
 /* Gives an end of a Unix connection AS_SNDBUF, or what net.core.wmem_max allows. */
 void raise_sndbuf(int fd);

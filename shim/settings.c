@@ -43,7 +43,7 @@ static void read_variable(const char *entry) {
     for (int i = 0; i < KEPT; i++)
         if (starts_with(entry, kept_names[i])) append(kept[i], kept[i] + VALUE_SIZE, entry);
     if (starts_with(entry, "APPSWITCH_NAME=") || starts_with(entry, "APPSWITCH_IP=") ||
-        starts_with(entry, "APPSWITCH_TAGS=")) {
+        starts_with(entry, "APPSWITCH_TAGS=") || starts_with(entry, "APPSWITCH_TCP=")) {
         size_t size = as_strlen(entry) + 1;
         settings.too_long |= described_size + size > sizeof described;
         if (settings.too_long) return;

@@ -26,7 +26,7 @@ int is_elsewhere(int fd);
 /* The token that AS_REGISTER gave; forked children have it in memory, exec'd ones through kept_environment. */
 void set_token(const uint8_t token[AS_TOKEN_SIZE]);
 
-/* APPSWITCH_NAME, _IP and _TAGS as NUL-terminated NAME=value strings; returns their size (<= AS_TEXT_SIZE). */
+/* APPSWITCH_NAME, _IP, _TAGS and _TCP as NUL-terminated NAME=value strings; returns their size (<= AS_TEXT_SIZE). */
 size_t describe_settings(char text[AS_TEXT_SIZE]);
 
 /* Says on stderr, once a process, why it has no network, and what to do. */

@@ -89,9 +89,10 @@ static int is_any(const uint8_t ip[16]) {
     return same_ip(ip, v4) || same_ip(ip, v6);
 }
 
-/* The rest of the name is shown to the server, too (getsockname, and which kind of sockaddr), so it must fit. */
+/* The rest of the name is shown to the server, too (getsockname, and which kind of sockaddr), so it must fit. Only the
+ * trap handler delivers TCP sockets. */
 static int fits_listener(const struct as_listener_name *listener, const struct as_client_name *name) {
-    return name->server_family == listener->family && name->dest_port == listener->port &&
+    return name->medium == AS_UNIX && name->server_family == listener->family && name->dest_port == listener->port &&
            is_shown_whole(listener->family, name->source_ip) && is_shown_whole(listener->family, name->dest_ip) &&
            is_v4(name->source_ip) == is_v4(name->dest_ip) && !(listener->v6only && is_v4(name->dest_ip));
 }

@@ -5,9 +5,9 @@
  * So: only enums with explicit values, fixed-width types and plain structs, with no implicit padding.
  *
  * One request is one SOCK_SEQPACKET message `struct as_request`; one answer is one message `struct as_reply` with
- * up to AS_MOST_FDS file descriptors (SCM_RIGHTS). Every frame stands alone, so any channel serves any thread. Both
- * ends are on one machine: integers are in its byte order, ports included. Every IP address is 16 bytes; IPv4 is
- * v4-mapped (RFC 4291 2.5.5.2).
+ * up to AS_MOST_FDS file descriptors (SCM_RIGHTS), and another one if it says so. Every frame stands alone, so any
+ * channel serves any thread. Both ends are on one machine: integers are in its byte order, ports included. Every IP
+ * address is 16 bytes; IPv4 is v4-mapped (RFC 4291 2.5.5.2).
  */
 #ifndef APPSWITCH_WIRE_H
 #define APPSWITCH_WIRE_H
@@ -31,6 +31,7 @@ enum as_op {
     AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
+    AS_NAME = 7,     /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
     /* UDP (shim/datagrams.h). netns: of the socket that it is about; local: its name. */
     AS_UDP_BIND = 16,    /* local, flags -> kind AS_KERNEL, AS_FREE or AS_FD_UDP */
     AS_UDP_BOUND = 17,   /* local: is bound now */
@@ -51,13 +52,20 @@ enum as_flag {
 enum as_kind {
     AS_NO_FD = 0,
     AS_FD_UNIX = 1, /* connected (or bound) AF_UNIX socket */
-    AS_FD_TCP = 2,  /* TCP socket of the host's namespace, its connect under way */
+    AS_FD_TCP = 2,  /* TCP socket of another namespace, connected or about to be; text: as_client_name, if it has one */
     AS_KERNEL = 3,  /* not ours: the plain system call answers */
     AS_FREE = 16,   /* AS_UDP_BIND: no socket of the app's is there: if the kernel says EADDRINUSE, by SO_REUSEADDR;
                        AS_UDP_SEND: bind it first (local had no port) */
     AS_FD_UDP = 17, /* a UDP socket, to be put in the place of the program's, or (AS_UDP_SEND) to be sent through */
     AS_HOME = 18,   /* a UDP socket of the app's own namespace, to be put in the program's place; then AS_KERNEL */
     AS_LOST = 19    /* AS_UDP_SEND: nobody is there to get it, nor to refuse it */
+};
+
+/* What carries a connection, and which end of it is meant. */
+enum as_medium {
+    AS_UNIX = 0,       /* two Unix sockets that have the name themselves */
+    AS_TCP_CLIENT = 1, /* the name of the client's TCP socket */
+    AS_TCP_SERVER = 2  /* the name of the server's; a Unix socket with this name delivers it */
 };
 
 struct as_addr {
@@ -87,7 +95,8 @@ struct as_reply {
     int32_t error; /* errno for the program; 0: done; ESRCH: register first */
     uint16_t kind;
     uint16_t text_size;
-    uint32_t zero;
+    uint32_t closes; /* 1: a message of one byte follows once the trap handler has closed the socket that it passes:
+                        then the program is the only one that has it, and its close closes it */
     uint8_t token[16];
     char text[1024];
 };
@@ -139,6 +148,10 @@ struct as_listener_name {
 
 /* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the
  * server read the same name, so both ends agree on who talks to whom (docs/design.md, "The kernel keeps the state").
+ *
+ * A TCP connection has one, too; its ends are told it when they are made, and later by AS_NAME. The server's end comes
+ * through the app's Unix listener: the trap handler connects with this name and sends one byte and the TCP socket
+ * (SCM_RIGHTS), which accept gives to the program (docs/design.md, "TCP on one host").
  */
 struct as_client_name {
     uint8_t nul;    /* 0: an abstract name (unix(7)) */
@@ -150,7 +163,7 @@ struct as_client_name {
     uint16_t dest_port;
     uint8_t client_family;
     uint8_t server_family;
-    uint16_t zero;
+    uint16_t medium;
     uint32_t app; /* who calls, where the trap handler has connected; else the network namespace tells */
 };
 

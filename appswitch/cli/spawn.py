@@ -21,7 +21,7 @@ from appswitch.host.processes import FAILED
 @click.option("--expose", metavar="PORT[:GATEWAY_PORT]", multiple=True, help="Not yet: reach it through a gateway.")
 @click.option("--user", metavar="U", help="Run the program as this user (root only).")
 @click.option("--no-netns", is_flag=True, help="Stay in the host's network namespace.")
-@click.option("--tcp", is_flag=True, help="Not yet: TCP between programs of one host, too.")
+@click.option("--tcp", is_flag=True, help="Real TCP between programs of one host, too.")
 @click.option("--exclusive", is_flag=True, help="No other app may bind the same IP and port.")
 @click.option(
     "--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served; once all are, if several."
@@ -50,9 +50,8 @@ def spawn(
     found.
     """
     try:
-        for flag, used in (("--expose", expose), ("--tcp", tcp)):
-            if used:
-                raise AppSwitchError("not-yet", f"{flag} isn't there yet in this version")
+        if expose:
+            raise AppSwitchError("not-yet", "--expose isn't there yet in this version")
         options = spawning.Options(
             list(command),
             ip=ip,
@@ -61,6 +60,7 @@ def spawn(
             user=user,
             netns=not no_netns,
             exclusive=exclusive,
+            tcp=tcp,
             wait_for=list(wait_for),
             wait_timeout=wait_timeout,
             socket=socket,

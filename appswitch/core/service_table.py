@@ -52,6 +52,7 @@ class ServiceTable:
         command: tuple[str, ...] = (),
         netns: bool = True,
         exclusive: bool = False,
+        tcp: bool = False,
     ) -> App:
         """Adds an app. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
@@ -66,6 +67,7 @@ class ServiceTable:
             command=command,
             netns=netns,
             exclusive=exclusive,
+            tcp=tcp,
         )
         return self.revive(app)
 

@@ -11,11 +11,13 @@ listeners at short intervals, and at once when a connection ends.
 
 from __future__ import annotations
 
+import os
 import secrets
 import socket
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import trio
@@ -52,6 +54,19 @@ def credentials_of(connection: AnySocket) -> Credentials:
         uid=int.from_bytes(cred[4:8], "little"),
         netns=netns_of(connection),
     )
+
+
+def calls_from(caller: Credentials, netns: int) -> bool:
+    """Whether a caller is in our network namespace, of the cookie `netns`.
+
+    The cookie alone doesn't tell: an app has sockets that we made, a bound listener say, and could call with one.
+    """
+    if caller.netns != netns:
+        return False
+    try:
+        return Path(f"/proc/{caller.pid}/ns/net").stat().st_ino == Path("/proc/self/ns/net").stat().st_ino
+    except OSError:  # it has gone; or it is root's and we are not, and all our apps are ours
+        return caller.uid == 0 != os.geteuid()
 
 
 def netns_of(any_socket: AnySocket) -> int:

@@ -1,6 +1,8 @@
 """The control socket: `spawn` and the command line's questions (wire/control.py has the protocol).
 
-The file system says who may use it: its mode is 0600.
+The file system says who may use it: its mode is 0600. Apps of that user, be it from their namespaces or from others
+that they make, may only ask: what changes something is done for callers in the host's. `spawn` has to call from the
+namespace that it has just made; that it comes from outside is shown by a ticket that it got there.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import secrets
 import socket
 from collections.abc import Awaitable, Callable
 
@@ -20,7 +23,7 @@ from appswitch.core.balance import check_tags
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import why
 from appswitch.edge import namespaces
-from appswitch.edge.apps import Apps, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
@@ -48,6 +51,7 @@ class ControlServer:
     policing: Policing = field(factory=Policing)
     connections: int = 0
     """How many are open."""
+    _tickets: set[str] = field(factory=set)
 
     @property
     def table(self) -> ServiceTable:
@@ -61,17 +65,22 @@ class ControlServer:
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         self.connections += 1
         self.apps.note_change()
+        tickets: set[str] = set()
         try:
-            await self._converse(stream)
+            await self._converse(stream, tickets)
         except* (trio.BrokenResourceError, OSError) as errors:
             log.debug("control connection broke", error=str(errors.exceptions[0]))
         except* Exception:  # a fault of ours: this caller's connection ends, the others go on
             log.exception("control call failed")
         finally:
+            self._tickets -= tickets
             self.connections -= 1
             self.apps.note_change()
 
-    async def _converse(self, stream: trio.SocketStream) -> None:
+    async def _converse(self, stream: trio.SocketStream, tickets: set[str]) -> None:
+        """tickets: those given on this connection."""
+        caller = credentials_of(stream.socket)
+        inside = not calls_from(caller, self.netns)
         while True:
             line, fds = await _read_line(stream.socket)
             with contextlib.ExitStack() as passed:
@@ -81,12 +90,19 @@ class ControlServer:
                     return
                 try:
                     call = control.decode(line)
+                    if inside and not isinstance(call, control.Question) and not self._takes_ticket(call):
+                        raise self._from_inside(caller)
                 except AppSwitchError as error:
                     await stream.send_all(control.encode_error(error))
                     return
                 if isinstance(call, control.Spawn):
                     await self._spawn(stream, call, fds)
                     return
+                if isinstance(call, control.Ticket):
+                    tickets.add(ticket := secrets.token_hex(16))
+                    self._tickets.add(ticket)
+                    await stream.send_all(control.encode_ok(ticket))
+                    continue
                 if isinstance(call, control.Observe) and call.follow:
                     await self._follow(stream, call)
                     return
@@ -122,7 +138,7 @@ class ControlServer:
                 return await self._drain(call, stream.socket)
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
-            case control.Spawn():
+            case control.Spawn() | control.Ticket():
                 raise AssertionError("handled by the caller")
 
     async def _list_connections(self) -> list[dict[str, object]]:
@@ -219,14 +235,23 @@ class ControlServer:
                 await self.apps.until_ended(app)
                 nursery.cancel_scope.cancel()
 
+    def _takes_ticket(self, call: control.Call) -> bool:
+        """Whether it may come from inside, now that it does."""
+        if not isinstance(call, control.Spawn) or not call.netns or call.ticket not in self._tickets:
+            return False
+        self._tickets.remove(call.ticket)
+        return True
+
+    def _from_inside(self, caller: Credentials) -> AppSwitchError:
+        owner = self.apps.owner_of(caller.netns)
+        where = f"app {owner.id}" if owner is not None else "another network namespace"
+        hint = "call it from the network namespace that the trap handler is in"
+        return AppSwitchError("foreign-namespace", f"this can't be done from inside {where}", hint)
+
     def _new_app(self, connection: trio.socket.SocketType, call: control.Spawn) -> tuple[App, str]:
         caller = credentials_of(connection)
         if call.netns and caller.netns == self.netns:
             raise AppSwitchError("no-namespace", "spawn called from the host's network namespace", "use --no-netns")
-        if not call.netns and caller.netns != self.netns:
-            raise AppSwitchError(
-                "foreign-namespace", "an app without a namespace of its own must be in the trap handler's"
-            )
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
             raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
@@ -241,6 +266,7 @@ class ControlServer:
             command=tuple(call.command),
             netns=call.netns,
             exclusive=call.exclusive,
+            tcp=call.tcp,
         )
         if call.netns:
             self.apps.bind_netns(app, caller.netns)

@@ -17,6 +17,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.model import Address, App, Listener
 from appswitch.wire import socknames
+from appswitch.wire.socknames import Medium
 from appswitch.wire.trap import SNDBUF
 
 # A listener whose queue of SYNs is full lets TCP's client wait; so do we, this long (seconds), tried again after each
@@ -35,11 +36,15 @@ SO_SNDBUFFORCE = 32
 
 @frozen
 class Asked:
-    """What a program asked for. dest: where to; family: 4 or 6, of its socket."""
+    """What a program asked for. dest: where to; family: 4 or 6, of its socket.
+
+    end_for: of a connection that is TCP: the socket that goes to a listener.
+    """
 
     app: App
     dest: tuple[Address, int]
     family: int
+    end_for: Callable[[Listener], socket.socket] | None = None
 
 
 class Dialer:
@@ -52,9 +57,11 @@ class Dialer:
         rng: random.Random,
         balancer: Balancer,
         loads: Loads,
+        is_taken: Callable[[tuple[Address, int], tuple[Address, int]], bool] = lambda _source, _dest: False,
     ) -> None:
-        """gone: called with a listener that turns out to be closed."""
+        """gone: called with a listener that turns out to be closed; is_taken: whether a TCP connection has the ends."""
         self._sockets = sockets
+        self._is_taken = is_taken
         self._gone = gone
         self._balancer = balancer
         self._loads = loads
@@ -63,21 +70,28 @@ class Dialer:
             next(self._ports)
 
     async def connect(
-        self, find: Callable[[], Local], asked: Asked, patience: float = PATIENCE
+        self, plan: Local, again: Callable[[], Local], asked: Asked, patience: float = PATIENCE
     ) -> tuple[socket.socket, Listener]:
         """A Unix socket connected to the first instance that takes it, and that instance.
 
-        find: says where it may go, or raises; asked again after every pause, since instances come and go, and clients,
-        too. patience: seconds to wait for room. OSError with the errno for the client when no instance takes it:
-        ECONNREFUSED, EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
+        again: plans anew, or raises; asked after every pause, since instances come and go, and clients, too. patience:
+        seconds to wait for room. OSError with the errno for the client when no instance takes it: ECONNREFUSED,
+        EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
         """
         pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
         with trio.move_on_after(patience):
             while True:
-                connected = await self._try_all(find(), asked)
+                try:
+                    connected = await self._try_all(plan, asked)
+                except ConnectionRefusedError:
+                    tried, plan = plan, again()
+                    if set(plan.candidates) <= set(tried.candidates):
+                        raise
+                    continue  # one has come meanwhile
                 if connected is not None:
                     return connected
                 await trio.sleep(next(pauses))
+                plan = again()
         raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
 
     async def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
@@ -98,6 +112,8 @@ class Dialer:
                 elif not self._sockets.alive(listener.id):
                     self._gone(listener)
             else:
+                if asked.end_for:  # at once: accept may be faster than we
+                    socket.send_fds(client, [b"\0"], [asked.end_for(listener).fileno()])
                 client.setblocking(True)
                 self._balancer.worked(listener)
                 if loads is not None:
@@ -123,9 +139,11 @@ class Dialer:
             if count % AT_ONCE == AT_ONCE - 1:
                 await trio.lowlevel.checkpoint()  # long searches are others' turn, too
             source = plan.source, plan.port or next(self._ports)
-            name = socknames.client_name(
-                self._sockets.salt, source, asked.dest, asked.family, server_family, asked.app.id
-            )
+            if self._is_taken(source, asked.dest):
+                continue
+            medium = Medium.TCP_SERVER if asked.end_for else Medium.UNIX
+            families = asked.family, server_family
+            name = socknames.client_name(self._sockets.salt, source, asked.dest, *families, asked.app.id, medium)
             try:
                 client.bind(name)
             except OSError as error:

@@ -22,11 +22,13 @@ from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
-from appswitch.edge.apps import Apps, Credentials, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.policing import Policing
+from appswitch.edge.tcp_names import TcpNames
 from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, App, Kind
 from appswitch.wire import trap
@@ -63,6 +65,8 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    tcp: LocalTcp
+    tcp_names: TcpNames
     balancer: Balancer
     datagrams: Datagrams
     policing: Policing
@@ -125,20 +129,12 @@ class TrapHandler:
 
     async def _send(self, channel: socket.socket, answer: Answer) -> None:
         """Blocks only on a caller that doesn't read its answers."""
-        fds = answer.descriptors()
-        try:
-            while True:
-                try:
-                    if fds:
-                        socket.send_fds(channel, [answer.frame], fds, socket.MSG_NOSIGNAL)
-                    else:
-                        channel.send(answer.frame, socket.MSG_NOSIGNAL)
-                    return
-                except BlockingIOError:
-                    await trio.lowlevel.wait_writable(channel.fileno())
-        finally:
-            if answer.passed is not None:
-                answer.passed.close()
+        if answer.passed is None:
+            await _send_message(channel, answer.frame, answer.shared)
+            return
+        with answer.passed:
+            await _send_message(channel, trap.closes(answer.frame), answer.descriptors())
+        await _send_message(channel, trap.CLOSED)
 
     def _identify(self, caller: Credentials, token: bytes, request: trap.Request) -> tuple[App | None, Answer | None]:
         """The first request on a channel: whose is it? And the answer, where that is not the app's."""
@@ -152,7 +148,7 @@ class TrapHandler:
     def _register(self, caller: Credentials, request: trap.Register) -> tuple[App | None, Answer]:
         """LD_PRELOAD without the wrapper: a process of the host's namespace says who it wants to be."""
         try:
-            if caller.netns != self.netns or caller.uid not in (0, os.geteuid()):
+            if not calls_from(caller, self.netns) or caller.uid not in (0, os.geteuid()):
                 raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
             settings = request.settings
             tags = tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag)
@@ -161,6 +157,7 @@ class TrapHandler:
                 name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
                 ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
                 tags=tags,
+                tcp=settings.get("APPSWITCH_TCP", "") not in ("", "0"),
                 pid=caller.pid,
                 uid=caller.uid,
                 netns=False,
@@ -179,6 +176,8 @@ class TrapHandler:
                     return self._bind(app, request)
                 case trap.Who():
                     return self._who(request)
+                case trap.NameOf():
+                    return self._name_of(app, request)
                 case trap.Listen():
                     return self._listen(app, request)
                 case trap.Resolve():
@@ -211,15 +210,15 @@ class TrapHandler:
                 self._publish(Kind.CONNECT, app, request, medium="dns")
                 return Answer(trap.encode_reply(kind=trap.KERNEL))
         try:
-            return await self._carry_out(app, request, plan, epoch, partial(self._find, app, request, channel))
+            return await self._carry_out(app, request, plan, epoch, partial(self._plan_again, app, request, channel))
         except OSError as error:
             self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
             raise
 
     async def _carry_out(
-        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, find: Callable[[], Local]
+        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, again: Callable[[], Local]
     ) -> Answer:
-        """epoch: when the plan was made; find: makes it anew."""
+        """epoch: when the plan was made; again: makes it anew."""
         if isinstance(plan, Egress):
             outside = start_egress(plan, request.family)
             self._publish(Kind.CONNECT, app, request, medium="tcp")
@@ -228,9 +227,14 @@ class TrapHandler:
         if request.nonblocking:
             patience = PATIENCE_NONBLOCKING
         asked = Asked(app, (request.ip, request.port), request.family)
-        client, server = await self.dialer.connect(find, asked, patience)
+        if app.tcp or any(each.app.tcp for each in plan.candidates):
+            client, name = await self.tcp.connect(plan, again, asked, patience)
+            server, kind, medium, text = name.listener, trap.FD_TCP, "tcp", name.packed
+        else:
+            client, server = await self.dialer.connect(plan, again, asked, patience)
+            kind, medium, text = trap.FD_UNIX, "unix", b""
         verdict = self.policing.policy.decide(app, server.app, server.port)
-        seen = {"server": server.app, "rule": verdict.rule, "medium": "unix"}
+        seen = {"server": server.app, "rule": verdict.rule, "medium": medium}
         if not verdict.allowed:  # since a reload while we waited for room
             client.close()
             self._publish(Kind.DENY, app, request, reason=explain(verdict, app, server.app), **seen)
@@ -239,11 +243,11 @@ class TrapHandler:
         if verdict.audit:
             self._publish(Kind.AUDIT, app, request, **seen)
         each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
-        if request.want_capabilities and app.netns and not plan.port and not each_seen:
+        if kind == trap.FD_UNIX and request.want_capabilities and app.netns and not plan.port and not each_seen:
             return self._with_capabilities(client, plan, epoch, request.want_epoch)
-        return Answer(trap.encode_reply(kind=trap.FD_UNIX), client)
+        return Answer(trap.encode_reply(kind=kind, text=text), client)
 
-    def _find(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
+    def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
         """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
         if _is_closed(channel):
             raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
@@ -303,6 +307,10 @@ class TrapHandler:
         )
         return Answer(trap.encode_reply(text=text), shared=[epoch.fd] if request.want_epoch else [])
 
+    def _name_of(self, app: App, request: trap.NameOf) -> Answer:
+        name = self.tcp_names.find(request.cookie, app)
+        return failure(errno.ENOENT) if name is None else Answer(trap.encode_reply(text=name))
+
     def _bind(self, app: App, request: trap.Bind) -> Answer:
         if request.port:
             self.apps.forget_closed(app, request.port)
@@ -355,3 +363,16 @@ def _is_closed(channel: socket.socket) -> bool:
         return not channel.recv(1, socket.MSG_PEEK)
     except BlockingIOError:
         return False
+
+
+async def _send_message(channel: socket.socket, message: bytes, fds: Sequence[int] = ()) -> None:
+    while True:
+        try:
+            if fds:
+                socket.send_fds(channel, [message], fds, socket.MSG_NOSIGNAL)
+            else:
+                channel.send(message, socket.MSG_NOSIGNAL)
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(channel.fileno())
+        else:
+            return

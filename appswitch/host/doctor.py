@@ -23,9 +23,13 @@ OK, WARNING, PROBLEM = "ok", "warning", "problem"
 SO_NETNS_COOKIE = 71
 F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 16  # linux/fcntl.h
 FEW_DESCRIPTORS = 4096
-NAME_SERVICE_SOCKETS = ("run/nscd/socket", "var/run/nscd/socket", "run/systemd/resolve/io.systemd.Resolve")
-
-
+NSCD = "turn its cache of host names off (`enable-cache hosts no` in nscd.conf), or stop it"
+RESOLVED = "write `dns` before `resolve` in nsswitch.conf"
+NAME_SERVICES = {  # a socket that libc asks, and how to keep it from that
+    "run/nscd/socket": NSCD,
+    "var/run/nscd/socket": NSCD,
+    "run/systemd/resolve/io.systemd.Resolve": RESOLVED,
+}
 LOADERS = ("lib64/ld-linux-*", "lib/ld-linux-*", "lib/ld-musl-*.so.1")  # of glibc and musl
 
 
@@ -214,10 +218,10 @@ def name_services(machine: Machine) -> Finding:
     if not {"dns", "resolve"} & set(sources):
         message = "nsswitch.conf has no `dns` among the sources of host names: glibc finds no app by name"
         return Finding("name services", PROBLEM, message, "write `hosts: files dns`")
-    there = [f"/{path}" for path in NAME_SERVICE_SOCKETS if (machine.root / path).is_socket()]
-    if there:
-        message = f"{there[0]} may answer for host names, and knows no app"
-        return Finding("name services", WARNING, message, "put `dns` first in nsswitch.conf, or stop the service")
+    by_resolved = "resolve" in sources and "dns" not in sources[: sources.index("resolve")]
+    for path, hint in NAME_SERVICES.items():
+        if (machine.root / path).is_socket() and (hint is not RESOLVED or by_resolved):
+            return Finding("name services", WARNING, f"/{path} may answer for host names, and knows no app", hint)
     return Finding("name services", OK, "nothing answers for host names but DNS")
 
 

@@ -26,9 +26,16 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     tags: list[str] = []
     command: list[str] = []
     exclusive: bool = False
+    tcp: bool = False
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
+    ticket: str = ""
+    """From outside; an app with a namespace of its own needs one."""
+
+
+class Ticket(msgspec.Struct, tag_field="call", tag="ticket", forbid_unknown_fields=True):
+    """What lets a new namespace become an app, once, while the connection that asked lasts."""
 
 
 class Hello(msgspec.Struct, tag_field="call", tag="hello", forbid_unknown_fields=True):
@@ -95,7 +102,10 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Call = Hello | Spawn | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Drain | Observe
+Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+"""What changes nothing."""
+
+Call = Question | Ticket | Spawn | Drain
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -137,7 +147,7 @@ def app_row(app: App, draining: bool = False) -> dict[str, Any]:
 def service_row(listener: Listener, draining: bool = False) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
     app = listener.app
-    medium = "udp" if listener.protocol is Protocol.UDP else "unix"
+    medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if listener.app.tcp else "unix"
     return {
         "name": app.name,
         "ip": str(app.ip),

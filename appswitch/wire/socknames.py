@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import NamedTuple
 
-from appswitch._wire import ffi
+from appswitch._wire import ffi, lib
 from appswitch.model import Address, Listener
 from appswitch.wire.addresses import pack_ip, unpack_ip
+
+
+class Medium(Enum):
+    """What carries a connection, and which end's name it is (enum as_medium)."""
+
+    UNIX = lib.AS_UNIX
+    TCP_CLIENT = lib.AS_TCP_CLIENT
+    TCP_SERVER = lib.AS_TCP_SERVER
+
 
 _client = ffi.new("struct as_client_name *")
 _client.tag = list(b"asc")
@@ -65,8 +75,10 @@ def client_name(
     client_family: int,
     server_family: int,
     app_id: int,
+    medium: Medium = Medium.UNIX,
 ) -> bytes:
     """The abstract name of a client's socket. dest: as the client asked for it; families: 4 or 6, of the sockets."""
+    _client.medium = medium.value
     _client.salt = salt
     _client.app = app_id
     ffi.memmove(_client.source_ip, pack_ip(source[0]), 16)
@@ -85,3 +97,15 @@ def read_client_name(name: bytes) -> ClientName | None:
     read = ffi.from_buffer("struct as_client_name *", name)
     source = unpack_ip(bytes(read.source_ip)), read.source_port
     return ClientName(read.salt, read.app, source, (unpack_ip(bytes(read.dest_ip)), read.dest_port))
+
+
+def read_medium(name: bytes) -> Medium:
+    """Of a client's name."""
+    return Medium(ffi.from_buffer("struct as_client_name *", name).medium)
+
+
+def with_medium(name: bytes, medium: Medium) -> bytes:
+    """The same client's name but for the medium."""
+    changed = bytearray(name)
+    ffi.from_buffer("struct as_client_name *", changed).medium = medium.value
+    return bytes(changed)

@@ -88,6 +88,13 @@ class Who:
 
 
 @frozen
+class NameOf:
+    """Which name has the TCP socket with this cookie (SO_COOKIE)?"""
+
+    cookie: int
+
+
+@frozen
 class UdpBind:
     """A UDP socket of the network namespace `netns` is about to be bound. The rest is as in Bind."""
 
@@ -135,7 +142,7 @@ class UdpSend:
 
 
 UdpRequest = UdpBind | UdpBound | UdpConnect | UdpSend
-Request = UdpRequest | Who | Bind | Listen | Connect | Resolve | Register
+Request = UdpRequest | NameOf | Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
@@ -174,6 +181,8 @@ def _decode_request(text: bytes) -> Request:
         )
     if op == lib.AS_WHO:
         return Who(_request.id, _request.netns, bool(flags & lib.AS_WANT_EPOCH))
+    if op == lib.AS_NAME:
+        return NameOf(_request.id)
     if op == lib.AS_BIND:
         ip, port = _address(_request.local)
         return Bind(
@@ -261,6 +270,18 @@ def encode_path(epoch: int, has_epoch: bool) -> bytes:
     _path.epoch = epoch
     _path.has_epoch = has_epoch
     return bytes(ffi.buffer(_path))
+
+
+CLOSED = b"\0"
+"""What follows a reply that `closes`."""
+
+
+def closes(reply: bytes) -> bytes:
+    """The same answer, but saying that CLOSED follows."""
+    changed = bytearray(reply)
+    at = ffi.offsetof("struct as_reply", "closes")
+    changed[at : at + 4] = (1).to_bytes(4, "little")
+    return bytes(changed)
 
 
 def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: bytes = b"") -> bytes:

@@ -109,7 +109,7 @@ def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, va
     assert not cli.trap.exists()
 
 
-@pytest.mark.parametrize("flags", [["--expose", "80"], ["--tcp"]])
+@pytest.mark.parametrize("flags", [["--expose", "80"]])
 def test_flags_of_spawn_that_are_not_there_yet_say_so(cli: Switch, flags: list[str]) -> None:
     said = failed(cli, "spawn", *flags, "true", status=125)
     assert flags[0] in said

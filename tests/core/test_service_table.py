@@ -196,3 +196,41 @@ def test_a_derived_address_evades_one_that_somebody_has() -> None:
     table = ServiceTable("n1")
     other = table.new_app(name="other", ip=names.derive_ip("web", ()))
     assert table.new_app(name="web", ip=None).ip != other.ip
+
+
+def test_an_address_that_is_asked_for_joins_whoever_has_it() -> None:
+    """Also where theirs was derived: `resolve web`, and then `spawn --ip` with that, is how one becomes a sibling."""
+    table = ServiceTable("n1")
+    web = table.new_app(name="web", ip=None)
+    other = table.new_app(name="other", ip=web.ip)
+    assert other.ip == web.ip
+    assert table.names_of(web.ip) == ["web", "other"]
+    table.remove_app(web.id)
+    again = table.new_app(name="web", ip=None)
+    assert again.ip not in (web.ip, None), "its address is other's now"
+    assert table.resolve("web") == again.ip
+    assert table.resolve("other") == other.ip
+
+
+def test_two_names_of_one_hash_get_two_addresses_whoever_comes_first() -> None:
+    """And keep them while they live."""
+    first, second = names.derive_ip("web", ()), names.derive_ip("web", [names.derive_ip("web", ())])
+    table = ServiceTable("n1")
+    rival = table.new_app(name="rival", ip=first)
+    web = table.new_app(name="web", ip=None)
+    assert web.ip == second
+    table.remove_app(rival.id)
+    assert table.new_app(name="web", ip=None).ip == second
+
+
+def test_a_name_is_free_once_its_last_app_has_gone() -> None:
+    table = ServiceTable("n1")
+    one, two = table.new_app(name="web", ip=IPS[0]), table.new_app(name="web", ip=None)
+    table.remove_app(one.id)
+    with pytest.raises(AppSwitchError) as error:
+        table.new_app(name="web", ip=IPS[1])
+    assert str(IPS[0]) in error.value.message
+    assert str(IPS[0]) in error.value.hint
+    table.remove_app(two.id)
+    assert table.resolve("web") is None
+    assert table.new_app(name="web", ip=IPS[1]).ip == table.resolve("web") == IPS[1]

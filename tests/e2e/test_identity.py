@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from appswitch.wire import trap
-from tests.harness import Switch
+from tests.harness import Switch, eventually
 
 PYTHON = sys.executable
 
@@ -140,8 +142,6 @@ def ask(switch: Switch, request: bytes, user: int | None = None) -> int:
 
 
 def test_an_unidentified_process_is_served_nothing(switch: Switch) -> None:
-    import errno
-
     from appswitch._wire import lib
 
     for op in (lib.AS_CONNECT, lib.AS_BIND, lib.AS_LISTEN, lib.AS_RESOLVE, lib.AS_WHO):
@@ -150,8 +150,6 @@ def test_an_unidentified_process_is_served_nothing(switch: Switch) -> None:
 
 @pytest.mark.root
 def test_another_user_may_not_register(switch: Switch) -> None:
-    import errno
-
     from appswitch._wire import lib
 
     request = frame(lib.AS_REGISTER, b"APPSWITCH_NAME=db\0")
@@ -160,15 +158,14 @@ def test_another_user_may_not_register(switch: Switch) -> None:
 
 
 def test_a_namespace_inside_an_app_is_not_the_app(switch: Switch) -> None:
-    """It has a network namespace of its own that nobody registered: unidentified, and sealed."""
+    """It has a network namespace of its own that nobody registered: sealed, as the kernel makes it (no route)."""
     code = (
         "import socket, errno\ntry: socket.create_connection(('10.9.9.1', 7000))\nexcept OSError as e: print(e.errno)"
     )
     switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", SERVER)
     switch.wait_for("server:7000")
     done = switch.run("unshare", "-rn", PYTHON, "-c", code)
-    assert done.stdout == "1\n"
-    assert "the trap handler says" in done.stderr
+    assert done.stdout == f"{errno.ENETUNREACH}\n"
 
 
 def test_groups(switch: Switch) -> None:
@@ -276,3 +273,174 @@ def test_what_a_capability_connects_under_has_to_be_true(
     hostile = ["--ip", client, "env", "-u", "LD_PRELOAD", PYTHON, "-c", FORGER, dials, client]
     said = switch.run(*hostile, input="".join(f"{name}\n" for name in [*true, *forged])).stdout.split()
     assert said == ["in"] * len(true) + ["closed"] * len(forged)
+
+
+# --- strangers: processes of the host
+
+
+COUNTER = """
+import socket
+s = socket.create_server(("", 7000))
+while True:
+    c, peer = s.accept()
+    print("took", peer, flush=True)
+    c.sendall(b"in")
+"""
+
+# Connects once by the trap handler, then by capability; keeps the capabilities, and says who it is.
+HOLDER = """
+import os, socket, sys
+held = [socket.create_connection(("server", 7000)) for _ in range(4)]
+print(os.getpid(), flush=True)
+sys.stdin.read()
+"""
+
+# Connects to whatever descriptors a process has; for each that takes the connection, what is heard there.
+INTRUDER = """
+import os, socket, sys
+for pid in sys.argv[1:]:
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
+            with socket.socket(socket.AF_UNIX, kind) as intruder:
+                intruder.settimeout(20)
+                try:
+                    intruder.connect(f"/proc/{pid}/fd/{fd}")
+                    if kind == socket.SOCK_STREAM:
+                        print("heard", intruder.recv(99), flush=True)
+                except OSError:
+                    pass
+"""
+
+
+@pytest.mark.root
+def test_a_stranger_reaches_nothing_by_the_descriptors_of_others(switch: Switch) -> None:
+    """The listeners' sockets, as the trap handler and a client with capabilities have them (proc(5), /proc/PID/fd)."""
+    server = switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", COUNTER)
+    switch.wait_for("server:7000")
+    holder = switch.spawn(PYTHON, "-c", HOLDER, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout
+    pid = holder.stdout.readline().strip()
+    log: Path = server.log  # type: ignore[attr-defined]
+    eventually(lambda: log.read_text().count("took") == 4)
+    pids = [str(switch.server.pid), pid]
+    for command in (
+        [PYTHON, "-c", INTRUDER, *pids],
+        [*switch.appswitch, "spawn", "--no-netns", PYTHON, "-c", INTRUDER, *pids],
+    ):
+        done = subprocess.run(command, check=True, capture_output=True, text=True, env=switch.environment)
+        heard = done.stdout.splitlines()
+        assert len(heard) >= 2, "the kernel lets them connect"
+        assert set(heard) == {"heard b''"}, "but they are shut out"
+    assert log.read_text().count("took") == 4, "and no accept has seen them"
+    holder.communicate(timeout=30)
+
+
+@pytest.mark.root
+def test_another_user_gets_at_nothing(switch: Switch) -> None:
+    """The directory of the listeners, the control socket, the descriptors of the trap handler."""
+    code = """
+import os, socket, sys
+trap, handler = sys.argv[1:]
+for attempt in (
+    lambda: os.listdir(f"{trap}.state/listeners"),
+    lambda: os.listdir(f"/proc/{handler}/fd"),
+    lambda: socket.socket(socket.AF_UNIX).connect(f"{trap}.control"),
+):
+    try:
+        attempt()
+        print("got in")
+    except PermissionError:
+        print("refused")
+"""
+    python = shutil.which("python3", path="/usr/bin") or PYTHON
+    command = [python, "-W", "ignore", "-c", code, str(switch.trap), str(switch.server.pid)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, user=65534, group=65534, cwd="/")
+    assert done.stdout.split() == ["refused"] * 3
+
+
+# --- apps that would be others
+
+# Asks for a connection, with a token and a source address of its choice; the errno.
+CLAIMANT = """
+import os, socket, sys
+from ipaddress import ip_address
+from appswitch._wire import ffi, lib
+from appswitch.wire import trap
+from appswitch.wire.addresses import pack_ip
+
+token, source = sys.argv[1:]
+channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+channel.connect(os.environ["APPSWITCH_SOCKET"])
+request = ffi.new("struct as_request *")
+request.magic, request.op = lib.AS_MAGIC, lib.AS_CONNECT
+ffi.memmove(request.token, bytes.fromhex(token), len(token) // 2)
+ffi.memmove(request.remote.ip, pack_ip(ip_address("10.9.9.1")), 16)
+request.remote.port, request.remote.family = 7000, 4
+if source:
+    request.flags = lib.AS_BOUND
+    ffi.memmove(request.local.ip, pack_ip(ip_address(source)), 16)
+    request.local.family = 4
+channel.send(bytes(ffi.buffer(request, trap.HEADER)))
+print(int.from_bytes(channel.recv(4096)[4:8], "little"))
+"""
+
+
+def test_an_app_can_not_be_another_by_its_token_or_address(switch: Switch) -> None:
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", "--tag", "grp=2", PYTHON, "-c", GREETER, "0.0.0.0")
+    switch.wait_for("server:7000")
+    show = "import os, sys; print(os.environ['APPSWITCH_APP'], flush=True); sys.stdin.read()"
+    friend = ["--no-netns", "--ip", "10.9.9.3", "--tag", "grp=2", PYTHON, "-c", show]
+    holder = switch.spawn(*friend, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout
+    token = holder.stdout.readline().strip()
+    assert len(token) == 32
+
+    def claims(tags: list[str], token: str, source: str) -> int:
+        command = ["env", "-u", "LD_PRELOAD", PYTHON, "-c", CLAIMANT, token, source]
+        return int(switch.run("--ip", "10.9.9.2", *tags, *command).stdout)
+
+    outside = ["--tag", "grp=1"]
+    assert claims(outside, "", "") == errno.ECONNREFUSED
+    assert claims(outside, token, "") == errno.ECONNREFUSED, "its namespace tells who it is"
+    assert claims(["--tag", "grp=2"], "", "") == 0
+    for address in ("10.9.9.3", "10.9.9.1", "192.0.2.1"):
+        assert claims(["--tag", "grp=2"], "", address) == errno.EADDRNOTAVAIL
+    assert claims(["--tag", "grp=2"], "", "127.0.0.1") == errno.EINVAL
+    holder.communicate(timeout=30)
+
+
+# --- the control socket, from inside an app
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-netns"]])
+@pytest.mark.parametrize("nested", [[], ["unshare", "-rn"]], ids=["app", "namespace in it"])
+def test_an_app_makes_no_other_app(switch: Switch, flags: list[str], nested: list[str]) -> None:
+    command = [*switch.appswitch, "spawn", *flags, "--name", "other", "true"]
+    done = switch.run("--name", "app", *nested, *command, check=False)
+    assert done.returncode == 125, done
+    assert "this can't be done from inside" in done.stderr
+    assert "hint: " in done.stderr
+
+
+def test_nor_by_a_socket_that_the_trap_handler_gave_it(switch: Switch) -> None:
+    """A bound socket is of the host's network namespace, and so is what it connects to."""
+    bound = frame_of_bind().hex()
+    code = (
+        "import os, socket; trap = os.environ['APPSWITCH_SOCKET']\n"
+        "channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); channel.connect(trap)\n"
+        f"channel.send(bytes.fromhex('{bound}'))\n"
+        "fd = socket.recv_fds(channel, 4096, 1)[1][0]\n"
+        "given = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=fd); given.settimeout(30)\n"
+        "given.connect(trap + '.control'); given.sendall(b'{\"call\": \"ticket\"}\\n'); print(given.recv(999).decode())"
+    )
+    done = switch.run("--name", "app", "env", "-u", "LD_PRELOAD", PYTHON, "-c", code)
+    assert "foreign-namespace" in done.stdout
+
+
+def frame_of_bind() -> bytes:
+    from appswitch._wire import ffi, lib
+
+    request = ffi.new("struct as_request *")
+    request.magic, request.op = lib.AS_MAGIC, lib.AS_BIND
+    request.local.family = 6
+    return bytes(ffi.buffer(request, trap.HEADER))

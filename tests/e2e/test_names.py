@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,7 +15,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from tests.harness import Switch, running_switch
+from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
 
 PYTHON = sys.executable
 
@@ -186,3 +188,88 @@ def test_names_go_with_their_apps(named: Switch) -> None:
     unknown = named.command("resolve", "nothing", check=False)
     assert unknown.returncode == 1
     assert "no app is named 'nothing'" in unknown.stderr
+
+
+# Resolves and connects for each line of input; says who answered from where.
+ASKING = """
+import socket, sys
+for name in sys.stdin:
+    try:
+        with socket.create_connection((name.strip(), 8000), timeout=20) as c:
+            print(c.getpeername()[0], c.recv(99).decode(), flush=True)
+    except OSError as error:
+        print(type(error).__name__, flush=True)
+"""
+SAYING = (
+    "import socket, sys; s = socket.create_server(('', 8000))\nwhile True: s.accept()[0].sendall(sys.argv[1].encode())"
+)
+
+
+def test_a_name_that_another_app_takes_over_leads_there_at_once(switch: Switch) -> None:
+    """Also for a program that has connected to the one before, by capability at last."""
+    client = switch.spawn(PYTHON, "-c", ASKING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def ask() -> str:
+        assert client.stdin
+        assert client.stdout
+        client.stdin.write("web\n")
+        client.stdin.flush()
+        return client.stdout.readline().strip()
+
+    assert ask() == "gaierror"
+    for ip in (["--ip", "10.9.9.1"], ["--ip", "10.9.9.2"], []):
+        server = switch.spawn("--name", "web", *ip, PYTHON, "-c", SAYING, ip[-1] if ip else "derived")
+        switch.wait_for("web:8000")
+        (row,) = switch.rows("resolve", "web")
+        assert [ask() for _ in range(4)] == [f"{row['ip']} {ip[-1] if ip else 'derived'}"] * 4
+        stop(server)
+        eventually(lambda: switch.rows("ps")[1:] == [])
+        assert ask() == "gaierror"
+    client.communicate(timeout=PATIENCE)
+
+
+def test_one_name_is_one_service_whoever_bears_it(switch: Switch) -> None:
+    """With the same IP, with none, and in other letters."""
+    for number, flags in enumerate((["--ip", "10.9.9.1"], ["--ip", "10.9.9.1"], [])):
+        switch.spawn("--name", "Web" if number else "web", *flags, PYTHON, "-c", SAYING, str(number))
+        switch.wait_for("web:8000")  # the name has its IP
+    eventually(lambda: len(switch.rows("services")) == 3)
+    assert {(row["name"], row["ip"]) for row in switch.rows("services")} == {("web", "10.9.9.1")}
+    assert [(app["name"], app["ip"]) for app in switch.rows("ps")] == [("web", "10.9.9.1")] * 3
+    said = switch.run(PYTHON, "-c", ASKING, input="web\nWEB\nweb.AppSwitch.local\n").stdout.splitlines()
+    assert len(said) == 3
+    assert all(line.startswith("10.9.9.1 ") for line in said)
+
+
+# Serves on port 8000, connects to itself, says its own address; then tries where it is told to.
+PRIVATE = """
+import socket, sys
+s = socket.create_server(("", 8000))
+with socket.create_connection(("127.0.0.1", 8000)) as c:
+    own = s.accept()[0].getpeername()[0]
+print(own, flush=True)
+s.close()
+for place in sys.stdin:
+    try:
+        socket.create_connection((place.strip(), 8000), timeout=20).close()
+        print("reached", flush=True)
+    except OSError as error:
+        print(type(error).__name__, error.errno, flush=True)
+"""
+
+
+def test_apps_without_a_name_keep_what_they_serve_to_themselves(switch: Switch) -> None:
+    server = [PYTHON, "-c", "import socket; s = socket.create_server(('', 8000))\nwhile True: s.accept()[0].close()"]
+    for _ in range(2):
+        switch.spawn(*server)
+    eventually(lambda: len(switch.rows("services")) == 2)
+    apps = switch.rows("ps")
+    addresses = [app["ip"] for app in apps]
+    assert [app["name"] for app in apps] == [None, None]
+    assert all(ip.startswith("169.254.") for ip in addresses)
+    assert len(set(addresses)) == 2
+    places = "".join(f"{place}\n" for place in (*addresses, "127.0.0.1"))
+    for who in ([], ["--name", "named"]):
+        said = switch.run(*who, PYTHON, "-c", PRIVATE, input=places).stdout.splitlines()
+        assert said[0] == "127.0.0.1"
+        assert said[1:] == [f"OSError {errno.ENETUNREACH}"] * 2 + [f"ConnectionRefusedError {errno.ECONNREFUSED}"]

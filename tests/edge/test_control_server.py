@@ -286,18 +286,86 @@ def connect_from(world: World, thread: ThreadPoolExecutor) -> trio.SocketStream:
     return trio.SocketStream(trio.socket.from_stdlib_socket(thread.submit(connect).result()))
 
 
+async def spawn_inside(world: World, inside: ThreadPoolExecutor, **arguments: object) -> tuple[trio.SocketStream, Any]:
+    """As `appswitch spawn` does it: the connection that makes the app, and the answer."""
+    async with await world.connect() as outside:
+        ticket = (await call(outside, "ticket"))["ok"]
+        stream = connect_from(world, inside)
+        return stream, await call(stream, "spawn", ticket=ticket, **arguments)
+
+
 @pytest.mark.root
 async def test_the_namespace_that_calls_is_the_apps(world: World, elsewhere: ThreadPoolExecutor) -> None:
-    async with connect_from(world, elsewhere) as stream:
-        made = (await call(stream, "spawn", name="web", ip="10.1.1.1"))["ok"]
-        assert made["ip"] == "10.1.1.1"
-        assert not made["token"]
+    stream, answered = await spawn_inside(world, elsewhere, name="web", ip="10.1.1.1")
+    async with stream:
+        assert answered["ok"]["ip"] == "10.1.1.1"
+        assert not answered["ok"]["token"]
+        (app,) = world.table.apps.values()
+        with elsewhere.submit(socket.socket, socket.AF_UNIX).result() as inside:
+            assert world.apps.owner_of(netns_of(inside)) == app
 
 
 @pytest.mark.root
-async def test_no_one_gets_the_hosts_namespace_from_another(world: World, elsewhere: ThreadPoolExecutor) -> None:
+async def test_a_namespace_that_is_an_apps_is_not_given_away(world: World, elsewhere: ThreadPoolExecutor) -> None:
+    stream, _ = await spawn_inside(world, elsewhere, name="web")
+    async with stream:
+        again, answered = await spawn_inside(world, elsewhere, name="db")
+        async with again:
+            assert answered["error"]["reason"] == "taken"
+        assert [app.name for app in world.table.apps.values()] == ["web"]
+    with trio.fail_after(PATIENCE):
+        while world.table.apps:
+            await world.apps.changed()
+    other, answered = await spawn_inside(world, elsewhere, name="db")
+    async with other:
+        assert "ok" in answered
+
+
+@pytest.mark.root
+async def test_a_ticket_is_for_one_app_and_while_its_connection_lasts(
+    world: World, elsewhere: ThreadPoolExecutor
+) -> None:
+    async def reason(ticket: str) -> str:
+        async with connect_from(world, elsewhere) as stream:
+            answered = await call(stream, "spawn", ticket=ticket)
+            return str(answered["error"]["reason"]) if "error" in answered else "none"
+
+    async with await world.connect() as outside:
+        ticket = (await call(outside, "ticket"))["ok"]
+        other = (await call(outside, "ticket"))["ok"]
+        assert ticket != other
+        assert await reason(ticket) == "none"
+        assert await reason(ticket) == "foreign-namespace"
+        for guess in ("", ticket[:-1], other.upper() + "x"):
+            assert await reason(guess) == "foreign-namespace"
+    await trio.testing.wait_all_tasks_blocked(0.01)
+    assert await reason(other) == "foreign-namespace"
+    assert not world.server._tickets
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("spawn", {"netns": False}),
+        ("spawn", {}),
+        ("ticket", {}),
+    ],
+)
+async def test_from_inside_no_app_is_made(
+    world: World, elsewhere: ThreadPoolExecutor, name: str, arguments: dict[str, object]
+) -> None:
     async with connect_from(world, elsewhere) as stream:
-        assert (await call(stream, "spawn", netns=False))["error"]["reason"] == "foreign-namespace"
+        assert (await call(stream, name, **arguments))["error"]["reason"] == "foreign-namespace"
+        assert await ended(stream)
+    assert not world.table.apps
+
+
+@pytest.mark.root
+async def test_from_inside_one_may_ask(world: World, elsewhere: ThreadPoolExecutor) -> None:
+    async with connect_from(world, elsewhere) as stream:
+        assert (await call(stream, "ps"))["ok"] == []
+        assert (await call(stream, "nodes"))["ok"]
 
 
 async def send_with(stream: trio.SocketStream, *passed: int) -> None:

@@ -63,7 +63,7 @@ class World:
         return Local(self.client.ip, port, tuple(self.table.listeners.values()))
 
     async def connect(self, patience: float = 30.0) -> Listener:
-        client, listener = await self.dialer.connect(self.find, self.asked, patience)
+        client, listener = await self.dialer.connect(self.find(), self.find, self.asked, patience)
         self.stack.enter_context(client)
         assert client.getblocking()
         return listener
@@ -94,6 +94,15 @@ async def test_nothing_lives(world: World) -> None:
     world.instance()[1].close()
     with pytest.raises(ConnectionRefusedError):
         await world.connect()
+
+
+async def test_one_that_came_when_the_last_one_went_is_found(world: World) -> None:
+    world.instance()[1].close()
+    plan = world.find()
+    fresh, _ = world.instance()
+    client, met = await world.dialer.connect(plan, world.find, world.asked)
+    client.close()
+    assert met == fresh
 
 
 async def test_full_ones_are_gone_past(world: World) -> None:
@@ -137,15 +146,15 @@ async def test_patience_ends(world: World) -> None:
 
 
 async def test_it_stops_when_there_is_nowhere_to_go_any_more(world: World) -> None:
-    def find() -> Local:
-        if world.plans == 3:
+    def again() -> Local:
+        if world.plans == 4:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
         return world.find()
 
     world.instance(queue=0)
     await world.connect()
     with pytest.raises(ConnectionAbortedError):
-        await world.dialer.connect(find, world.asked)
+        await world.dialer.connect(world.find(), again, world.asked)
 
 
 async def test_a_long_search_for_a_port_lets_others_have_their_turn(
@@ -155,7 +164,7 @@ async def test_a_long_search_for_a_port_lets_others_have_their_turn(
     dialer = Dialer(world.sockets, world.drop, random.Random(1), Balancer(world.table), world.loads)
     world.instance(queue=500)
     for _ in dial.OUR_PORTS:
-        world.stack.enter_context((await dialer.connect(world.find, world.asked))[0])
+        world.stack.enter_context((await dialer.connect(world.find(), world.find, world.asked))[0])
     turns = 0
 
     async def count() -> None:
@@ -167,7 +176,7 @@ async def test_a_long_search_for_a_port_lets_others_have_their_turn(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(count)
         with pytest.raises(OSError, match="no port is free") as caught:
-            await dialer.connect(world.find, world.asked)
+            await dialer.connect(world.find(), world.find, world.asked)
         nursery.cancel_scope.cancel()
     assert caught.value.errno == errno.EADDRNOTAVAIL
     assert turns >= 2
@@ -175,9 +184,9 @@ async def test_a_long_search_for_a_port_lets_others_have_their_turn(
 
 async def test_a_bound_port_that_is_in_use(world: World) -> None:
     world.instance()
-    client, _ = await world.dialer.connect(lambda: world.find(5000), world.asked)
+    client, _ = await world.dialer.connect(world.find(5000), world.find, world.asked)
     with client, pytest.raises(OSError, match="in use") as caught:
-        await world.dialer.connect(lambda: world.find(5000), world.asked)
+        await world.dialer.connect(world.find(5000), world.find, world.asked)
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 

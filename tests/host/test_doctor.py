@@ -130,6 +130,14 @@ def test_name_services(machine: Machine) -> None:
         nscd.bind(str(machine.root / "run/nscd/socket"))
         found = doctor.name_services(machine)
     assert (found.level, "/run/nscd/socket" in found.message) == (WARNING, True)
+    (machine.root / "run/nscd/socket").unlink()
+    (machine.root / "run/systemd/resolve").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as resolved:
+        resolved.bind(str(machine.root / "run/systemd/resolve/io.systemd.Resolve"))
+        lines = {"files resolve [!UNAVAIL=return] dns": WARNING, "files dns resolve": OK, "files dns": OK}
+        for text, level in lines.items():
+            write(machine, "etc/nsswitch.conf", f"hosts: {text}\n")
+            assert doctor.name_services(machine).level == level
 
 
 def test_programs() -> None:

@@ -1,14 +1,14 @@
 """The cases of the small C programs (programs/test.h), and in which worlds they run.
 
 A program runs over the kernel's own TCP ("plain"), which proves that its checks know TCP, and under `appswitch spawn`,
-linked to glibc ("trapped") and to musl. A case passes when all its checks hold and it says what it says over the
-kernel's own TCP.
+linked to glibc ("trapped") and to musl, and under `spawn --tcp`. A case passes when all its checks hold and it says
+what it says over the kernel's own TCP.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from attrs import frozen
 
 PROGRAMS = Path(__file__).parent / "programs"
 VIP = "10.77.0.1"
-COMPILERS = {"plain": "gcc", "trapped": "gcc", "musl": "musl-gcc"}
+COMPILERS = {"plain": "gcc", "trapped": "gcc", "musl": "musl-gcc", "tcp": "gcc"}
 _CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 
 Build = Callable[..., Path]
@@ -48,10 +48,10 @@ def split_cases(output: str) -> dict[str, str]:
     return {name: text for name, _, text in parts}
 
 
-def every_case(program: str) -> Callable[[Any], Any]:
-    """Runs a test, which takes `outcome`, for each case of `program` in each world."""
+def every_case(program: str, among: Collection[str] = COMPILERS) -> Callable[[Any], Any]:
+    """Runs a test, which takes `outcome`, for each case of `program` in each world, or those `among` them."""
     names = _CASE.findall((PROGRAMS / f"{program}.c").read_text())
-    worlds = [pytest.param(world, marks=pytest.mark.program(compiler)) for world, compiler in COMPILERS.items()]
+    worlds = [pytest.param(world, marks=pytest.mark.program(COMPILERS[world])) for world in among]
 
     def decorate(test: Any) -> Any:
         for argument, values in (("case", names), ("world", worlds), ("program", [program])):

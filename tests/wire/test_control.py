@@ -18,7 +18,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-KNOWN = ["spawn", "ps", "services", "nodes", "resolve", "wait-for"]
+KNOWN = ["spawn", "ticket", "ps", "services", "nodes", "resolve", "wait-for"]
 
 
 def decode(**request: object) -> control.Call:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from appswitch.model import Address, App, Listener
 from appswitch.wire import socknames
-from appswitch.wire.socknames import ClientName, ListenerName
+from appswitch.wire.socknames import ClientName, ListenerName, Medium
 
 PORTS = st.integers(0, 65535)
 IPS = st.ip_addresses()
@@ -46,6 +46,15 @@ def test_a_clients_name_is_read_again(ends: tuple[int, tuple[Address, int], tupl
     assert socknames.read_client_name(name) == read
     assert socknames.read_client_name(name[:-1]) is None
     assert socknames.read_client_name(b"x" + name[1:]) is None
+
+
+@given(ENDS)
+def test_the_names_of_the_ends_of_a_tcp_connection(ends: tuple[int, tuple[Address, int], tuple[Address, int]]) -> None:
+    name = socknames.client_name(*ends, 4, 6, 1, Medium.TCP_SERVER)
+    other = socknames.with_medium(name, Medium.TCP_CLIENT)
+    assert [socknames.read_medium(each) for each in (name, other)] == [Medium.TCP_SERVER, Medium.TCP_CLIENT]
+    assert other == socknames.client_name(*ends, 4, 6, 1, Medium.TCP_CLIENT)
+    assert socknames.read_medium(socknames.client_name(*ends, 4, 6, 1)) == Medium.UNIX
 
 
 def test_the_kernel_refuses_a_second_client_with_the_same_two_ends() -> None:

@@ -15,7 +15,8 @@ from appswitch.wire import trap
 from appswitch.wire.addresses import pack_ip
 
 UDP_OPS = [lib.AS_UDP_BIND, lib.AS_UDP_BOUND, lib.AS_UDP_CONNECT, lib.AS_UDP_SEND]
-OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_RESOLVE, lib.AS_REGISTER, lib.AS_WHO, *UDP_OPS]
+TCP_OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_NAME]
+OPS = [*TCP_OPS, lib.AS_RESOLVE, lib.AS_REGISTER, lib.AS_WHO, *UDP_OPS]
 PORTS = st.integers(0, 65535)
 
 
@@ -174,10 +175,21 @@ def test_replies(error: int, kind: int, token: bytes, text: str) -> None:
     reply = ffi.new("struct as_reply *")
     data = trap.encode_reply(error, kind, token, text.encode())
     ffi.memmove(reply, data, len(data))
-    assert (reply.magic, reply.error, reply.kind, reply.zero) == (lib.AS_MAGIC, error, kind, 0)
+    assert (reply.magic, reply.error, reply.kind, reply.closes) == (lib.AS_MAGIC, error, kind, 0)
     assert bytes(reply.token) == token
     assert ffi.buffer(reply.text, reply.text_size)[:] == text.encode()
     assert len(data) == trap.REPLY_HEADER + reply.text_size
+
+
+def test_a_reply_that_says_that_another_message_follows() -> None:
+    data = trap.encode_reply(kind=trap.FD_TCP, text=b"text")
+    reply = ffi.new("struct as_reply *")
+    ffi.memmove(reply, trap.closes(data), len(data))
+    assert (reply.closes, reply.kind, reply.text_size) == (1, trap.FD_TCP, 4)
+
+
+def test_the_name_of_a_socket() -> None:
+    assert trap.decode(frame(lib.AS_NAME, id=2**40))[1] == trap.NameOf(2**40)
 
 
 @given(st.text(min_size=300, max_size=3000))

@@ -282,6 +282,41 @@ CASE(its_own_unix_datagrams) {
     rmdir(directory);
 }
 
+static int broken_pipes;
+
+static void count_broken_pipe(int number) {
+    (void)number;
+    broken_pipes++;
+}
+
+CASE(the_end_of_its_own_unix_socket) {
+    struct sigaction action = {.sa_handler = count_broken_pipe};
+    struct iovec part = {"x", 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+    int ends[2];
+    OK(sigaction(SIGPIPE, &action, 0));
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    OK(shutdown(ends[0], SHUT_WR));
+    FAILS(send(ends[0], "x", 1, MSG_NOSIGNAL), EPIPE);
+    SAME(option(ends[0], SOL_SOCKET, SO_NOFCS), 0);
+    OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    close(ends[1]);
+    FAILS(send(ends[0], "x", 1, MSG_NOSIGNAL), EPIPE);
+    SAME(broken_pipes, 0);
+    FAILS(send(ends[0], "x", 1, 0), EPIPE);
+    FAILS(sendmsg(ends[0], &message, 0), EPIPE);
+    SAME(broken_pipes, 2);
+    SAME(option(ends[0], SOL_SOCKET, SO_NOFCS), 0);
+    OK(socketpair(AF_UNIX, SOCK_DGRAM, 0, ends));
+    OK(shutdown(ends[0], SHUT_WR));
+    FAILS(send(ends[0], "x", 1, 0), EPIPE); /* no signal */
+    SAME(broken_pipes, 2);
+    OK(pipe(ends));
+    FAILS(send(ends[1], "x", 1, 0), ENOTSOCK);
+    FAILS(shutdown(ends[1], SHUT_WR), ENOTSOCK);
+    FAILS(shutdown(-1, SHUT_WR), EBADF);
+}
+
 CASE(credentials_over_its_own_unix_socket) {
     int ends[2], on = 1;
     OK(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));

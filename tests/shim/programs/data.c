@@ -241,7 +241,79 @@ CASE(a_write_after_the_other_end_has_reset) {
     close(pair.server);
     char byte;
     FAILS(read(pair.client, &byte, 1), ECONNRESET);
-    FAILS(send(pair.client, "x", 1, MSG_NOSIGNAL), EPIPE);
+    FAILS(write(pair.client, "x", 1), EPIPE);
+}
+
+/* What the other end answers has come, when there is an answer. */
+static void settle(int fd) {
+    CHECK(events_of(fd, 0, 5000) & POLLHUP);
+}
+
+static long send_two(int fd, int how) {
+    struct address to = at("127.0.0.1", 9);
+    struct iovec parts[] = {{"x", 1}, {"y", 1}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    struct mmsghdr several = {.msg_hdr = message};
+    switch (how) {
+    case 0:
+        return send(fd, "xy", 2, MSG_NOSIGNAL);
+    case 1:
+        return sendto(fd, "xy", 2, MSG_NOSIGNAL, 0, 0);
+    case 2:
+        return sendto(fd, "xy", 2, MSG_NOSIGNAL, &to.any, to.size);
+    case 3:
+        return sendmsg(fd, &message, MSG_NOSIGNAL);
+    case 4:
+        return sendmmsg(fd, &several, 1, MSG_NOSIGNAL) == 1 ? (long)several.msg_len : -1;
+    default:
+        return syscall(SYS_sendto, fd, "xy", 2, MSG_NOSIGNAL, 0, 0);
+    }
+}
+
+CASE(sends_after_the_other_end_has_closed) {
+    char byte;
+    for (int how = 0; how < 6; how++) {
+        struct pair pair = connected("127.0.0.1");
+        close(how % 2 ? pair.client : pair.server);
+        int left = how % 2 ? pair.server : pair.client;
+        SAME(read(left, &byte, 1), 0);
+        SAME(send_two(left, how), 2);
+        settle(left);
+        FAILS(send_two(left, how), EPIPE);
+        FAILS(send_two(left, how), EPIPE);
+        SAME(read(left, &byte, 1), 0);
+    }
+}
+
+CASE(sends_after_the_other_end_has_closed_with_data_unread) {
+    for (int how = 0; how < 6; how++) {
+        struct pair pair = connected("127.0.0.1");
+        SAME(write(pair.client, "unread", 6), 6);
+        SAME(events_of(pair.server, POLLIN, 5000), POLLIN);
+        close(pair.server);
+        settle(pair.client);
+        FAILS(send_two(pair.client, how), ECONNRESET);
+        FAILS(send_two(pair.client, how), EPIPE);
+    }
+}
+
+CASE(sends_after_both_ends_have_ended_theirs) {
+    for (int how = 0; how < 6; how++) {
+        struct pair pair = connected("127.0.0.1");
+        OK(shutdown(pair.client, how % 2 ? SHUT_WR : SHUT_RDWR));
+        close(pair.server);
+        FAILS(send_two(pair.client, how), EPIPE);
+    }
+}
+
+/* One connection has one first send, whoever has it. */
+CASE(sends_after_the_other_end_has_closed_by_several) {
+    struct pair pair = connected("127.0.0.1");
+    int copy = OK(dup(pair.client));
+    close(pair.server);
+    end_well(IN_CHILD(SAME(send(pair.client, "x", 1, MSG_NOSIGNAL), 1)));
+    settle(copy);
+    FAILS(send(copy, "x", 1, MSG_NOSIGNAL), EPIPE);
 }
 
 CASE(out_of_band) {

@@ -108,3 +108,17 @@ CASE(a_broken_pipe) {
     FAILS(sendto(pair.client, "x", 1, 0, 0, 0), EPIPE);
     SAME(signals, 2);
 }
+
+CASE(a_send_after_the_other_end_has_closed) {
+    struct sigaction action = {.sa_handler = count};
+    OK(sigaction(SIGPIPE, &action, 0));
+    struct pair pair = connected("127.0.0.1");
+    close(pair.server);
+    SAME(send(pair.client, "x", 1, 0), 1);
+    SAME(signals, 0);
+    CHECK(events_of(pair.client, 0, 5000) & POLLHUP);
+    FAILS(send(pair.client, "x", 1, MSG_NOSIGNAL), EPIPE);
+    SAME(signals, 0);
+    FAILS(send(pair.client, "x", 1, 0), EPIPE);
+    SAME(signals, 1);
+}

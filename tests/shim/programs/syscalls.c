@@ -55,6 +55,13 @@ CASE(sendmsg_with_an_address) {
     SAME(message.msg_namelen, 0);
 }
 
+CASE(shutdown_and_the_end) {
+    struct pair pair = connected("127.0.0.1");
+    OK(syscall(SYS_shutdown, pair.client, SHUT_WR));
+    close(pair.server);
+    FAILS(syscall(SYS_sendto, pair.client, "x", 1, MSG_NOSIGNAL, 0, 0), EPIPE);
+}
+
 CASE(epoll_before_connect) {
     int epoll = OK(syscall(SYS_epoll_create1, 0)), listener = listening("127.0.0.1", 0), client = tcp("127.0.0.1");
     struct epoll_event event = {.events = EPOLLOUT, .data.u64 = 42}, got = {0};

@@ -1,0 +1,37 @@
+"""What the kernel says of the TCP sockets of a network namespace (sock_diag(7); net/ipv4/inet_diag.c)."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from appswitch.wire import netlink
+
+SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answers
+TCP = 6
+TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV = 6, 7, 10, 12  # linux/net/tcp_states.h
+NO_CONNECTION = 1 << TIME_WAIT | 1 << CLOSE | 1 << LISTEN | 1 << NEW_SYN_RECV
+
+_REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2; no particular socket
+_ANSWER = struct.Struct("=BBBB40xIIIIIII")  # struct inet_diag_msg
+
+
+class TcpSocket(NamedTuple):
+    """cookie: SO_COOKIE; inode: 0: closed, its connection goes on without it."""
+
+    cookie: int
+    inode: int
+
+
+def connected_sockets(sequence: int, family: int) -> bytes:
+    """The request for all of an address family (socket.AF_INET or AF_INET6) that have a connection."""
+    body = _REQUEST.pack(family, TCP, 0, 0xFFFF & ~NO_CONNECTION)
+    return netlink.dump_request(SOCK_DIAG_BY_FAMILY, sequence, body)
+
+
+def decode(body: bytes) -> TcpSocket:
+    """One answer. ValueError when it is cut."""
+    if len(body) < _ANSWER.size:
+        raise ValueError(f"an answer of {len(body)} bytes")
+    *_, low, high, _, _, _, _, inode = _ANSWER.unpack_from(body)
+    return TcpSocket(low | high << 32, inode)

@@ -1,0 +1,41 @@
+/* How it works. TCP learns that the other end has closed, and not only stopped sending, from the answer to what it
+ * sends: so the first send after the close succeeds and the next is EPIPE. A Unix socket says EPIPE at once. So the
+ * first EPIPE is called a success; unless the program has ended its own sending before, or the other end left data
+ * unread, which TCP's reset tells as ECONNRESET. That a connection has had its first one is marked on the socket, where
+ * dup, fork and exec find it: by SO_NOFCS, which means nothing to a stream socket. Only what fails costs anything.
+ */
+#define _GNU_SOURCE
+#include "ended.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "names.h"
+#include "sys.h"
+
+static void mark(int fd) {
+    int on = 1;
+    sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_NOFCS, &on, sizeof on);
+}
+
+static int is_connection(const struct identity *identity) {
+    return identity->role == CLIENT || identity->role == ACCEPTED;
+}
+
+long reconsider_epipe(int fd, size_t count) {
+    struct identity identity;
+    identify(fd, &identity);
+    if (!is_connection(&identity) || int_option(fd, SOL_SOCKET, SO_NOFCS)) return -EPIPE;
+    mark(fd);
+    return int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET ? -ECONNRESET : (long)count;
+}
+
+long do_shutdown(int fd, int how) {
+    struct identity identity;
+    identify(fd, &identity);
+    long error = sys2(SYS_shutdown, fd, how);
+    if (error < 0) return error;
+    if (how != SHUT_RD && is_connection(&identity)) mark(fd);
+    /* One that is bound and no more is shut down, yet the answer is an error (inet_shutdown in net/ipv4/af_inet.c). */
+    return identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) ? -ENOTCONN : 0;
+}
