@@ -37,6 +37,7 @@ class Namespace:
         self._asking = trio.Lock()
         self._owed = 0
         self._receivers: Receivers | None = None
+        self._dns_cookies: set[int] = set()
         self._all = list(sockets)
         for each in sockets:
             if each.family == socket.AF_NETLINK:
@@ -46,6 +47,7 @@ class Namespace:
                 self._maker = each
             elif _serves_dns(each):
                 self.dns.append(each)
+                self._dns_cookies.add(_cookie(each, SO_COOKIE))
             else:
                 self.close()
                 raise AppSwitchError("bad-request", "the sockets that came along are of no use")
@@ -58,15 +60,18 @@ class Namespace:
         async with self._asking:
             self._maker.send(request)
             self._owed += 1
-            with trio.move_on_after(PATIENCE, shield=True):
-                while self._owed:  # what was given up before comes first
-                    await trio.lowlevel.wait_readable(self._maker)
-                    answer, fds, _, _ = socket.recv_fds(self._maker, 4, 1)  # takes no notice of flags
-                    made = [socket.socket(fileno=fd) for fd in fds]
-                    self._owed -= 1
-                    if self._owed:
-                        for each in made:
-                            each.close()
+            try:
+                with trio.move_on_after(PATIENCE, shield=True):
+                    while self._owed:  # what was given up before comes first
+                        await trio.lowlevel.wait_readable(self._maker)
+                        answer, fds, _, _ = socket.recv_fds(self._maker, 4, 1)  # takes no notice of flags
+                        made = [socket.socket(fileno=fd) for fd in fds]
+                        self._owed -= 1
+                        if self._owed:
+                            for each in made:
+                                each.close()
+            except trio.ClosedResourceError:
+                raise OSError(errno.ENETDOWN, "the app has ended") from None
             if self._owed:
                 raise OSError(errno.ETIMEDOUT, "the app's keeper doesn't answer")
         if answer != request or not made:
@@ -81,10 +86,20 @@ class Namespace:
             netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW)
             if self._receivers is None:
                 self._all.append(netlink)
-                self._receivers = Receivers(netlink, {_cookie(each, SO_COOKIE) for each in self.dns})
+                self._receivers = Receivers(netlink, self._dns_cookies)
             else:  # another task was first
                 netlink.close()
         return self._receivers
+
+    def adopt_dns(self, made: socket.socket) -> None:
+        """One more socket of our DNS server."""
+        self._all.append(made)
+        self._dns_cookies.add(_cookie(made, SO_COOKIE))
+
+    def drop(self, each: socket.socket) -> None:
+        """Closes one of ours."""
+        self._all.remove(each)
+        each.close()
 
     def receives(self, listener: Listener) -> bool:
         """Whether what an app has bound is still there to receive datagrams."""
@@ -97,6 +112,9 @@ class Namespace:
 
     def close(self) -> None:
         """Closes our descriptors; the namespace lives while anything in it does."""
+        if self._maker is not None:
+            trio.lowlevel.notify_closing(self._maker)
+            self._maker = None
         for each in self._all:
             each.close()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 
 REQUEST = 2  # bytes
@@ -30,6 +31,13 @@ class Maker:
         """From now on this process gets SIGIO when there is a request (fcntl(2), O_ASYNC)."""
         fcntl.fcntl(self._near, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(self._near, fcntl.F_SETFL, fcntl.fcntl(self._near, fcntl.F_GETFL) | os.O_ASYNC)
+
+    def serve(self) -> None:
+        """Answers until the trap handler has gone."""
+        hung_up = select.poll()
+        hung_up.register(self._near, select.POLLIN)
+        while not any(event & select.POLLHUP for _, event in hung_up.poll()):
+            self.answer()
 
     def answer(self) -> None:
         """Answers what has been asked so far. Never blocks; without a trap handler there is nothing to do."""
