@@ -150,7 +150,6 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
-    node = Node(settings.node, gateway=settings.gateway)
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
@@ -162,6 +161,7 @@ async def _serve(
     handler = TrapHandler(
         apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
     )
+    node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
