@@ -350,7 +350,7 @@ class TrapHandler:
         answer = await self.datagrams.answer(app, request)
         if not isinstance(request, trap.UdpConnect | trap.UdpSend):
             return Answer(trap.encode_reply(kind=answer.kind), answer.passed)
-        text = trap.encode_path(answer.epoch, request.want_epoch)
+        text = trap.encode_path(answer.epoch, request.want_epoch, answer.check)
         shared = [self.apps.epoch.fd] if request.want_epoch else []
         return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 

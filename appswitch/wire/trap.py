@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
 
@@ -18,6 +18,7 @@ TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
 BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
+CONNECTED_PORTS = range(lib.AS_UDP_PORTS, 61000)
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
 
@@ -157,6 +158,7 @@ _reply = ffi.new("struct as_reply *")
 _capabilities = ffi.new("struct as_capabilities *")
 _client = ffi.new("struct as_client *")
 _path = ffi.new("struct as_path *")
+_NO_ADDRESS = IPv6Address(0)
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
@@ -274,10 +276,14 @@ def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has
     return bytes(ffi.buffer(_client))
 
 
-def encode_path(epoch: int, has_epoch: bool) -> bytes:
-    """The text of an answer to UdpConnect and UdpSend."""
+def encode_path(epoch: int, has_epoch: bool, check: tuple[Address, int] | None = None) -> bytes:
+    """The text of an answer to UdpConnect and UdpSend. check: the source that a receiver is looked for with."""
+    ip, port = check or (_NO_ADDRESS, 0)
     _path.epoch = epoch
     _path.has_epoch = has_epoch
+    _path.check = check is not None
+    _path.source_port = port
+    ffi.memmove(_path.source_ip, pack_ip(ip), 16)
     return bytes(ffi.buffer(_path))
 
 

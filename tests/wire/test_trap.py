@@ -114,8 +114,11 @@ def test_udp() -> None:
 
 def test_paths() -> None:
     path = ffi.new("struct as_path *")
-    ffi.memmove(path, trap.encode_path(7, has_epoch=True), ffi.sizeof("struct as_path"))
-    assert (path.epoch, path.has_epoch, path.zero) == (7, 1, 0)
+    ffi.memmove(path, trap.encode_path(7, has_epoch=True, check=(OWN, 9)), ffi.sizeof("struct as_path"))
+    assert (path.epoch, path.has_epoch, path.check, path.source_port) == (7, 1, 1, 9)
+    assert bytes(path.source_ip) == pack_ip(OWN)
+    ffi.memmove(path, trap.encode_path(8, has_epoch=False), ffi.sizeof("struct as_path"))
+    assert (path.epoch, path.has_epoch, path.check, path.source_port) == (8, 0, 0, 0)
 
 
 @pytest.mark.parametrize("family", [0, 2, 5, 10, 255])
