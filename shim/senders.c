@@ -27,7 +27,7 @@
 #include "replace.h"
 #include "sys.h"
 
-enum { WAYS = 512, RETIRED = 16, MOST_DATA = 65507, BY_ITSELF = -1, LOST = -2 };
+enum { WAYS = 512, RETIRED = 16, MOST_DATA = 65507, MOST_CONTROL = 512, BY_ITSELF = -1, LOST = -2 };
 
 struct way {
     struct as_path path;
@@ -194,13 +194,37 @@ static size_t size_of(const struct msghdr *message) {
     return count;
 }
 
-/* Sends by `way` where that isn't the socket itself. The source is the sender's: no control message has to ask for it,
- * and IPv6 would refuse it. */
+/* Copies the control messages into `to`, without those that ask for a source: the sender has it, and IPv6 would refuse
+ * it. The kernel judges what isn't well-formed. Their size. */
+static size_t copy_without_source(const struct msghdr *message, char *to) {
+    const char *at = message->msg_control, *end = at + message->msg_controllen;
+    size_t filled = 0;
+    while (at < end) {
+        const struct cmsghdr *each = (const struct cmsghdr *)at;
+        size_t left = (size_t)(end - at), size = left;
+        int whole = left >= sizeof *each && each->cmsg_len >= sizeof *each && each->cmsg_len <= left;
+        if (whole && CMSG_ALIGN(each->cmsg_len) < left) size = CMSG_ALIGN(each->cmsg_len);
+        if (!whole || !((each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) ||
+                        (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO))) {
+            memcpy(to + filled, at, size);
+            filled += size;
+        }
+        at += size;
+    }
+    return filled;
+}
+
+/* Sends by `way` where that isn't the socket itself. */
 static long send_by(const struct way *way, const struct msghdr *message, int flags, int by_source) {
     struct msghdr unnamed = *message;
     unnamed.msg_name = 0;
     unnamed.msg_namelen = 0;
-    if (by_source) unnamed.msg_controllen = 0;
+    _Alignas(struct cmsghdr) char control[MOST_CONTROL];
+    if (by_source) {
+        if (message->msg_controllen > sizeof control) return -ENOBUFS; /* as for net.core.optmem_max */
+        unnamed.msg_control = control;
+        unnamed.msg_controllen = copy_without_source(message, control);
+    }
     if (way->fd != LOST) return sys3(SYS_sendmsg, way->fd, &unnamed, flags);
     return size_of(message) > MOST_DATA ? -EMSGSIZE : (long)size_of(message);
 }

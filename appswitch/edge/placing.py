@@ -37,9 +37,9 @@ async def place(
     deaf: bool = False,
     options: Sequence[tuple[int, int]] = ((socket.SOL_SOCKET, socket.SO_REUSEADDR),),
 ) -> socket.socket:
-    """A UDP socket of a namespace, bound and connected as said. OSError when it can't be.
+    """A UDP socket of a namespace, bound and connected as said; it can send to there only (edge/guard.py).
 
-    family: 4 or 6; deaf: it only sends; options: (level, name) of those that are set before it is bound.
+    family: 4 or 6; deaf: it only sends; options: (level, name) of those that are set before it is bound. OSError.
     """
     made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
@@ -51,6 +51,8 @@ async def place(
             _deafen(made)
         if bound is not None:
             _bind(made, family, bound)
+        if bound is not None and to is not None:
+            (await home.guard()).admit(made, (bound[0], made.getsockname()[1]), to, deaf)
         if to is not None:
             made.connect(sockaddr(family, to))
         if family == 6:
@@ -82,8 +84,7 @@ def _bind(made: socket.socket, family: int, bound: Pair) -> None:
 
 
 def _deafen(sender: socket.socket) -> None:
-    """It gets nothing, and the kernel, asked who would get something, doesn't find it."""
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    """It gets nothing."""
     sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
     sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
