@@ -39,6 +39,7 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
@@ -149,20 +150,24 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
-    datagrams = Datagrams(apps, policing, settings.gateway, netns)
-    handler = TrapHandler(
-        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
-    )
-    node = Node(settings.node, gateway=settings.gateway)
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
+    homes = Homes(apps, new_dns)
+    datagrams = Datagrams(
+        apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
+    )
+    handler = TrapHandler(
+        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
+    )
+    node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
+        nursery.start_soon(homes.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)

@@ -21,7 +21,12 @@
 #include "settings.h"
 #include "sys.h"
 
-enum { PLACED = 4096, ADDRESS_NO_PORT = 24 /* IP_BIND_ADDRESS_NO_PORT */ };
+enum {
+    PLACED = 4096,
+    ADDRESS_NO_PORT = 24, /* IP_BIND_ADDRESS_NO_PORT */
+    PORT_RANGE = 51,      /* IP_LOCAL_PORT_RANGE, Linux 6.3 */
+    OWN_PORTS = 32768 | (AS_UDP_PORTS - 1) << 16
+};
 
 /* The epoch at which the descriptor was connected to another app's socket; 0: it wasn't, as far as we know. */
 static uint64_t placed_at[PLACED];
@@ -66,15 +71,14 @@ void keep_reusable(int fd) {
     if (!wanted) set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 }
 
-uint64_t take_path(const struct as_reply *reply, struct passed *passed) {
-    struct as_path path = {0};
-    if (reply->text_size == sizeof path) memcpy(&path, reply->text, sizeof path);
-    if (path.has_epoch && passed->count) {
+void take_path(const struct as_reply *reply, struct passed *passed, struct as_path *path) {
+    memset(path, 0, sizeof *path);
+    if (reply->text_size == sizeof *path) memcpy(path, reply->text, sizeof *path);
+    if (path->has_epoch && passed->count) {
         int page = passed->fd[--passed->count];
         map_epoch(page);
         sys1(SYS_close, page);
     }
-    return path.epoch;
 }
 
 int describe_udp(int fd, int family, struct as_request *request) {
@@ -94,9 +98,11 @@ static int is_any_or_loopback(const struct as_addr *addr) {
     return memcmp(ip, zero, 15) == 0 && ip[15] <= 1;
 }
 
-static long bind_by_kernel(int fd, const struct sockaddr *addr, socklen_t size, int is_free) {
+static long bind_by_kernel(int fd, const struct sockaddr *addr, socklen_t size, uint16_t port, int is_free) {
     int wanted = int_option(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (!port) set_int(fd, IPPROTO_IP, PORT_RANGE, (int)OWN_PORTS);
     long error = sys3(SYS_bind, fd, addr, size);
+    if (!port) set_int(fd, IPPROTO_IP, PORT_RANGE, 0);
     if (error == -EADDRINUSE && is_free) { /* a placed socket, or our DNS server */
         set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
         error = sys3(SYS_bind, fd, addr, size);
@@ -118,7 +124,7 @@ long bind_udp(int fd, int family, const struct sockaddr *addr, socklen_t size) {
         return sys3(SYS_bind, fd, addr, size); /* bound already, or no address: the kernel knows the error */
     request.local.family = family == AF_INET6 ? 6 : 4;
     if (get_settings()->in_namespace && !request.local.port && is_any_or_loopback(&request.local))
-        return bind_by_kernel(fd, addr, size, 0);
+        return bind_by_kernel(fd, addr, size, 0, 0);
     if (int_option(fd, SOL_SOCKET, SO_REUSEADDR)) request.flags |= AS_REUSEADDR;
     if (int_option(fd, SOL_SOCKET, SO_REUSEPORT)) request.flags |= AS_REUSEPORT;
     if (family == AF_INET6 && int_option(fd, IPPROTO_IPV6, IPV6_V6ONLY)) request.flags |= AS_V6ONLY;
@@ -127,7 +133,7 @@ long bind_udp(int fd, int family, const struct sockaddr *addr, socklen_t size) {
     if (passed.count)
         error = replace(fd, passed.fd[0], (int)sys2(SYS_fcntl, fd, F_GETFL));
     else
-        error = bind_by_kernel(fd, addr, size, reply.kind == AS_FREE);
+        error = bind_by_kernel(fd, addr, size, request.local.port, reply.kind == AS_FREE);
     if (error < 0 || !request.local.port) return error;
     request.op = AS_UDP_BOUND;
     ask(&request, &reply, &passed); /* that no one hears of it is no reason to fail */
@@ -159,10 +165,11 @@ static long ask_and_place(int fd, struct as_request *request, int *kind) {
     request->flags |= (uint16_t)wanted_epoch();
     long error = ask(request, &reply, &passed);
     if (error) return error;
-    uint64_t epoch = take_path(&reply, &passed);
+    struct as_path path;
+    take_path(&reply, &passed, &path);
     *kind = reply.kind;
     if (passed.count && (error = replace(fd, passed.fd[0], (int)sys2(SYS_fcntl, fd, F_GETFL)))) return error;
-    if (reply.kind == AS_FD_UDP || was_placed(fd)) set_placed(fd, reply.kind == AS_HOME ? 0 : epoch);
+    if (reply.kind == AS_FD_UDP || was_placed(fd)) set_placed(fd, reply.kind == AS_HOME ? 0 : path.epoch);
     return 0;
 }
 

@@ -33,8 +33,7 @@ void keep_reusable(int fd);
 
 /* The text of an answer to AS_UDP_CONNECT or AS_UDP_SEND; the epoch page that came along is mapped, and closed. */
 struct passed;
-struct as_reply;
-uint64_t take_path(const struct as_reply *reply, struct passed *passed);
+void take_path(const struct as_reply *reply, struct passed *passed, struct as_path *path);
 
 /* What is asked about `fd`: its name and its namespace. The port of its name; 0: not bound. */
 int describe_udp(int fd, int family, struct as_request *request);

@@ -352,6 +352,7 @@ static int wants_zero_copy(int fd, const struct identity *identity, const void *
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
     struct identity identity;
     note_option(fd, level, name);
+    note_sender_option(fd);
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
     if (!differs && !unknown_to_unix(error)) {
@@ -425,9 +426,12 @@ long do_sendto(int fd, const void *data, size_t count, int flags, const struct s
 }
 
 static long send_message(int fd, const struct msghdr *message, int flags) {
-    if (!message->msg_name) return SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
+    int ours;
+    if (!message->msg_name) {
+        long sent = message->msg_controllen ? sendmsg_from_another_source(fd, message, flags, &ours) : (ours = 0);
+        return ours ? sent : SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
+    }
     if (is_inet(message->msg_name, message->msg_namelen)) {
-        int ours;
         long sent = sendmsg_by_sender(fd, message, flags, &ours);
         if (ours) return sent;
     }
@@ -445,15 +449,10 @@ static long send_message(int fd, const struct msghdr *message, int flags) {
     return sent;
 }
 
-static size_t size_of(const struct msghdr *message) {
-    size_t size = 0;
-    for (size_t i = 0; i < message->msg_iovlen; i++) size += message->msg_iov[i].iov_len;
-    return size;
-}
-
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
     if (!message) return -EFAULT;
-    return SEND_TO_THE_END(fd, size_of(message), flags, send_message(fd, message, quiet));
+    return SEND_TO_THE_END(fd, size_of_parts(message->msg_iov, message->msg_iovlen), flags,
+                           send_message(fd, message, quiet));
 }
 
 /* One after the other, as the kernel does (sendmmsg(2)): each may go another way. */

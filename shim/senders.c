@@ -23,15 +23,17 @@
 #include "kept.h"
 #include "latch.h"
 #include "options.h"
+#include "receivers.h"
 #include "replace.h"
 #include "sys.h"
 
-enum { WAYS = 512, RETIRED = 16, MOST_DATA = 65507, BY_ITSELF = -1, LOST = -2 };
+enum { WAYS = 512, RETIRED = 16, MOST_DATA = 65507, MOST_CONTROL = 512, BY_ITSELF = -1, LOST = -2 };
 
 struct way {
-    uint64_t epoch;
-    uint64_t sender; /* its cookie */
-    int fd;          /* a sender, or BY_ITSELF or LOST */
+    struct as_path path;
+    uint64_t sender;  /* its cookie */
+    int fd;           /* a sender, or BY_ITSELF or LOST */
+    uint32_t options; /* the generation that the sender has */
 };
 
 /* From which socket, to where; source: what IP_PKTINFO asks for, else zeros. */
@@ -50,6 +52,7 @@ struct place {
 static struct place places[WAYS];
 static struct way retired[RETIRED];
 static unsigned retirements;
+static uint32_t options; /* their generation: grows whenever some UDP socket's change */
 
 static struct place *place_of(const struct key *key) {
     uint32_t hash = 2166136261u; /* FNV-1a */
@@ -80,15 +83,18 @@ static int recall(const struct key *key, struct way *way) {
     enum latched latched = pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) return 0;
     if (latched == LATCHED_BROKEN) memset(&place->key, 0, sizeof place->key);
-    int known = memcmp(&place->key, key, sizeof *key) == 0 && still_true(place->way.epoch);
+    int known = memcmp(&place->key, key, sizeof *key) == 0 && still_true(place->way.path.epoch);
     *way = place->way;
     unlatch(&place->latch);
-    return known && (way->fd < 0 || is_sender(way));
+    if (!known) return 0;
+    if (way->fd == BY_ITSELF && way->path.check)
+        return has_receiver(way->path.source_ip, way->path.source_port, &key->remote);
+    return way->fd < 0 || is_sender(way);
 }
 
 /* False: there is no room, `way` is good for this once. */
 static int keep(const struct key *key, const struct way *way) {
-    struct way old = {0, 0, -1};
+    struct way old = {.fd = BY_ITSELF};
     struct place *place = place_of(key);
     int pid = own_pid();
     enum latched latched = pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
@@ -102,7 +108,7 @@ static int keep(const struct key *key, const struct way *way) {
 }
 
 static void forget(const struct key *key) {
-    static const struct way nowhere = {0, 0, -1}; /* no epoch is 0 */
+    static const struct way nowhere = {.fd = BY_ITSELF}; /* no epoch is 0 */
     keep(key, &nowhere);
 }
 
@@ -126,7 +132,7 @@ static long ask_way(int fd, int family, struct key *key, struct way *way, int *k
         describe_udp(fd, family, &request);
         if (memcmp(key->source, none, sizeof none)) memcpy(request.local.ip, key->source, sizeof none);
         if ((error = ask(&request, &reply, &passed))) return error;
-        way->epoch = take_path(&reply, &passed);
+        take_path(&reply, &passed, &way->path);
         if (reply.kind != AS_FREE || bound) break;
         close_passed(&passed, 0);
         if ((error = bind_to_any_port(fd, family)) < 0) return error; /* as the kernel does for the first datagram */
@@ -134,6 +140,7 @@ static long ask_way(int fd, int family, struct key *key, struct way *way, int *k
     }
     way->fd = reply.kind == AS_LOST ? LOST : BY_ITSELF;
     way->sender = 0;
+    way->options = __atomic_load_n(&options, __ATOMIC_RELAXED);
     if (reply.kind == AS_HOME && passed.count) {
         if ((error = replace(fd, passed.fd[0], (int)sys2(SYS_fcntl, fd, F_GETFL)))) return error;
         key->cookie = cookie_of(fd);
@@ -146,6 +153,22 @@ static long ask_way(int fd, int family, struct key *key, struct way *way, int *k
     return 0;
 }
 
+void note_sender_option(int fd) {
+    if (int_option(fd, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM) __atomic_fetch_add(&options, 1, __ATOMIC_RELAXED);
+}
+
+static void renew_options(int fd, const struct key *key, struct way *way) {
+    uint32_t now = __atomic_load_n(&options, __ATOMIC_RELAXED);
+    if (way->options == now) return;
+    carry_options(fd, way->fd);
+    way->options = now;
+    struct place *place = place_of(key);
+    int pid = own_pid();
+    if (!pid || try_latch(&place->latch, pid) == NOT_LATCHED) return;
+    if (memcmp(&place->key, key, sizeof *key) == 0 && place->way.sender == way->sender) place->way = *way;
+    unlatch(&place->latch);
+}
+
 /* How `fd` reaches `addr`. 0 or -errno. *ours as in senders.h. */
 static long find_way(int fd, const struct sockaddr *addr, socklen_t size, struct key *key, struct way *way, int *kept,
                      int *ours) {
@@ -153,7 +176,10 @@ static long find_way(int fd, const struct sockaddr *addr, socklen_t size, struct
     *ours = *kept = 0;
     if ((key->cookie = cookie_of(fd)) == 0 || read_sockaddr(addr, size, &key->remote)) return 0;
     *ours = *kept = recall(key, way);
-    if (*ours) return 0;
+    if (*ours) {
+        if (way->fd >= 0) renew_options(fd, key, way);
+        return 0;
+    }
     identify(fd, &identity);
     int family = udp_family(fd, &identity);
     if (!family || (addr->sa_family != family && (family == AF_INET || int_option(fd, IPPROTO_IPV6, IPV6_V6ONLY))))
@@ -168,13 +194,37 @@ static size_t size_of(const struct msghdr *message) {
     return count;
 }
 
-/* Sends by `way` where that isn't the socket itself. The source is the sender's: no control message has to ask for it,
- * and IPv6 would refuse it. */
+/* Copies the control messages into `to`, without those that ask for a source: the sender has it, and IPv6 would refuse
+ * it. The kernel judges what isn't well-formed. Their size. */
+static size_t copy_without_source(const struct msghdr *message, char *to) {
+    const char *at = message->msg_control, *end = at + message->msg_controllen;
+    size_t filled = 0;
+    while (at < end) {
+        const struct cmsghdr *each = (const struct cmsghdr *)at;
+        size_t left = (size_t)(end - at), size = left;
+        int whole = left >= sizeof *each && each->cmsg_len >= sizeof *each && each->cmsg_len <= left;
+        if (whole && CMSG_ALIGN(each->cmsg_len) < left) size = CMSG_ALIGN(each->cmsg_len);
+        if (!whole || !((each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) ||
+                        (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO))) {
+            memcpy(to + filled, at, size);
+            filled += size;
+        }
+        at += size;
+    }
+    return filled;
+}
+
+/* Sends by `way` where that isn't the socket itself. */
 static long send_by(const struct way *way, const struct msghdr *message, int flags, int by_source) {
     struct msghdr unnamed = *message;
     unnamed.msg_name = 0;
     unnamed.msg_namelen = 0;
-    if (by_source) unnamed.msg_controllen = 0;
+    _Alignas(struct cmsghdr) char control[MOST_CONTROL];
+    if (by_source) {
+        if (message->msg_controllen > sizeof control) return -ENOBUFS; /* as for net.core.optmem_max */
+        unnamed.msg_control = control;
+        unnamed.msg_controllen = copy_without_source(message, control);
+    }
     if (way->fd != LOST) return sys3(SYS_sendmsg, way->fd, &unnamed, flags);
     return size_of(message) > MOST_DATA ? -EMSGSIZE : (long)size_of(message);
 }
@@ -226,4 +276,23 @@ long sendto_by_sender(int fd, const void *data, size_t count, int flags, const s
     struct iovec vector = {(void *)data, count};
     struct msghdr message = {.msg_name = (void *)addr, .msg_namelen = size, .msg_iov = &vector, .msg_iovlen = 1};
     return sendmsg_by_sender(fd, &message, flags, ours);
+}
+
+long sendmsg_from_another_source(int fd, const struct msghdr *message, int flags, int *ours) {
+    uint8_t source[16], none[16] = {0};
+    struct sockaddr_in6 name;
+    struct as_addr own;
+    socklen_t size = sizeof name;
+    *ours = 0;
+    read_source(message, source);
+    if (memcmp(source, none, sizeof none) == 0) return 0;
+    if (sys3(SYS_getsockname, fd, &name, &size) < 0 || read_sockaddr((struct sockaddr *)&name, size, &own) ||
+        memcmp(source, own.ip, sizeof source) == 0)
+        return 0;
+    size = sizeof name;
+    if (sys3(SYS_getpeername, fd, &name, &size) < 0) return 0;
+    struct msghdr named = *message;
+    named.msg_name = &name;
+    named.msg_namelen = size;
+    return sendmsg_by_sender(fd, &named, flags, ours);
 }

@@ -11,4 +11,11 @@ long sendto_by_sender(int fd, const void *data, size_t count, int flags, const s
                       int *ours);
 long sendmsg_by_sender(int fd, const struct msghdr *message, int flags, int *ours);
 
+/* As sendmsg_by_sender, of a message without an address: it is ours when the socket is connected and a control message
+ * asks for another source than its own. */
+long sendmsg_from_another_source(int fd, const struct msghdr *message, int flags, int *ours);
+
+/* Told of each setsockopt: senders have the options of the socket that they send for. */
+void note_sender_option(int fd);
+
 #endif

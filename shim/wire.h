@@ -19,19 +19,22 @@ enum {
     AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
     AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
     AS_MOST_CAPABILITIES = 8,
-    AS_MOST_FDS = 10,    /* with one reply: the socket, the epoch page, capabilities */
-    AS_SNDBUF = 2097152, /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
-    AS_BACKLOG = 4096    /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
+    AS_MOST_FDS = 10,     /* with one reply: the socket, the epoch page, capabilities */
+    AS_SNDBUF = 2097152,  /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
+    AS_UDP_PORTS = 47000, /* up to here, from 32768 on, the kernel chooses ports in an app's own namespace; up to 61000
+                             the trap handler, for sockets that are connected and so live in another one */
+    AS_BACKLOG = 4096     /* the least listen(2) backlog of a trapped listener (docs/design.md, "Backlog") */
 };
 
 enum as_op {
     AS_BIND = 1,     /* local, flags -> fd: an AF_UNIX socket bound to an as_listener_name */
     AS_LISTEN = 2,   /* id: the bound socket now listens */
     AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
-    AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
+    AS_RESOLVE = 4,  /* text: a host name -> text: its address; who asks: shim/resolve.c */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
     AS_NAME = 7,     /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
+    AS_REVERSE = 8,  /* remote: an address -> text: the name that it has; or ENOENT */
     /* UDP (shim/datagrams.h). netns: of the socket that it is about; local: its name. */
     AS_UDP_BIND = 16,    /* local, flags -> kind AS_KERNEL, AS_FREE or AS_FD_UDP */
     AS_UDP_BOUND = 17,   /* local: is bound now */
@@ -131,7 +134,9 @@ struct as_client {
 struct as_path {
     uint64_t epoch; /* it is good while the epoch page says this */
     uint32_t has_epoch;
-    uint32_t zero;
+    uint16_t check; /* AS_KERNEL: good while a socket here gets what comes from source; a sibling's would be next */
+    uint16_t source_port;
+    uint8_t source_ip[16];
 };
 
 /* The name of a bound or listening socket: a path whose last part is "as." and the hexadecimal of this. */

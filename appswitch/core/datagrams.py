@@ -58,6 +58,14 @@ def plan_udp_bind(table: ServiceTable, app: App, ip: Address, port: int, v6only:
     return None
 
 
+def to_look_at(app: App, family: int, ip: Address, v6only: bool) -> list[Address]:
+    """Where a socket of the app's would be found that has a port which a socket bound to `ip` is to have."""
+    if not ip.is_unspecified:
+        return [ip]
+    versions = {4} if family == 4 else {6} if v6only else {4, 6}
+    return [each for each in (app.ip, app.alias, *LOOPBACK.values()) if each.version in versions]
+
+
 def new_receiver(table: ServiceTable, app: App, family: int, ip: Address, port: int, v6only: bool) -> Listener | None:
     """What `app` has bound, to be put in the table; None: it is there already, or is for multicast."""
     if ip.is_multicast or ip == BROADCAST:
@@ -111,14 +119,17 @@ def plan_datagrams(
     """How datagrams of `app` get to (dest, port).
 
     serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself;
-    asker: the app that has sent datagrams from (dest, port) to here: what goes back is its answer, and may go;
+    asker: the app that has sent datagrams from (dest, port) to `app`: what goes back is its answer, and may go;
     turn: a number that grows by one each time; bound: the socket's own name.
     """
-    if dest.is_multicast or dest == BROADCAST or app.id in serving:
-        return Kernel()
     inside = is_own(app, dest)
     source = source_of(app, dest, bound[0] if bound else None)
-    refused = _check_source(app, source, dest, inside)
+    if not is_own(app, source):
+        error = errno.ENETUNREACH if source.version == 4 else errno.EINVAL
+        return Refuse(error, f"{source} is not an address of this app")
+    if dest.is_multicast or dest == BROADCAST or app.id in serving:
+        return Kernel()
+    refused = _check_source(source, dest, inside)
     if refused is not None:
         return refused
     own_port = bound[1] if bound else 0
@@ -146,10 +157,8 @@ def plan_datagrams(
     return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
 
 
-def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:
+def _check_source(source: Address, dest: Address, inside: bool) -> Refuse | None:
     """What the kernel says of a source that doesn't fit."""
-    if not is_own(app, source):
-        return Refuse(errno.EINVAL, f"{source} is not an address of this app")
     if source.version != dest.version:
         error = errno.ENETUNREACH if source.version == 6 else errno.EAFNOSUPPORT
         return Refuse(error, f"{dest} can't be reached from {source}")

@@ -8,7 +8,7 @@ refused, as by a host whose server has stopped, and not sent elsewhere.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 from attrs import evolve
@@ -122,7 +122,7 @@ class ServiceTable:
         """Whether `ip` is the virtual IP of an app that can be reached."""
         return any(app.reachable for app in self._by_ip.get(ip, {}).values())
 
-    def apps_at(self, ip: Address) -> Iterable[App]:
+    def apps_at(self, ip: Address) -> Collection[App]:
         """The apps with this virtual IP."""
         return self._by_ip.get(ip, {}).values()
 

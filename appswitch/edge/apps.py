@@ -26,6 +26,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
 from appswitch.host.namespace import SO_NETNS_COOKIE
 from appswitch.model import Address, App, Kind, Listener, Protocol
@@ -82,6 +83,7 @@ class Apps:
         self.epoch = epoch
         self.events = events
         self.namespaces: dict[int, Namespace] = {}
+        self.name_servers: dict[int, NameServers] = {}
         self._sockets = sockets
         self._held: dict[int, int] = {}
         self._started: dict[Address, float] = {}

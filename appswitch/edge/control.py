@@ -27,6 +27,7 @@ from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
+from appswitch.edge.name_servers import NameServers
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
@@ -223,12 +224,17 @@ class ControlServer:
                 await stream.send_all(control.encode_error(error))
                 return
             stack.enter_context(self.apps.hold(app))
-            self.apps.namespaces[app.id] = namespace
-            stack.callback(self.apps.namespaces.pop, app.id)
             async with trio.open_nursery() as nursery:
                 dns = self.dns(app)
+                name_servers = NameServers(namespace, dns.serve_udp, nursery)
+                if call.netns:
+                    self.apps.namespaces[app.id] = namespace
+                    stack.callback(self.apps.namespaces.pop, app.id)
+                    self.apps.name_servers[app.id] = name_servers
+                    stack.callback(self.apps.name_servers.pop, app.id)
                 for each in namespace.dns:
-                    nursery.start_soon(dns.serve_udp if each.type == socket.SOCK_DGRAM else dns.serve_tcp, each)
+                    if each.type == socket.SOCK_STREAM:
+                        nursery.start_soon(dns.serve_tcp, each)
                 await stream.send_all(
                     control.encode_ok({"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token})
                 )

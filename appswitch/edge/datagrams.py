@@ -5,8 +5,8 @@ to the client's address and connected to the server's, is the kernel's own UDP i
 ends, truncation, errors, control messages. Such a socket is *placed*; the shim puts it under the program's descriptor.
 
 A socket that sends without being connected stays where it is, since answers may come from anywhere. The shim sends
-through a *sender* for each destination: placed in the same way, but deaf (bound to the device lo, with a filter that
-lets nothing pass), so that the other side's answers aren't swallowed. They come back by a sender of the other side's.
+through a *sender* for each destination: placed in the same way, but deaf (a filter lets nothing pass, and its mark says
+so), so that the answers of the other side aren't swallowed. They come back by a sender of its own.
 
 Who would receive, the kernel tells (edge/receivers.py). What is remembered here is only what we have answered, so that
 an answer finds the app that asked, and so that the shims ask again when a new socket makes old answers wrong.
@@ -14,42 +14,33 @@ an answer finds the app that asked, and so that the shims ask again when a new s
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import socket
-import struct
 from collections import OrderedDict
+from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, NamedTuple
+from typing import Any, TypeVar
 
 from attrs import define, field
 
 from appswitch.core import datagrams
 from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import explain
-from appswitch.core.route import Egress, Kernel, Refuse
+from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
+from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
+from appswitch.edge.placing import Pair, place
 from appswitch.edge.policing import Policing
 from appswitch.model import Address, App, Kind
 from appswitch.wire import trap
 
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
 REMEMBERED = 65536  # answers
-IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
-SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
 
-# struct sock_filter: BPF_RET | BPF_K, 0 bytes of each datagram (linux/filter.h)
-_NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
-
-Pair = tuple[Address, int]
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
-
-
-class Given(NamedTuple):
-    """What a shim was told of a way. native: by the program's own socket, not through a sender."""
-
-    app: App
-    native: bool
 
 
 @define
@@ -59,6 +50,7 @@ class Answer:
     kind: int
     passed: socket.socket | None = None
     epoch: int = 0
+    check: Pair | None = None
 
 
 @define
@@ -67,14 +59,22 @@ class Datagrams:
 
     apps: Apps
     policing: Policing
+    homes: Homes
+    name_servers: Sequence[Address]
+    """The system's, which programs find in /etc/resolv.conf."""
     gateway: bool
     netns: int
     """The cookie of our own network namespace."""
     _turn: int = 0
-    _given: OrderedDict[tuple[Pair, Pair], Given] = field(factory=OrderedDict)
+    _given: OrderedDict[tuple[Pair, Pair], bool] = field(factory=OrderedDict)
+    """What shims were told of a way: by the program's own socket (True), or through a sender."""
+    _askers: OrderedDict[tuple[Pair, int], App] = field(factory=OrderedDict)
+    """Who has sent from an address and port to an app (its id), whatever it answers from."""
 
     async def answer(self, app: App, request: trap.UdpRequest) -> Answer:
         """OSError with the errno for the program."""
+        if not app.netns and await self.homes.of(app) is None:
+            return Answer(trap.KERNEL)
         match request:
             case trap.UdpBind():
                 return await self._bind(app, request)
@@ -96,14 +96,17 @@ class Datagrams:
         home = self._home(app)
         receivers = await home.receivers()
         if request.netns != home.netns:
-            return Answer(trap.FD_UDP, await _make(home, request.family, bound=(request.ip, request.port)))
+            return Answer(trap.FD_UDP, await place(home, request.family, bound=(request.ip, request.port)))
         if not request.port:
             return Answer(trap.KERNEL)
-        ip = datagrams.source_of(app, request.ip, None) if request.ip.is_unspecified else request.ip
-        other = receivers.find_bound(ip, request.port)
-        if other is None:
+        if request.port == DNS_PORT and request.ip.is_unspecified and app.id in self.apps.name_servers:
+            foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
+            await self.apps.name_servers[app.id].share(foreign)
+        places = datagrams.to_look_at(app, request.family, request.ip, request.v6only)
+        others = [each for each in (receivers.find_bound(ip, request.port) for ip in places) if each is not None]
+        if not others:
             return Answer(trap.FREE)
-        if other.marked and request.reuse_addr:  # by us; the program that has bound it doesn't share (socket(7))
+        if request.reuse_addr and any(each.no_port for each in others):  # by us: the program doesn't share (socket(7))
             raise OSError(errno.EADDRINUSE, "a socket of the app has it")
         return Answer(trap.KERNEL)
 
@@ -135,7 +138,7 @@ class Datagrams:
                 if request.netns == home.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
                 bound = request.bound and (_ANY[request.family], request.bound[1])
-                return Answer(trap.HOME, await _make(home, request.family, bound=bound), epoch)
+                return Answer(trap.HOME, await place(home, request.family, bound=bound), epoch)
             case Lost():
                 raise OSError(errno.ECONNREFUSED, "nobody is there")
             case Egress():
@@ -144,22 +147,28 @@ class Datagrams:
     async def _send(self, app: App, request: trap.UdpSend) -> Answer:
         to = (datagrams.destination(request.ip), request.port)
         epoch = self.apps.epoch.now
-        plan, _ = await self._plan(app, to, request.bound)
+        plan, serving = await self._plan(app, to, request.bound)
         source = (datagrams.source_of(app, to[0], request.bound[0]), request.bound[1])
         home = self._home(app)
         match plan:
             case Place():
                 if not request.bound[1]:
                     return Answer(trap.FREE)
-                sender = await self._place(app, plan, to, request.family, deaf=True)
+                try:
+                    sender = await self._place(app, plan, to, request.family, deaf=True)
+                except ConnectionRefusedError:
+                    return Answer(trap.LOST)
                 self._heed(source, to, native=True)
-                self._remember(source, to, Given(app, native=False))
+                _remember(self._given, (source, to), False)
                 return Answer(trap.FD_UDP, sender, epoch)
             case Kernel():
-                self._remember(source, to, Given(app, native=True))
                 if request.netns == home.netns:
-                    return Answer(trap.KERNEL, epoch=epoch)
-                return Answer(trap.FD_UDP, await _make(home, request.family, source, to, deaf=True), epoch)
+                    _remember(self._given, (source, to), True)
+                    may_turn = serving and datagrams.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
+                    return Answer(trap.KERNEL, epoch=epoch, check=source if may_turn else None)
+                if not request.bound[1]:
+                    return Answer(trap.FREE)
+                return Answer(trap.FD_UDP, await place(home, request.family, source, to, deaf=True), epoch)
             case Lost():
                 return Answer(trap.LOST, epoch=epoch)
             case Egress():
@@ -172,8 +181,12 @@ class Datagrams:
         for each in datagrams.candidates(self.apps.table, app, to[0]):
             if await self._receives(each, source, to, exactly=each.id == app.id and not datagrams.is_own(app, to[0])):
                 serving.add(each.id)
-        asked = self._given.get((to, source))
-        asker = asked.app if asked and not asked.native and asked.app.id in self.apps.table.apps else None
+        asker = self._askers.get((to, app.id))
+        if asker is not None and (
+            asker.id not in self.apps.table.apps
+            or (serving and asker.id not in serving and not await self._receives(asker, source, to))
+        ):
+            asker = None
         plan = datagrams.plan_datagrams(
             self.apps.table,
             self.policing.policy,
@@ -194,9 +207,11 @@ class Datagrams:
             raise OSError(errno.ECONNREFUSED, reason)
         if isinstance(plan, Place) and len(plan.candidates) > 1:
             self._turn += 1
+        if isinstance(plan, Kernel) and to[1] == DNS_PORT and not serving and app.id in self.apps.name_servers:
+            await self.apps.name_servers[app.id].take(to[0])
         return plan, serving
 
-    async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool) -> bool:
+    async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool = False) -> bool:
         """exactly: a socket bound to all of the app's addresses doesn't count, for `to` isn't one of them."""
         if source[0].version != to[0].version or app.id not in self.apps.namespaces:
             return False
@@ -207,15 +222,19 @@ class Datagrams:
         error: OSError | None = None
         for each in plan.candidates:
             try:
-                placed = await _make(self._home(each), family, (plan.source, plan.port), to, deaf)
+                placed = await place(self._home(each), family, (plan.source, plan.port), to, deaf)
             except OSError as failed:
                 error = error or failed
             else:
+                if deaf:
+                    _remember(self._askers, ((plan.source, plan.port), each.id), app)
                 verdict = self.policing.policy.decide(app, each, to[1], "udp")
                 for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
                     self._publish(kind, app, to, server=each, rule=verdict.rule, medium="udp")
                 return placed
-        raise error or OSError(errno.ENETUNREACH, "no instance")
+        if error is None or error.errno in (errno.ENETDOWN, errno.EPIPE, errno.ECONNRESET):  # it ends just now
+            raise OSError(errno.ECONNREFUSED, "the app has ended")
+        raise error
 
     def _publish(self, kind: Kind, app: App, to: Pair, **facts: Any) -> None:
         self.apps.events.publish(kind, app, address=to[0], port=to[1], proto="udp", **facts)
@@ -228,57 +247,18 @@ class Datagrams:
 
     # --- what has been answered
 
-    def _remember(self, source: Pair, to: Pair, given: Given) -> None:
-        self._given[source, to] = given
-        self._given.move_to_end((source, to))
-        if len(self._given) > REMEMBERED:
-            self._given.popitem(last=False)
-
     def _heed(self, source: Pair, to: Pair, native: bool) -> None:
         """A socket has been made; who was told how to send to it, and `native` or not, has to ask again."""
-        given = self._given.get((to, source))
-        if given is not None and given.native is native:
+        if self._given.get((to, source)) is native:
             del self._given[to, source]
             self.apps.epoch.advance()
 
 
-async def _make(
-    home: Namespace, family: int, bound: Pair | None = None, to: Pair | None = None, deaf: bool = False
-) -> socket.socket:
-    """A socket of a namespace, bound and connected as said. family: 4 or 6. OSError."""
-    made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == 6:  # an address that is local by its route only (ipv6(7))
-            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
-        if deaf:
-            _deafen(made)
-        if bound is not None:
-            made.bind(_sockaddr(family, bound))
-        if to is not None:
-            made.connect(_sockaddr(family, to))
-        if family == 6:
-            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 0)
-        # The mark of SO_REUSEADDR being ours, not the program's (shim/datagrams.c).
-        made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-    except BaseException:
-        made.close()
-        raise
-    return made
-
-
-def _deafen(sender: socket.socket) -> None:
-    """It gets nothing, and the kernel, asked who would get something, doesn't find it."""
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
-    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
-    sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
-
-
-def _sockaddr(family: int, pair: Pair) -> tuple[str, int]:
-    ip, port = pair
-    if family == 6 and ip.version == 4:
-        return f"::ffff:{ip}", port
-    return str(ip), port
+def _remember(answers: OrderedDict[Key, Value], key: Key, value: Value) -> None:
+    answers[key] = value
+    answers.move_to_end(key)
+    if len(answers) > REMEMBERED:
+        answers.popitem(last=False)
 
 
 def _name_of(placed: socket.socket) -> Pair:

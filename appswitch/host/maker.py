@@ -2,9 +2,8 @@
 namespace that it was made in, socket(2)).
 
 The trap handler is outside and, unless it is root's, can't come in. So the keeper (host/processes.py), which is inside
-as long as the app lives, makes them on demand. One request, a SOCK_SEQPACKET message of two bytes: the address family
-and the type; one answer: the same two bytes and the socket, or an errno of four bytes. A netlink socket is one of
-sock_diag(7).
+as long as the app lives, makes them on demand. One request, a SOCK_SEQPACKET message of three bytes: the address
+family, the type and the protocol; one answer: the same bytes and the socket, or an errno of four bytes.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 
-REQUEST = 2  # bytes
-NETLINK_SOCK_DIAG = 4
-PROTOCOLS = {socket.AF_INET: 0, socket.AF_INET6: 0, socket.AF_NETLINK: NETLINK_SOCK_DIAG}
+REQUEST = 3  # bytes
+FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 
 
 class Maker:
@@ -31,6 +30,13 @@ class Maker:
         fcntl.fcntl(self._near, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(self._near, fcntl.F_SETFL, fcntl.fcntl(self._near, fcntl.F_GETFL) | os.O_ASYNC)
 
+    def serve(self) -> None:
+        """Answers until the trap handler has gone."""
+        hung_up = select.poll()
+        hung_up.register(self._near, select.POLLIN)
+        while not any(event & select.POLLHUP for _, event in hung_up.poll()):
+            self.answer()
+
     def answer(self) -> None:
         """Answers what has been asked so far. Never blocks; without a trap handler there is nothing to do."""
         while True:
@@ -43,12 +49,12 @@ class Maker:
                 return
 
     def _answer(self, request: bytes) -> None:
-        family, kind = request
-        if family not in PROTOCOLS:
+        family, kind, protocol = request
+        if family not in FAMILIES:
             self._near.send(errno.EAFNOSUPPORT.to_bytes(4, "little"))
             return
         try:
-            made = socket.socket(family, kind, PROTOCOLS[socket.AddressFamily(family)])
+            made = socket.socket(family, kind, protocol)
         except OSError as error:
             self._near.send((error.errno or errno.EIO).to_bytes(4, "little"))
             return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
 
@@ -18,6 +18,7 @@ TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
 BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
+CONNECTED_PORTS = range(lib.AS_UDP_PORTS, 61000)
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
 
@@ -69,6 +70,13 @@ class Resolve:
     """name: as the program gave it to getaddrinfo."""
 
     name: str
+
+
+@frozen
+class Reverse:
+    """Which name has an address?"""
+
+    ip: Address
 
 
 @frozen
@@ -142,7 +150,7 @@ class UdpSend:
 
 
 UdpRequest = UdpBind | UdpBound | UdpConnect | UdpSend
-Request = UdpRequest | NameOf | Who | Bind | Listen | Connect | Resolve | Register
+Request = UdpRequest | NameOf | Reverse | Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
@@ -150,6 +158,7 @@ _reply = ffi.new("struct as_reply *")
 _capabilities = ffi.new("struct as_capabilities *")
 _client = ffi.new("struct as_client *")
 _path = ffi.new("struct as_path *")
+_NO_ADDRESS = IPv6Address(0)
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
@@ -181,6 +190,8 @@ def _decode_request(text: bytes) -> Request:
         )
     if op == lib.AS_WHO:
         return Who(_request.id, _request.netns, bool(flags & lib.AS_WANT_EPOCH))
+    if op == lib.AS_REVERSE:
+        return Reverse(_address(_request.remote)[0])
     if op == lib.AS_NAME:
         return NameOf(_request.id)
     if op == lib.AS_BIND:
@@ -265,10 +276,14 @@ def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has
     return bytes(ffi.buffer(_client))
 
 
-def encode_path(epoch: int, has_epoch: bool) -> bytes:
-    """The text of an answer to UdpConnect and UdpSend."""
+def encode_path(epoch: int, has_epoch: bool, check: tuple[Address, int] | None = None) -> bytes:
+    """The text of an answer to UdpConnect and UdpSend. check: the source that a receiver is looked for with."""
+    ip, port = check or (_NO_ADDRESS, 0)
     _path.epoch = epoch
     _path.has_epoch = has_epoch
+    _path.check = check is not None
+    _path.source_port = port
+    ffi.memmove(_path.source_ip, pack_ip(ip), 16)
     return bytes(ffi.buffer(_path))
 
 

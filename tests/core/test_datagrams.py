@@ -131,7 +131,9 @@ def test_an_app_that_has_gone_gets_nothing(world: World) -> None:
 @pytest.mark.parametrize(
     ("source", "dest", "error"),
     [
-        ("10.9.9.9", SERVER, errno.EINVAL),
+        ("10.9.9.9", SERVER, errno.ENETUNREACH),
+        ("10.9.9.9", LOOPBACK, errno.ENETUNREACH),
+        ("fd00::9", ip_address("fd00::1"), errno.EINVAL),
         ("127.0.0.1", SERVER, errno.EINVAL),
         ("::1", SERVER, errno.ENETUNREACH),
         ("10.1.1.1", ip_address("fd00::1"), errno.EAFNOSUPPORT),

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
-from tests.e2e.datagrams import AGREE, PYTHON, SERVER, run, serve
+from appswitch.host.paths import shim_path
+from tests.e2e.datagrams import AGREE, ASK, PYTHON, SERVER, run, serve
 from tests.harness import PATIENCE, Switch, eventually
+
+
+def preloaded(switch: Switch, code: str, *arguments: str, **identity: str) -> subprocess.Popen[str]:
+    """A program with nothing but LD_PRELOAD and the environment; its output goes to "preloaded.log"."""
+    environment = {f"APPSWITCH_{key.upper()}": value for key, value in identity.items()}
+    with (switch.directory / "preloaded.log").open("w") as output:
+        return switch._popen(
+            [PYTHON, "-c", code, *arguments],
+            env={**switch.environment, "LD_PRELOAD": str(shim_path()), **environment},
+            stdout=output,
+            stderr=output,
+        )
 
 
 @pytest.mark.parametrize("how", ["connected", "unconnected"])
 @pytest.mark.parametrize("bound", ["0.0.0.0", "10.9.9.1", "::", "::ffff:10.9.9.1"])
-@pytest.mark.parametrize("client", ["--ip 10.9.9.2", ""])
+@pytest.mark.parametrize("client", ["--ip 10.9.9.2", "", "--name client --no-netns"])
 def test_both_ends_agree(switch: Switch, how: str, bound: str, client: str) -> None:
     serve(switch, "--ip", "10.9.9.1", "--name", "server", bound=bound)
     switch.wait_for("server:7000")
@@ -34,6 +49,31 @@ def test_both_ends_agree_by_v6(switch: Switch, how: str, bound: str) -> None:
         assert lines == ["fd00:9::2 fd00:9::1"] * 6
 
 
+@pytest.mark.parametrize("kind", ["--no-netns", "LD_PRELOAD"])
+def test_a_server_without_a_namespace(switch: Switch, kind: str) -> None:
+    if kind == "LD_PRELOAD":
+        preloaded(switch, SERVER, "0.0.0.0", "7000", "", name="server", ip="10.9.9.1")
+    else:
+        serve(switch, kind, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    for how in ("connected", "unconnected"):
+        lines = switch.run("--ip", "10.9.9.2", PYTHON, "-c", AGREE, how, "server", "7000").stdout.splitlines()
+        assert lines == ["10.9.9.2 10.9.9.1"] * 6
+        lines = switch.run(
+            "--no-netns", "--ip", "10.9.9.3", PYTHON, "-c", AGREE, how, "server", "7000"
+        ).stdout.splitlines()
+        assert lines == ["10.9.9.3 10.9.9.1"] * 6
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_a_client_with_a_preload_only(switch: Switch, how: str) -> None:
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    client = preloaded(switch, AGREE, how, "server", "7000", name="client", ip="10.9.9.2")
+    assert client.wait(PATIENCE) == 0, switch.logs()
+    assert (switch.directory / "preloaded.log").read_text().splitlines() == ["10.9.9.2 10.9.9.1"] * 6
+
+
 def test_one_socket_talks_to_three_apps(switch: Switch) -> None:
     """Unconnected, as a resolver's or a monitor's: every answer with the address that was asked."""
     for i, bound in enumerate(("0.0.0.0", "10.9.9.12", "::"), 1):
@@ -55,6 +95,82 @@ for round in range(5):
     assert run(switch, "--ip", "10.9.9.2", code=code) == ["1 2 3"] * 5
 
 
+@pytest.mark.parametrize("connected", ["", "connected"])
+def test_one_port_on_both_sides(switch: Switch, connected: str) -> None:
+    """As NTP's peers: each bound to the port that it asks."""
+    peer = (
+        ASK
+        + """
+own, other, connected = sys.argv[1:]
+c = udp()
+c.settimeout(0.2)
+c.bind((own, 123))
+if connected:
+    c.connect((other, 123))
+print("bound", flush=True)
+heard = answered = False
+while not (heard and answered):
+    try:
+        c.send(b"ask") if connected else c.sendto(b"ask", (other, 123))
+        while True:
+            data, source = c.recvfrom(99)
+            assert source == (other, 123), source
+            if data == b"ask":
+                heard = True
+                c.sendto(b"tell", source)
+            else:
+                answered = True
+    except (TimeoutError, ConnectionRefusedError):
+        pass
+print("fine", flush=True)
+for _ in range(5):
+    try:
+        c.sendto(b"tell", (other, 123))
+    except ConnectionRefusedError:
+        pass  # it has ended before us
+"""
+    )
+    one = switch.spawn("--ip", "10.9.9.1", PYTHON, "-c", peer, "10.9.9.1", "10.9.9.2", connected)
+    other = switch.spawn("--ip", "10.9.9.2", PYTHON, "-c", peer, "10.9.9.2", "10.9.9.1", connected)
+    for process in (one, other):
+        assert process.wait(PATIENCE) == 0, switch.logs()
+        assert process.log.read_text() == "bound\nfine\n"  # type: ignore[attr-defined]
+
+
+def test_a_server_that_answers_from_another_socket(switch: Switch) -> None:
+    """As TFTP: a port of its own for each client, known only by the answer."""
+    server = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.bind(("", 69))
+while True:
+    data, peer = s.recvfrom(999)
+    own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    for _ in range(3):
+        own.sendto(b"%d" % s.getsockname()[1], peer)
+        data, again = own.recvfrom(999)
+        assert again == peer, (again, peer)
+    own.sendto(b"done", peer)
+    own.close()
+"""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.wait_for("server:69")
+    code = """
+for _ in range(3):
+    c = udp()
+    c.sendto(b"read", ("10.9.9.1", 69))
+    data, source = c.recvfrom(999)
+    assert source[0] == "10.9.9.1" and source[1] not in (0, 69), source
+    while data != b"done":
+        c.sendto(b"ack", source)
+        data, same = c.recvfrom(999)
+        assert same == source
+    print("done")
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code) == ["done"] * 3
+    assert run(switch, code=code) == ["done"] * 3, "a client that no one can reach gets answers, too"
+
+
 @pytest.mark.parametrize(
     ("bound", "dialled", "seen"),
     [
@@ -71,6 +187,21 @@ def test_a_sibling_by_loopback(switch: Switch, bound: str, dialled: str, seen: s
     switch.wait_for("server:7000")
     lines = switch.run("--ip", "10.9.9.1", PYTHON, "-c", AGREE, how, dialled, "7000").stdout.splitlines()
     assert lines == [f"{seen} {dialled}"] * 6
+
+
+def test_own_socket_before_the_siblings(switch: Switch) -> None:
+    serve(switch, "--ip", "10.9.9.1", "--name", "server", label="sibling")
+    switch.wait_for("server:7000")
+    code = """
+c, own = udp(), udp()
+print(ask(c, b"x", ("127.0.0.1", 7000))[0][0])
+own.bind(("127.0.0.1", 7000))
+c.sendto(b"mine", ("127.0.0.1", 7000))
+print(own.recv(9).decode())
+own.close()
+print(ask(c, b"x", ("127.0.0.1", 7000))[0][0])
+"""
+    assert run(switch, "--ip", "10.9.9.1", code=code) == ["sibling", "mine", "sibling"]
 
 
 def test_services_and_wait_for(switch: Switch) -> None:
@@ -131,3 +262,54 @@ print(asked, seen[0], source[0])
     assert run(switch, "--ip", "10.9.9.2", code=code, arguments=("10.9.9.1",)) == ["10.9.9.1 10.9.9.2 10.9.9.1"]
     assert run(switch, "--ip", "10.9.9.1", code=code, arguments=("127.0.0.1",)) == ["127.0.0.1 127.0.0.1 127.0.0.1"]
     assert run(switch, "--ip", "10.9.9.1", code=code, arguments=("10.9.9.1",)) == ["10.9.9.1 10.9.9.1 10.9.9.1"]
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_what_goes_beside_the_data(switch: Switch, how: str) -> None:
+    """Segments (QUIC's servers send many in one call), TOS (its ECN) and TTL, by cmsg and by option."""
+    server = """
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(0, socket.IP_RECVTOS, 1)
+s.setsockopt(0, 12, 1)
+s.bind(("", 7000))
+while True:
+    data, ancillary, _, peer = s.recvmsg(9999, 99)
+    seen = {kind: value[0] for _, kind, value in ancillary}
+    s.sendto(repr(((seen[1], seen[2]), data, peer, 0)).encode(), peer)
+"""
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.wait_for("server:7000")
+    code = """
+import struct
+c = udp()
+to = ("10.9.9.1", 7000)
+if sys.argv[1] == "connected":
+    c.connect(to)
+address = () if sys.argv[1] == "connected" else (to,)
+def send(data, *beside):
+    c.sendmsg([data], beside, 0, *address)
+def heard():
+    seen, data, _, _ = eval(c.recv(9999))
+    return seen, data.decode()
+send(b"tos", (0, 1, struct.pack("i", 2)))
+assert heard()[0][0] == 2
+send(b"ttl", (0, 2, struct.pack("i", 5)))
+assert heard()[0][1] == 5
+send(b"alphabetagamm", (17, 103, struct.pack("H", 5)))
+assert [heard()[1] for _ in range(3)] == ["alpha", "betag", "amm"]
+send(b"alphabeta", (17, 103, struct.pack("H", 5)), (0, 1, struct.pack("i", 1)))
+assert [(heard())[1] for _ in range(2)] == ["alpha", "beta"]
+own = struct.pack("=I4s4s", 0, socket.inet_aton("10.9.9.2"), bytes(4))
+send(b"gammadelta", (0, 8, own), (17, 103, struct.pack("H", 5)))
+assert [(heard())[1] for _ in range(2)] == ["gamma", "delta"]
+c.setsockopt(0, socket.IP_TOS, 0x10)
+c.setsockopt(0, socket.IP_TTL, 7)
+send(b"both")
+assert heard()[0] == (0x10, 7)
+c.setsockopt(17, 103, 3)
+send(b"onetwo")
+assert [heard()[1] for _ in range(2)] == ["one", "two"]
+print("fine")
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code, arguments=(how,)) == ["fine"]

@@ -122,6 +122,21 @@ else:
 HONEST = "\nprint(ask(udp(), b'end', to)[0][2][0])\n"
 
 
+@pytest.mark.parametrize("how", FORGE)
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1"])
+def test_no_client_speaks_under_another_address(switch: Switch, how: str, claimed: str) -> None:
+    log = serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    code = "to, claimed = ('10.9.9.1', 7000), sys.argv[1]\n" + FORGE[how] + HONEST
+    said = run(switch, "--ip", "10.9.9.2", code=code, arguments=(claimed,))
+    assert said[-1] == "10.9.9.2"
+    if how in ("bind", "syscall"):
+        assert said[0] == "EADDRNOTAVAIL"
+    eventually(lambda: "end" in log.read_text())
+    assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
+
+
 # A static program, which no preload reaches: `forge CLAIMED DEST [FD...]` sends to DEST:7000 under the address CLAIMED,
 # by sockets of its own and by those it is given; by the latter to 127.0.0.1:7001 as well.
 FORGE_C = r"""
@@ -204,6 +219,45 @@ def test_a_program_without_the_shim_reaches_no_one(switch: Switch, forge: str, c
     assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
 
 
+@pytest.mark.program("gcc")
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1", "127.0.0.1"])
+def test_what_a_client_holds_is_no_way_round(switch: Switch, forge: str, claimed: str) -> None:
+    """A hostile program sends honestly, and then gives every socket that it has to one that no shim watches."""
+    server = """
+import select, socket
+def bound(*at):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(at)
+    return s
+secret, open = bound("127.0.0.1", 7001), bound("", 7000)
+while True:
+    for s in select.select([secret, open], [], [])[0]:
+        data, peer = s.recvfrom(999)
+        print("secret" if s is secret else peer[0], data, flush=True)
+        s.sendto(repr((0, data, peer, 0)).encode(), peer)
+"""
+    process = switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    code = """
+import os, subprocess
+to = ("10.9.9.1", 7000)
+connected, unconnected = udp(), udp()
+connected.connect(to)
+for _ in range(4):
+    ask(connected, b"x")
+    ask(unconnected, b"x", to)
+fds = [os.dup(int(fd)) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+for fd in fds:
+    os.set_inheritable(fd, True)
+subprocess.run([sys.argv[1], sys.argv[2], to[0], *map(str, fds)], pass_fds=fds, check=True)
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code, arguments=(forge, claimed))[-1] == "tried"
+    assert run(switch, "--ip", "10.9.9.2", code=f"to = ('10.9.9.1', 7000)\n{HONEST}") == ["10.9.9.2"]
+    heard: str = process.log.read_text()  # type: ignore[attr-defined]
+    assert {line.split()[0] for line in heard.splitlines()} == {"10.9.9.2"}
+
+
 def sockets_of(switch: Switch) -> set[str]:
     """The inodes of all sockets that the trap handler and its apps have open."""
     found = set()
@@ -238,6 +292,20 @@ def knock(switch: Switch) -> int:
                     stranger.sendto(b"knock", "\0" + name[1:] if name.startswith("@") else name)
                     doors += 1
     return doors
+
+
+@pytest.mark.parametrize("kind", [[], ["--no-netns"]], ids=["namespace", "no namespace"])
+def test_a_process_of_the_host_reaches_no_app(switch: Switch, kind: list[str]) -> None:
+    log = serve(switch, *kind, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.connect(("127.0.0.1", 7000))
+        with suppress(ConnectionRefusedError):
+            stranger.send(b"knock")
+            stranger.send(b"knock")
+    knock(switch)
+    assert run(switch, "--ip", "10.9.9.2", code="print(ask(udp(), b'end', ('10.9.9.1', 7000))[0][1])") == ["b'end'"]
+    assert log.read_text().splitlines() == ["10.9.9.2 b'end'"]
 
 
 def test_a_stranger_is_told_nothing_by_a_client_either(switch: Switch) -> None:

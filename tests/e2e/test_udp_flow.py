@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.e2e.datagrams import ASK, PYTHON, run, serve
+from tests.e2e.datagrams import ASK, PYTHON, SERVER, run, serve
 from tests.harness import PATIENCE, Switch, eventually
 
 
@@ -52,6 +52,48 @@ for line in sys.stdin:
         print("nobody", flush=True)
 """
 )
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_a_server_that_dies_and_comes_back(switch: Switch, how: str) -> None:
+    """The client's socket isn't bound to the one that it met first (cilium #12859)."""
+
+    def start(label: str) -> subprocess.Popen[str]:
+        server = switch.spawn("--ip", "10.9.9.1", "--name", "web", PYTHON, "-c", SERVER, "0.0.0.0", "7000", label)
+        switch.wait_for("web:7000")
+        return server
+
+    def kill(server: subprocess.Popen[str], left: int) -> None:
+        server.kill()
+        server.wait()
+        eventually(lambda: len(switch.rows("services")) == left)
+
+    server = start("0")
+    client = switch.spawn("--ip", "10.9.9.2", PYTHON, "-c", PATIENT, how, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdin
+    assert client.stdout
+
+    def asked(text: str) -> str:
+        assert client.stdin
+        assert client.stdout
+        client.stdin.write(f"{text}\n")
+        client.stdin.flush()
+        return client.stdout.readline()
+
+    assert asked("first") == "0 ('10.9.9.1', 7000) True\n"
+    for i in (1, 2, 3):
+        kill(server, left=0)
+        server = start(str(i))
+        assert asked(f"{i}") == f"{i} ('10.9.9.1', 7000) True\n"
+    # Another one takes over without a pause.
+    other = switch.spawn("--ip", "10.9.9.1", "--name", "web", PYTHON, "-c", SERVER, "0.0.0.0", "7000", "other")
+    eventually(lambda: len(switch.rows("services")) == 2)
+    kill(server, left=1)
+    assert asked("last") == "other ('10.9.9.1', 7000) True\n"
+    other.kill()
+    client.stdin.close()
+    assert client.wait(PATIENCE) == 0
+    client.stdout.close()
 
 
 def test_the_largest_datagram(switch: Switch) -> None:
@@ -216,3 +258,24 @@ def test_a_refused_client_may_try_again(switch: Switch) -> None:
     client.stdin.flush()
     serve(switch, "--ip", "10.9.9.1", "--name", "late", label="late")
     assert client.communicate(timeout=PATIENCE)[0] == "late ('10.9.9.1', 7000) True\n"
+
+
+def test_many_clients_of_one_server(switch: Switch) -> None:
+    """Every one of 500 sockets gets its own answer, connected or not, all at once."""
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = """
+clients = [udp() for _ in range(500)]
+for i, c in enumerate(clients):
+    if i % 2:
+        c.connect(("10.9.9.1", 7000))
+        c.send(b"%d" % i)
+    else:
+        c.sendto(b"%d" % i, ("10.9.9.1", 7000))
+    if i % 50 == 49:
+        for k in range(i - 49, i + 1):
+            label, data, seen, at = eval(clients[k].recv(999))
+            assert int(data) == k and seen[1] == clients[k].getsockname()[1], (k, data, seen)
+print(len({c.getsockname()[1] for c in clients}))
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code) == ["500"]

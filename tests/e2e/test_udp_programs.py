@@ -163,6 +163,26 @@ def test_tftp(switch: Switch, bound: str) -> None:
         got.unlink()
 
 
+@pytest.mark.program("gtlsserver", "gtlsclient", "openssl")
+def test_quic(switch: Switch) -> None:
+    """ngtcp2: HTTP/3, with GSO, ECN and IP_PKTINFO."""
+    directory = switch.directory
+    key, certificate = str(directory / "key.pem"), str(directory / "cert.pem")
+    make = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=quic"]
+    subprocess.run(["openssl", *make, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    data = os.urandom(2_000_000)
+    (directory / "file").write_bytes(data)
+    (directory / "got").mkdir()
+    server = ["gtlsserver", "-q", "-d", str(directory), "0.0.0.0", "4433", key, certificate]
+    switch.spawn("--name", "quic", "--ip", "10.9.9.1", *server)
+    switch.wait_for("quic:4433")
+    for host in ("quic", "10.9.9.1"):
+        client = ["gtlsclient", "-q", "--exit-on-all-streams-close", f"--download={directory}/got"]
+        switch.run("--ip", "10.9.9.2", *client, host, "4433", f"https://{host}:4433/file")
+        assert (directory / "got/file").read_bytes() == data
+        (directory / "got/file").unlink()
+
+
 COLLECTD = """
 FQDNLookup false
 Interval 0.1

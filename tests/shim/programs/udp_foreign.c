@@ -65,3 +65,23 @@ CASE(one_of_many_fails) {
     take(server, "good");
     nothing_in(server);
 }
+
+CASE(a_source_that_is_not_ones_own) {
+    int server = bound("0.0.0.0", 0), client = bound("0.0.0.0", 0);
+    struct address to = at("127.0.0.1", port_of(server)), foreign = at("10.78.0.1", 0);
+    struct in_pktinfo info = {.ipi_spec_dst = foreign.in.sin_addr};
+    union {
+        struct cmsghdr header;
+        char space[CMSG_SPACE(sizeof info)];
+    } beside = {.header = {.cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO, .cmsg_len = CMSG_LEN(sizeof info)}};
+    memcpy(CMSG_DATA(&beside.header), &info, sizeof info);
+    struct iovec part = {"forged", 6};
+    struct msghdr message = {.msg_name = &to.any,
+                             .msg_namelen = to.size,
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = &beside,
+                             .msg_controllen = sizeof beside};
+    TELL(sendmsg(client, &message, 0));
+    nothing_in(server);
+}

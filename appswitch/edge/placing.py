@@ -1,0 +1,88 @@
+"""UDP sockets made in an app's namespace, bound there to any address (docs/design.md, "UDP")."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import secrets
+import socket
+import struct
+
+from appswitch.edge.namespaces import Namespace
+from appswitch.model import Address
+from appswitch.wire.trap import CONNECTED_PORTS
+
+IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
+IP_LOCAL_PORT_RANGE = 51
+SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
+
+TRIES = 64
+_ports = itertools.cycle(CONNECTED_PORTS)
+for _ in range(secrets.randbelow(len(CONNECTED_PORTS))):
+    next(_ports)
+
+# struct sock_filter: BPF_RET | BPF_K, 0 bytes of each datagram (linux/filter.h)
+_NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
+
+Pair = tuple[Address, int]
+
+
+async def place(
+    home: Namespace, family: int, bound: Pair | None = None, to: Pair | None = None, deaf: bool = False
+) -> socket.socket:
+    """A UDP socket of a namespace, bound and connected as said; it can send to there only (edge/guard.py).
+
+    family: 4 or 6; deaf: it only sends. OSError.
+    """
+    made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == 6:  # an address that is local by its route only (ipv6(7))
+            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+        if deaf:
+            _deafen(made)
+        if bound is not None:
+            _bind(made, family, bound)
+        if bound is not None and to is not None:
+            (await home.guard()).admit(made, (bound[0], made.getsockname()[1]), to, deaf)
+        if to is not None:
+            made.connect(_sockaddr(family, to))
+        if family == 6:
+            made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 0)
+        # The mark of SO_REUSEADDR being ours, not the program's (shim/datagrams.c).
+        made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+def _bind(made: socket.socket, family: int, bound: Pair) -> None:
+    """Port 0: one of CONNECTED_PORTS, not bound for good, as a port is that the program hasn't asked for (udp(7))."""
+    for port in itertools.islice(_ports, 0 if bound[1] else TRIES):
+        try:
+            made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", port | port << 16))
+            made.bind(_sockaddr(family, bound))
+        except OSError as error:
+            if error.errno == errno.ENOPROTOOPT:  # Linux before 6.3
+                break
+            if error.errno != errno.EADDRINUSE:
+                raise
+        else:
+            made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, 0)
+            return
+    made.bind(_sockaddr(family, bound))
+
+
+def _deafen(sender: socket.socket) -> None:
+    """It gets nothing."""
+    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
+    sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+
+
+def _sockaddr(family: int, pair: Pair) -> tuple[str, int]:
+    ip, port = pair
+    if family == 6 and ip.version == 4:
+        return f"::ffff:{ip}", port
+    return str(ip), port
