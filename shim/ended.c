@@ -14,6 +14,8 @@
 #include "names.h"
 #include "sys.h"
 
+enum { MOST_LOST = 65536 }; /* bytes: of a long send TCP takes some before the answer ends it */
+
 static void mark(int fd) {
     int on = 1;
     sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_NOFCS, &on, sizeof on);
@@ -44,7 +46,8 @@ long reconsider_epipe(int fd, size_t count) {
     identify(fd, &identity);
     if (!is_connection(&identity) || is_marked(fd)) return -EPIPE;
     mark(fd);
-    return int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET ? -ECONNRESET : (long)count;
+    if (int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET) return -ECONNRESET;
+    return count < MOST_LOST ? (long)count : MOST_LOST;
 }
 
 /* OpenSSL ends a connection by write. No flag holds SIGPIPE back here, so this is for programs that ignore it. */

@@ -333,6 +333,16 @@ CASE(sends_after_both_ends_have_ended_theirs) {
     }
 }
 
+CASE(a_long_send_after_the_other_end_has_closed) {
+    static char much[32 << 20];
+    struct pair pair = connected("127.0.0.1");
+    close(pair.server);
+    long taken = send(pair.client, much, sizeof much, MSG_NOSIGNAL);
+    CHECK(taken > 0 && taken < (long)sizeof much);
+    settle(pair.client);
+    FAILS(send(pair.client, much, sizeof much, MSG_NOSIGNAL), EPIPE);
+}
+
 /* One connection has one first send, whoever has it. */
 CASE(sends_after_the_other_end_has_closed_by_several) {
     struct pair pair = connected("127.0.0.1");
