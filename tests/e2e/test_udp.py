@@ -193,15 +193,19 @@ def test_own_socket_before_the_siblings(switch: Switch) -> None:
     serve(switch, "--ip", "10.9.9.1", "--name", "server", label="sibling")
     switch.wait_for("server:7000")
     code = """
-c, own = udp(), udp()
-print(ask(c, b"x", ("127.0.0.1", 7000))[0][0])
+own = udp()
+print(ask(udp(), b"x", ("127.0.0.1", 7000))[0][0])
 own.bind(("127.0.0.1", 7000))
-c.sendto(b"mine", ("127.0.0.1", 7000))
-print(own.recv(9).decode())
+for connected in (False, True):
+    c = udp()
+    if connected:
+        c.connect(("127.0.0.1", 7000))
+    c.send(b"mine") if connected else c.sendto(b"mine", ("127.0.0.1", 7000))
+    print(own.recv(9).decode())
 own.close()
-print(ask(c, b"x", ("127.0.0.1", 7000))[0][0])
+print(ask(udp(), b"x", ("127.0.0.1", 7000))[0][0])
 """
-    assert run(switch, "--ip", "10.9.9.1", code=code) == ["sibling", "mine", "sibling"]
+    assert run(switch, "--ip", "10.9.9.1", code=code) == ["sibling", "mine", "mine", "sibling"]
 
 
 def test_services_and_wait_for(switch: Switch) -> None:
