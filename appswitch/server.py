@@ -36,6 +36,7 @@ from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
 from appswitch.edge.dns import DnsServer, Upstream, publish_answer
+from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.homes import Homes
@@ -137,8 +138,10 @@ async def _serve(
     apps = Apps(table, sockets, epoch, events)
     tcp_names = TcpNames()
     balancer = Balancer(table)
-    sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps)]
-    connections = Connections(apps, sockets.salt, Diag(open_diag_socket()), sources)
+    host = Diag(open_diag_socket())
+    egress = EgressSockets(host)
+    sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps), egress.connections]
+    connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
     dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
     tcp = LocalTcp(Deliverer(dialer, tcp_names))
@@ -147,7 +150,6 @@ async def _serve(
     if settings.dns_upstream:
         upstream = Upstream([parse_upstream(text) for text in settings.dns_upstream])
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
-    node = Node(settings.node, gateway=settings.gateway)
 
     def new_dns(app: App) -> DnsServer:
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
@@ -157,8 +159,9 @@ async def _serve(
         apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
     )
     handler = TrapHandler(
-        apps, sockets, dialer, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
+        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
     )
+    node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready

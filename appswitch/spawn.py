@@ -158,6 +158,7 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker:
         raise AppSwitchError("no-namespace", str(error), hint) from None
     namespace.allow_low_ports()
     rtnetlink.make_everything_local([])
+    rtnetlink.strand_marked()
     passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
     answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])

@@ -22,15 +22,14 @@
 #include "names.h"
 #include "options.h"
 #include "sys.h"
+#include "turns.h"
 
 /* Odd ports of ip_local_port_range (ip(7)): the even ones are the trap handler's, for the connects that it makes. */
-enum { ROUTES = 16, FIRST_PORT = 32769, PORTS = 14116 };
+enum { ROUTES = COUNTERS, FIRST_PORT = 32769, PORTS = 14116 };
 
 struct route {
     int latch;
-    int pid;                              /* whose turns these are */
-    int32_t credit[AS_MOST_CAPABILITIES]; /* what each instance has earned */
-    uint32_t used;
+    uint32_t last_turn; /* where given.uses isn't 0: at this one it asks again */
     struct as_addr remote;
     struct as_capabilities given;
     struct kept fd[AS_MOST_CAPABILITIES];
@@ -65,46 +64,22 @@ static struct route *latch_route(const struct as_addr *remote) {
     return 0;
 }
 
-static uint32_t random_number(void) {
-    uint32_t random = 1;
-    sys3(SYS_getrandom, &random, sizeof random, 0);
-    return random;
-}
-
-/* Smooth weighted round robin (appswitch/core/balance.py): all earn their weight, the richest pays what all earned. */
-static int next_turn(struct route *route) {
-    int richest = 0;
-    int32_t total = 0;
-    for (int i = 0; i < (int)route->given.count; i++) {
-        total += (int32_t)route->given.weight[i];
-        route->credit[i] += (int32_t)route->given.weight[i];
-        if (route->credit[i] > route->credit[richest]) richest = i;
-    }
-    route->credit[richest] -= total;
-    return richest;
-}
-
-/* Each process begins at a place of its own: or all that connect but a few times would go to the same instances. */
-static void begin_anywhere(struct route *route, int pid) {
-    enum { MOST_STEPS = 4096 };
-    uint32_t total = 0;
-    memset(route->credit, 0, sizeof route->credit);
-    for (uint32_t i = 0; i < route->given.count; i++) total += route->given.weight[i];
-    if (total > MOST_STEPS) total = MOST_STEPS;
-    for (uint32_t steps = total ? random_number() % total : 0; steps; steps--) next_turn(route);
-    route->pid = pid;
+static int counter_of(const struct route *route) {
+    return (int)(route - routes);
 }
 
 /* The instances of `remote` in the order of this connect; their number, 0: none or no longer good. */
-static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MOST_CAPABILITIES]) {
+static int plan_attempts(const struct as_addr *remote, struct attempt attempts[AS_MOST_CAPABILITIES]) {
     struct route *route = latch_route(remote);
     if (!route) return 0;
-    int count = still_true(route->given.epoch) ? (int)route->given.count : 0, turn = 0, pid = own_pid();
-    if (route->given.uses && route->used++ >= route->given.uses) count = 0;
-    if (count && route->pid != pid) begin_anywhere(route, pid); /* a fork child, too */
-    if (count) turn = next_turn(route);
+    int count = still_true(route->given.epoch) ? (int)route->given.count : 0, first = 0;
+    if (count) {
+        uint32_t turn = take_turn(counter_of(route));
+        first = whose_turn(turn, route->given.weight, count);
+        if (route->given.uses && (int32_t)(turn - route->last_turn) >= 0) count = 0;
+    }
     for (int i = 0; i < count; i++) {
-        int pick = (turn + i) % count;
+        int pick = (first + i) % count;
         memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
         attempts[i].listener = route->given.listener[pick];
         attempts[i].server_family = route->given.family[pick];
@@ -116,8 +91,9 @@ static int take_turn(const struct as_addr *remote, struct attempt attempts[AS_MO
 
 static uint16_t next_port(void) {
     if (!__atomic_load_n(&last_port, __ATOMIC_RELAXED)) {
-        uint32_t none = 0;
-        __atomic_compare_exchange_n(&last_port, &none, random_number() | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
+        uint32_t random = 1, none = 0;
+        sys3(SYS_getrandom, &random, sizeof random, 0);
+        __atomic_compare_exchange_n(&last_port, &none, random | 1, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED);
     }
     return (uint16_t)(FIRST_PORT + 2 * (__atomic_add_fetch(&last_port, 1, __ATOMIC_RELAXED) % PORTS));
 }
@@ -154,7 +130,7 @@ static long connect_to(long fd, const struct attempt *attempt) {
 
 int connect_by_capability(const struct as_addr *remote) {
     struct attempt attempts[AS_MOST_CAPABILITIES];
-    int count = take_turn(remote, attempts);
+    int count = plan_attempts(remote, attempts);
     for (int i = 0; i < count; i++) {
         /* It never waits: with a full queue the next instance is tried, then the trap handler knows how long. */
         long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -234,8 +210,7 @@ void keep_capabilities(const struct as_addr *remote, const struct as_reply *repl
     }
     route->remote = *remote;
     route->given = given;
-    route->pid = 0; /* nobody has had a turn yet */
-    route->used = 0;
+    route->last_turn = coming_turn(counter_of(route)) + given.uses;
     memcpy(route->fd, kept, sizeof kept);
     unlatch(&route->latch);
     /* A thread that has just taken its turn may still use an old number: then its connect fails, or meets another

@@ -8,6 +8,7 @@
 #include "ended.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 #include "names.h"
@@ -28,6 +29,18 @@ long reconsider_epipe(int fd, size_t count) {
     if (!is_connection(&identity) || int_option(fd, SOL_SOCKET, SO_NOFCS)) return -EPIPE;
     mark(fd);
     return int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET ? -ECONNRESET : (long)count;
+}
+
+/* A server's loop ends by that (eventlet's does). It tells itself by POLLRDHUP, which costs less to ask than whose it
+ * is.
+ */
+long reconsider_eagain(int fd) {
+    struct pollfd each = {fd, POLLRDHUP, 0};
+    struct timespec at_once = {0, 0};
+    struct identity identity;
+    if (sys5(SYS_ppoll, &each, 1, &at_once, 0, 0) <= 0 || !(each.revents & POLLRDHUP)) return -EAGAIN;
+    identify(fd, &identity);
+    return identity.role == LISTENER ? -EINVAL : -EAGAIN;
 }
 
 long do_shutdown(int fd, int how) {

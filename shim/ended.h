@@ -1,4 +1,4 @@
-/* What a program sees that sends on a connection whose other end has closed. */
+/* What a program sees at the end: sending on a connection whose other end has closed; shutdown. */
 #ifndef APPSWITCH_ENDED_H
 #define APPSWITCH_ENDED_H
 
@@ -6,6 +6,9 @@
 
 /* Another EPIPE than TCP's? Says what TCP would: `count` bytes are sent, -ECONNRESET, or -EPIPE after all. */
 long reconsider_epipe(int fd, size_t count);
+
+/* accept(2)'s EAGAIN; -EINVAL when the listener has been shut down. */
+long reconsider_eagain(int fd);
 
 /* shutdown(2). */
 long do_shutdown(int fd, int how);

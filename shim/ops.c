@@ -229,7 +229,7 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
     for (;;) {
         socklen_t room = sizeof *name;
         long accepted = sys4(SYS_accept4, fd, name, &room, flags);
-        if (accepted < 0) return accepted;
+        if (accepted < 0) return accepted == -EAGAIN ? reconsider_eagain(fd) : accepted;
         *size = room;
         *ours = name->ss_family == AF_UNIX && accepted_by((int)accepted, listener);
         if (!*ours) return accepted;

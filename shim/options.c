@@ -17,7 +17,7 @@
 #include "memory.h"
 #include "sys.h"
 
-enum { OPTIONS = 27, NATIVE = 9, RECORDS = 2048, NEW = 1024, INHERITED = 5, LISTENERS = 64, PROBES = 8 };
+enum { OPTIONS = 28, NATIVE = 9, RECORDS = 2048, NEW = 1024, INHERITED = 5, LISTENERS = 64, PROBES = 8 };
 
 static const struct {
     short level, name;
@@ -43,6 +43,7 @@ static const struct {
     {IPPROTO_IP, IP_RECVERR},
     {IPPROTO_IP, IP_FREEBIND},
     {IPPROTO_IP, IP_TRANSPARENT},
+    {IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT},
     {IPPROTO_IPV6, IPV6_V6ONLY},
     {IPPROTO_IPV6, IPV6_TCLASS},
     {IPPROTO_IPV6, IPV6_UNICAST_HOPS},

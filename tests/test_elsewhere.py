@@ -83,8 +83,7 @@ ELSEWHERE = {
     ],
     "a handler that leaks: bypass4netns #115": ["e2e/test_leaks.py test_nothing_is_left_of_apps"],
     "a nested network namespace served by mistake: bypass4netns #65": [
-        "shim/programs/bypass.c a_namespace_that_it_makes_for_itself",
-        "test_spawn.py test_spawn_inside_a_spawned_program",
+        "shim/programs/bypass.c a_namespace_that_it_makes_for_itself"
     ],
     "the program's own AF_UNIX captured: libkrun #510": [
         "shim/programs/bypass.c its_own_unix_services",

@@ -17,7 +17,7 @@ NARROW = ("app", "name", "node", "allowed", "reason")
 
 @click.command()
 @click.argument("client")
-@click.argument("dest", metavar="DEST:PORT")
+@click.argument("dest", metavar="DEST:PORT[/udp]")
 @listing
 def why(client: str, dest: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Say whether CLIENT may connect to DEST:PORT, which rule decides, and who serves there.

@@ -31,7 +31,7 @@ from appswitch.edge.name_servers import NameServers
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Event, Kind, Node
+from appswitch.model import DOMAIN, App, Connection, Event, Kind, Node, Protocol
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -130,9 +130,11 @@ class ControlServer:
             case control.Resolve(name=name):
                 return self._resolve(name)
             case control.Why(client=client, dest=dest):
-                host, port = _split_service(dest)
+                service, _, suffix = dest.partition("/")
+                host, port = _split_service(service)
+                protocol = _protocol(suffix or Protocol.TCP.value)
                 policy, gateway = self.policing.policy, self.node.gateway
-                return [why_row(host, why(self.table, policy, client, host, port, gateway=gateway))]
+                return [why_row(host, why(self.table, policy, client, host, port, protocol, gateway=gateway))]
             case control.WaitFor(services=services, timeout=timeout):
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():
@@ -289,6 +291,13 @@ def _split_service(text: str) -> tuple[str, int]:
     if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example db:5432")
     return host.strip("[]").lower(), int(port)
+
+
+def _protocol(text: str) -> Protocol:
+    try:
+        return Protocol(text.lower())
+    except ValueError:
+        raise AppSwitchError("bad-service", f"{text!r} is no protocol", "tcp or udp, for example db:53/udp") from None
 
 
 async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[int]]:

@@ -5,8 +5,8 @@ to the client's address and connected to the server's, is the kernel's own UDP i
 ends, truncation, errors, control messages. Such a socket is *placed*; the shim puts it under the program's descriptor.
 
 A socket that sends without being connected stays where it is, since answers may come from anywhere. The shim sends
-through a *sender* for each destination: placed in the same way, but deaf (bound to the device lo, with a filter that
-lets nothing pass), so that the other side's answers aren't swallowed. They come back by a sender of the other side's.
+through a *sender* for each destination: placed in the same way, but deaf (a filter lets nothing pass, and its mark says
+so), so that the answers of the other side aren't swallowed. They come back by a sender of its own.
 
 Who would receive, the kernel tells (edge/receivers.py). What is remembered here is only what we have answered, so that
 an answer finds the app that asked, and so that the shims ask again when a new socket makes old answers wrong.
@@ -106,7 +106,7 @@ class Datagrams:
         others = [each for each in (receivers.find_bound(ip, request.port) for ip in places) if each is not None]
         if not others:
             return Answer(trap.FREE)
-        if request.reuse_addr and any(each.marked for each in others):  # by us: the program doesn't share (socket(7))
+        if request.reuse_addr and any(each.no_port for each in others):  # by us: the program doesn't share (socket(7))
             raise OSError(errno.EADDRINUSE, "a socket of the app has it")
         return Answer(trap.KERNEL)
 

@@ -36,7 +36,8 @@ class Deliverer:
     ) -> Name:
         """Gives the server's end of a connection to the first instance that takes it.
 
-        plan, again, OSError: as of Dialer.connect; end_for: the socket that an instance gets; it stays the caller's to close.
+        plan, again, OSError: as of Dialer.connect; end_for: the socket that an instance gets; it stays the caller's to
+        close.
         """
         carrier, listener = await self.dialer.connect(plan, again, evolve(asked, end_for=end_for), patience)
         with carrier:

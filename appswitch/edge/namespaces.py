@@ -4,6 +4,7 @@
 - diag: a netlink socket that tells of every socket in there (sock_diag(7)), whoever holds it.
 - maker: the app's keeper, which makes further sockets inside on demand (host/maker.py).
 - receivers: tells which UDP socket of it would get a datagram; made when it is first needed.
+- guard: says where others' sockets in there may send to; made when it is first needed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from collections.abc import Sequence
 import trio
 
 from appswitch.edge.diag import Diag
+from appswitch.edge.guard import Guard
 from appswitch.edge.receivers import Receivers
 from appswitch.errors import AppSwitchError
 from appswitch.model import Listener
 
 MOST_SOCKETS = 4
 PATIENCE = 1.0  # seconds that a keeper may take: it may be stopped
+NETLINK_SOCK_DIAG = 4
 SO_COOKIE, SO_NETNS_COOKIE = 57, 71
 
 
@@ -37,6 +40,7 @@ class Namespace:
         self._asking = trio.Lock()
         self._owed = 0
         self._receivers: Receivers | None = None
+        self._guard: Guard | None = None
         self._dns_cookies: set[int] = set()
         self._all = list(sockets)
         for each in sockets:
@@ -52,11 +56,11 @@ class Namespace:
                 self.close()
                 raise AppSwitchError("bad-request", "the sockets that came along are of no use")
 
-    async def make_socket(self, family: int, kind: int) -> socket.socket:
+    async def make_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A new socket of the namespace, neither bound nor connected. OSError when its keeper can't make one."""
         if self._maker is None:
             raise OSError(errno.ENETDOWN, "the app's keeper has gone")
-        request = bytes([family, kind])
+        request = bytes([family, kind, protocol])
         async with self._asking:
             self._maker.send(request)
             self._owed += 1
@@ -83,13 +87,25 @@ class Namespace:
     async def receivers(self) -> Receivers:
         """Which UDP sockets there are, our own left out. OSError as make_socket."""
         if self._receivers is None:
-            netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW)
+            netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
             if self._receivers is None:
                 self._all.append(netlink)
                 self._receivers = Receivers(netlink, self._dns_cookies)
             else:  # another task was first
                 netlink.close()
         return self._receivers
+
+    async def guard(self) -> Guard:
+        """Says where the sockets may send that others have in here. OSError as make_socket."""
+        if self._guard is None:
+            receivers = await self.receivers()
+            netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+            if self._guard is None:
+                self._all.append(netlink)
+                self._guard = Guard(netlink, receivers)
+            else:  # another task was first
+                netlink.close()
+        return self._guard
 
     def adopt_dns(self, made: socket.socket) -> None:
         """One more socket of our DNS server."""

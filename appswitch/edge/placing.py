@@ -31,7 +31,10 @@ Pair = tuple[Address, int]
 async def place(
     home: Namespace, family: int, bound: Pair | None = None, to: Pair | None = None, deaf: bool = False
 ) -> socket.socket:
-    """A UDP socket of a namespace, bound and connected as said. family: 4 or 6; deaf: it only sends. OSError."""
+    """A UDP socket of a namespace, bound and connected as said; it can send to there only (edge/guard.py).
+
+    family: 4 or 6; deaf: it only sends. OSError.
+    """
     made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -41,6 +44,8 @@ async def place(
             _deafen(made)
         if bound is not None:
             _bind(made, family, bound)
+        if bound is not None and to is not None:
+            (await home.guard()).admit(made, (bound[0], made.getsockname()[1]), to, deaf)
         if to is not None:
             made.connect(_sockaddr(family, to))
         if family == 6:
@@ -71,8 +76,7 @@ def _bind(made: socket.socket, family: int, bound: Pair) -> None:
 
 
 def _deafen(sender: socket.socket) -> None:
-    """It gets nothing, and the kernel, asked who would get something, doesn't find it."""
-    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    """It gets nothing."""
     sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
     sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 from appswitch.model import Address, Listener
 from appswitch.wire import inet_diag, netlink
-from appswitch.wire.inet_diag import UdpSocket
+from appswitch.wire.inet_diag import DEAF, UdpSocket
 
 ROOM = 4096  # bytes: an answer is one socket
 
@@ -27,7 +27,12 @@ class Receivers:
         self._sequence = 0
 
     def find(self, source: tuple[Address, int], dest: tuple[Address, int]) -> UdpSocket | None:
-        """The app's socket that would get a datagram from `source` to `dest`. OSError: the kernel can't be asked."""
+        """The socket that gets a datagram from `source` to `dest`. OSError: the kernel can't be asked."""
+        found = self.find_any(source, dest)
+        return None if found is None or found.mark & DEAF else found
+
+    def find_any(self, source: tuple[Address, int], dest: tuple[Address, int]) -> UdpSocket | None:
+        """As `find`, but it may be a sender, which gets nothing all the same."""
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         self._socket.send(inet_diag.receiver_request(self._sequence, source, dest), socket.MSG_DONTWAIT)
         while True:  # the kernel has answered before send returns (netlink_rcv_skb)

@@ -25,6 +25,7 @@ from appswitch.edge import dial
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
+from appswitch.edge.egress import EgressSockets
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.policing import Policing
@@ -65,6 +66,7 @@ class TrapHandler:
     apps: Apps
     sockets: ListenerSockets
     dialer: Dialer
+    egress: EgressSockets
     tcp: LocalTcp
     tcp_names: TcpNames
     balancer: Balancer
@@ -221,6 +223,7 @@ class TrapHandler:
         """epoch: when the plan was made; again: makes it anew."""
         if isinstance(plan, Egress):
             outside = start_egress(plan, request.family)
+            self.egress.add(outside, app, (request.ip, request.port))
             self._publish(Kind.CONNECT, app, request, medium="tcp")
             return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
         patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)

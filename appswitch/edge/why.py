@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from appswitch.core.policy import explain
-from appswitch.core.route import Judged, Refuse
+from appswitch.core.route import Judged
 from appswitch.core.why import Why
 from appswitch.model import App
 
@@ -18,7 +18,7 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
     """
     client, *others = why.clients
     first = why.decisive
-    reason = why.plan.reason if isinstance(why.plan, Refuse) else first and _reason(client, first)
+    reason = why.told.reason or (first and _reason(client, first))
     return {
         "client_app": client.id,
         "client_name": client.name,
@@ -27,12 +27,12 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
         "dest": dest,
         "ip": str(why.ip),
         "port": why.port,
-        "proto": "tcp",
-        "verdict": why.verdict,
-        "allowed": not isinstance(why.plan, Refuse),
+        "proto": why.protocol.value,
+        "verdict": why.told.verdict,
+        "allowed": why.allowed,
         "rule": first and first.verdict.rule,
         "reason": reason,
-        "candidates": [_candidate(client, each) for each in why.judged],
+        "candidates": [_candidate(client, each) for each in why.told.judged],
     }
 
 

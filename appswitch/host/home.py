@@ -25,6 +25,7 @@ def main() -> None:
             namespace.enter_new_namespace()
             namespace.allow_low_ports()
             rtnetlink.make_everything_local(addresses)
+            rtnetlink.strand_marked()
             maker = Maker()
             passed = [*namespace.open_dns_sockets(), maker.far_end]
         except (OSError, namespace.NamespaceForbidden) as error:

@@ -2,9 +2,8 @@
 namespace that it was made in, socket(2)).
 
 The trap handler is outside and, unless it is root's, can't come in. So the keeper (host/processes.py), which is inside
-as long as the app lives, makes them on demand. One request, a SOCK_SEQPACKET message of two bytes: the address family
-and the type; one answer: the same two bytes and the socket, or an errno of four bytes. A netlink socket is one of
-sock_diag(7).
+as long as the app lives, makes them on demand. One request, a SOCK_SEQPACKET message of three bytes: the address
+family, the type and the protocol; one answer: the same bytes and the socket, or an errno of four bytes.
 """
 
 from __future__ import annotations
@@ -15,9 +14,8 @@ import os
 import select
 import socket
 
-REQUEST = 2  # bytes
-NETLINK_SOCK_DIAG = 4
-PROTOCOLS = {socket.AF_INET: 0, socket.AF_INET6: 0, socket.AF_NETLINK: NETLINK_SOCK_DIAG}
+REQUEST = 3  # bytes
+FAMILIES = (socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 
 
 class Maker:
@@ -51,12 +49,12 @@ class Maker:
                 return
 
     def _answer(self, request: bytes) -> None:
-        family, kind = request
-        if family not in PROTOCOLS:
+        family, kind, protocol = request
+        if family not in FAMILIES:
             self._near.send(errno.EAFNOSUPPORT.to_bytes(4, "little"))
             return
         try:
-            made = socket.socket(family, kind, PROTOCOLS[socket.AddressFamily(family)])
+            made = socket.socket(family, kind, protocol)
         except OSError as error:
             self._near.send((error.errno or errno.EIO).to_bytes(4, "little"))
             return

@@ -9,6 +9,9 @@ import errno
 import os
 import socket
 import struct
+from ipaddress import IPv4Address, IPv6Address
+
+Address = IPv4Address | IPv6Address
 
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _REQUEST_ACK = 0x1 | 0x4
@@ -19,6 +22,13 @@ _IFA_F_NODAD = 0x02
 _RTA_OIF, _RTA_PREFSRC = 4, 7
 _TABLE_LOCAL, _PROTO_BOOT, _SCOPE_HOST, _TYPE_LOCAL = 255, 3, 254, 2
 _LOOPBACK = 1  # lo's index in every namespace
+_RTM_NEWRULE, _RTM_DELRULE = 32, 33
+_EXCLUSIVE = 0x400 | 0x200  # NLM_F_CREATE | NLM_F_EXCL
+_TO_TABLE = 1  # FR_ACT_TO_TBL
+_FRA_DST, _FRA_SRC, _FRA_PRIORITY, _FRA_FWMARK, _FRA_FWMASK = 1, 2, 6, 10, 16
+_FRA_IP_PROTO, _FRA_SPORT_RANGE, _FRA_DPORT_RANGE = 22, 23, 24
+_UNMARKED, _ADMITTED, _STRANDED = 1, 2, 3  # priorities of rules; the kernel's own for the local table is 0
+_TABLE_STRANDED, _SCOPE_LINK, _TYPE_MULTICAST = 77, 253, 5
 
 
 def make_everything_local(addresses: list[str]) -> None:
@@ -46,6 +56,57 @@ def make_everything_local(addresses: list[str]) -> None:
                 if (":" in address) == (family == socket.AF_INET6):
                     route += _attribute(_RTA_PREFSRC, socket.inet_pton(family, address))
             _ask(netlink, _RTM_NEWROUTE, _CREATE_REPLACE, route, optional=family == socket.AF_INET6)
+
+
+def strand_marked() -> None:
+    """In this network namespace a socket with a mark (SO_MARK, socket(7)) has no route, unless it is admitted.
+
+    The rule `from all lookup local`, the first of all, becomes `from all fwmark 0 lookup local` (ip-rule(8)). What is
+    left would have no route; but where a sender names the device, Linux takes an IPv4 address without a route for one
+    that is on the link, and so delivers it over lo (ip_route_output_key_hash_rcu in net/ipv4/route.c). So there is a
+    route, of a multicast kind: over lo that delivers to members of a group, and no unicast address is one.
+
+    A kernel without policy routing is no error: marks mean nothing then.
+    """
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            _ask(netlink, _RTM_NEWRULE, _EXCLUSIVE, _rule(family, _UNMARKED, _mark(0)), optional=True)
+            _ask(netlink, _RTM_DELRULE, 0, _rule(family, 0), optional=True)
+        nowhere = struct.pack(
+            "=BBBBBBBBI", socket.AF_INET, 0, 0, 0, _TABLE_STRANDED, _PROTO_BOOT, _SCOPE_LINK, _TYPE_MULTICAST, 0
+        ) + _attribute(_RTA_OIF, struct.pack("=i", _LOOPBACK))
+        _ask(netlink, _RTM_NEWROUTE, _CREATE_REPLACE, nowhere, optional=True)
+        stranded = _rule(socket.AF_INET, _STRANDED, table=_TABLE_STRANDED)
+        _ask(netlink, _RTM_NEWRULE, _EXCLUSIVE, stranded, optional=True)
+
+
+def admit(netlink: socket.socket, mark: int, source: tuple[Address, int], dest: tuple[Address, int]) -> None:
+    """A UDP socket with this mark has a route from `source` to `dest`. netlink: of the namespace. OSError."""
+    _ask(netlink, _RTM_NEWRULE, _EXCLUSIVE, _admission(mark, source, dest))
+
+
+def dismiss(netlink: socket.socket, mark: int, source: tuple[Address, int], dest: tuple[Address, int]) -> None:
+    """Takes back what `admit` gave. OSError."""
+    _ask(netlink, _RTM_DELRULE, 0, _admission(mark, source, dest))
+
+
+def _admission(mark: int, source: tuple[Address, int], dest: tuple[Address, int]) -> bytes:
+    family = socket.AF_INET if dest[0].version == 4 else socket.AF_INET6
+    body = _mark(mark) + _attribute(_FRA_SRC, source[0].packed) + _attribute(_FRA_DST, dest[0].packed)
+    body += _attribute(_FRA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
+    for kind, port in ((_FRA_SPORT_RANGE, source[1]), (_FRA_DPORT_RANGE, dest[1])):
+        body += _attribute(kind, struct.pack("=HH", port, port))
+    return _rule(family, _ADMITTED, body, length=len(dest[0].packed) * 8)
+
+
+def _rule(family: int, priority: int, attributes: bytes = b"", length: int = 0, table: int = _TABLE_LOCAL) -> bytes:
+    """A struct fib_rule_hdr that leads to `table`. length: bits of the addresses among the attributes."""
+    head = struct.pack("=BBBBBBBBI", family, length, length, 0, table, 0, 0, _TO_TABLE, 0)
+    return head + _attribute(_FRA_PRIORITY, struct.pack("=I", priority)) + attributes
+
+
+def _mark(mark: int) -> bytes:
+    return _attribute(_FRA_FWMARK, struct.pack("=I", mark)) + _attribute(_FRA_FWMASK, b"\xff" * 4)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Which UDP sockets a network namespace has, and which would get a datagram (sock_diag(7); net/ipv4/udp_diag.c).
 
-The kernel looks the latter up as it does when one arrives. The device asked for is none, so a socket that is bound to
-one isn't found: such are the senders (edge/datagrams.py), which get nothing.
+The kernel looks the latter up as it does when one arrives. It tells a socket's mark (SO_MARK) to those who could set it
+only. We give marks to the sockets that we place in there (edge/guard.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ AF_INET, AF_INET6, UDP = 2, 10, 17
 ESTABLISHED = 1  # TCP_ESTABLISHED of include/net/tcp_states.h; connected UDP sockets use it, too
 NO_COOKIE = 0xFFFFFFFF
 SOCKOPT = 22  # INET_DIAG_SOCKOPT: the attribute of struct inet_diag_sockopt, two bytes of flags
+DEAF = 1 << 30  # in the mark of a sender
+MARK = 15  # INET_DIAG_MARK: four bytes
 ADDRESS_NO_PORT = 0x01  # IP_BIND_ADDRESS_NO_PORT, in the second of them
 
 _REQUEST = struct.Struct("=BBBxI")  # struct inet_diag_req_v2, as far as its id
@@ -29,13 +31,14 @@ _ID_SIZE, _ANSWER_SIZE = 48, 72
 
 class UdpSocket(NamedTuple):
     """local, remote: what it is bound and connected to; the any-address and port 0: nothing. cookie: SO_COOKIE;
-    marked: IP_BIND_ADDRESS_NO_PORT is set.
+    no_port: IP_BIND_ADDRESS_NO_PORT is set; mark: SO_MARK.
     """
 
     local: tuple[Address, int]
     remote: tuple[Address, int]
     cookie: int
-    marked: bool
+    no_port: bool
+    mark: int
 
 
 class Placed(NamedTuple):
@@ -54,9 +57,8 @@ def connected_request(sequence: int, family: int) -> bytes:
 def decode_placed(body: bytes) -> Placed | None:
     """One answer to that; None for a sender, and for what a program made. ValueError when it is none."""
     found = decode(body)
-    device = _REST.unpack_from(body, _ANSWER.size + 36)[0]
     inode = int.from_bytes(body[_ANSWER_SIZE - 4 : _ANSWER_SIZE], "little")
-    return Placed(found, inode) if found.marked and not device else None
+    return Placed(found, inode) if found.mark and not found.mark & DEAF else None
 
 
 def receiver_request(sequence: int, source: tuple[Address, int], dest: tuple[Address, int]) -> bytes:
@@ -76,12 +78,14 @@ def decode(body: bytes) -> UdpSocket:
     ports = _PORTS.unpack_from(body, at)
     local, remote = body[at + 4 : at + 20], body[at + 20 : at + 36]
     _, low, high = _REST.unpack_from(body, at + 36)
-    flags = netlink.attributes(body, _ANSWER_SIZE).get(SOCKOPT, b"\0\0")
+    attributes = netlink.attributes(body, _ANSWER_SIZE)
+    flags = attributes.get(SOCKOPT, b"\0\0")
     return UdpSocket(
         (_unpack(family, local), ports[0]),
         (_unpack(family, remote), ports[1]),
         low | high << 32,
         bool(flags[1] & ADDRESS_NO_PORT),
+        int.from_bytes(attributes.get(MARK, b""), "little"),
     )
 
 

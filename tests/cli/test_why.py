@@ -80,6 +80,20 @@ def test_the_answer(policed: Switch, client: str, dest: str, verdict: str, rule:
         assert tried == ("in\n" if allowed else "out\n")
 
 
+def test_udp_is_another_port_space(policed: Switch) -> None:
+    code = "import socket, time; s = socket.socket(type=socket.SOCK_DGRAM); s.bind(('', 9000)); time.sleep(60)"
+    policed.spawn("--name", "datagrams", "--tag", "grp=2", PYTHON, "-c", code)
+    eventually(lambda: ("datagrams", "udp") in {(each["name"], each["proto"]) for each in policed.rows("services")})
+    for client, dest, verdict in (
+        ("2", "datagrams:9000/udp", "allow"),
+        ("other", "datagrams:9000/udp", "deny"),
+        ("2", "datagrams:9000", "unreachable"),
+        ("2", "datagrams:9001/udp", "unreachable"),
+    ):
+        answer = json.loads(policed.command("why", client, dest, "--json", check=False).stdout)
+        assert (answer["verdict"], answer["proto"]) == (verdict, "udp" if "udp" in dest else "tcp")
+
+
 def test_for_people(policed: Switch) -> None:
     done = policed.command("why", "web", "db:81", check=False)
     assert done.stdout.splitlines() == [
@@ -110,6 +124,8 @@ def test_a_client_that_several_apps_are(policed: Switch) -> None:
     [
         (["web", "db"], 2, "'db' is not NAME:PORT"),
         (["web", "db:x"], 2, "is not NAME:PORT"),
+        (["web", "db:80/sctp"], 2, "'sctp' is no protocol"),
+        (["web", "nothing:80/udp"], 1, "no app is named 'nothing'"),
         (["web", "nothing:80"], 1, "no app is named 'nothing'"),
         (["nobody", "db:80"], 1, "there is no app 'nobody'"),
     ],

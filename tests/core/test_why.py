@@ -7,11 +7,10 @@ from ipaddress import ip_address
 import pytest
 
 from appswitch.core.policy import Action, Policy, Rule
-from appswitch.core.route import Local
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import Why, why
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Listener
+from appswitch.model import App, Listener, Protocol
 
 NO_80 = Policy((Rule("no-80", Action.DENY, ports=(range(80, 81),)),))
 
@@ -32,8 +31,16 @@ class World:
             self.table.add_listener(listener)
         return app
 
-    def why(self, client: str, dest: str, port: int = 5432, policy: Policy = NO_80, gateway: bool = False) -> Why:
-        return why(self.table, policy, client, dest, port, gateway=gateway)
+    def why(
+        self,
+        client: str,
+        dest: str,
+        port: int = 5432,
+        policy: Policy = NO_80,
+        gateway: bool = False,
+        protocol: Protocol = Protocol.TCP,
+    ) -> Why:
+        return why(self.table, policy, client, dest, port, protocol, gateway=gateway)
 
 
 @pytest.fixture
@@ -47,7 +54,7 @@ def test_client_and_destination_by_each_of_their_words(world: World, client: str
     answer = world.why(client, dest)
     assert answer.clients == (world.web,)
     assert str(answer.ip) == "10.1.1.2"
-    assert answer.verdict == "allow"
+    assert answer.told.verdict == "allow"
 
 
 @pytest.mark.parametrize(
@@ -63,12 +70,11 @@ def test_what_nobody_is(world: World, client: str, dest: str, reason: str) -> No
 
 def test_every_instance_is_judged_and_the_one_that_is_reached_decides(world: World) -> None:
     answer = world.why("web", "db")
-    assert isinstance(answer.plan, Local)
-    assert [(each.listener.app, each.verdict.allowed) for each in answer.judged] == [
+    assert [(each.listener.app, each.verdict.allowed) for each in answer.told.judged] == [
         (world.databases[0], False),
         (world.databases[1], True),
     ]
-    assert answer.decisive is answer.judged[1]
+    assert answer.decisive is answer.told.judged[1]
 
 
 @pytest.mark.parametrize(
@@ -88,13 +94,48 @@ def test_verdicts(
     world: World, client: str, dest: str, port: int, gateway: bool, verdict: str, rule: str | None
 ) -> None:
     answer = world.why(client, dest, port, gateway=gateway)
-    assert answer.verdict == verdict
+    assert answer.told.verdict == verdict
     assert (answer.decisive and answer.decisive.verdict.rule) == rule
 
 
 def test_what_is_audited_is_said_to_be(world: World) -> None:
-    assert world.why("web", "db", policy=Policy((Rule("look", Action.AUDIT),))).verdict == "audit"
+    assert world.why("web", "db", policy=Policy((Rule("look", Action.AUDIT),))).told.verdict == "audit"
 
 
 def test_a_word_that_fits_several(world: World) -> None:
     assert [app.id for app in world.why("db", "web").clients] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("client", "dest", "port", "gateway", "verdict", "rule"),
+    [
+        ("web", "db", 53, False, "allow", "grp"),
+        ("web", "db", 80, False, "deny", "no-80"),
+        ("2", "db", 53, False, "allow", "self"),
+        ("2", "localhost", 53, False, "allow", "self"),
+        ("web", "db", 54, False, "unreachable", None),
+        ("web", "localhost", 54, False, "unreachable", None),
+        ("web", "192.0.2.1", 53, False, "dns", None),
+        ("web", "192.0.2.1", 80, True, "outside", None),
+        ("web", "192.0.2.1", 80, False, "unreachable", None),
+    ],
+)
+def test_udp(world: World, client: str, dest: str, port: int, gateway: bool, verdict: str, rule: str | None) -> None:
+    """Of receivers, not of the TCP listeners at the same ports."""
+    for app in world.databases:
+        for number in (53, 80):
+            world.table.add_listener(
+                Listener(
+                    id=world.table.next_listener_id(),
+                    app=app,
+                    family=4,
+                    ip=ip_address("0.0.0.0"),
+                    port=number,
+                    listening=True,
+                    protocol=Protocol.UDP,
+                )
+            )
+    answer = world.why(client, dest, port, gateway=gateway, protocol=Protocol.UDP)
+    assert answer.told.verdict == verdict
+    assert answer.allowed == (verdict in ("allow", "outside", "dns"))
+    assert (answer.decisive and answer.decisive.verdict.rule) == rule

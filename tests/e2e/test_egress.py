@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,8 +42,18 @@ for host in "192.0.2.7", "2001:db8::7", "::ffff:192.0.2.7":
 """
 
 
-def run(directory: Path, flags: str) -> list[str]:
-    (directory / "client.py").write_text(CLIENT)
+LISTED = f"""
+import socket, subprocess
+kept = socket.create_connection(("192.0.2.7", 8000))
+print(kept.getsockname()[1])
+subprocess.run([*{APPSWITCH}, "connections", "--json"], check=True)
+kept.close()
+subprocess.run([*{APPSWITCH}, "connections", "--json"], check=True)
+"""
+
+
+def run(directory: Path, flags: str, client: str = CLIENT) -> list[str]:
+    (directory / "client.py").write_text(client)
     script = SCRIPT.format(appswitch=" ".join(APPSWITCH), python=sys.executable, flags=flags)
     command = ["unshare", "-n", "sh", "-c", script]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
@@ -56,6 +67,17 @@ def test_through_a_gateway(tmp_path: Path) -> None:
     good = "('HTTP/1.0 200 OK', True, 1)"
     for line in run(tmp_path, "--gateway"):
         assert line.endswith(f" {good} {good} ECONNREFUSED ECONNREFUSED"), line
+
+
+@pytest.mark.root
+@pytest.mark.program("unshare", "ip")
+def test_connections_lists_them(tmp_path: Path) -> None:
+    port, *said = run(tmp_path, "--gateway", LISTED)
+    rows, at = json.JSONDecoder().raw_decode("\n".join(said))
+    (row,) = rows
+    assert (row["client_app"], row["client_ip"], row["client_port"]) == (1, "192.0.2.7", int(port))
+    assert (row["dest_ip"], row["dest_port"], row["server_app"], row["medium"]) == ("192.0.2.7", 8000, None, "tcp")
+    assert json.loads("\n".join(said)[at:]) == []
 
 
 @pytest.mark.root

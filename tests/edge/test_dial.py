@@ -17,7 +17,7 @@ import trio.testing
 from appswitch.core.balance import Balancer
 from appswitch.core.route import Local
 from appswitch.core.service_table import ServiceTable
-from appswitch.edge import dial
+from appswitch.edge import dial, loads
 from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
@@ -193,11 +193,13 @@ async def test_a_bound_port_that_is_in_use(world: World) -> None:
 # --- by how many connections each has
 
 
-async def test_least_connections(world: World, nursery: trio.Nursery) -> None:
+async def test_least_connections(world: World, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loads, "HOLDS", 1e9)
     (busy, _), (idle, _) = world.instance(5, ("balance", "least-connections")), world.instance()
     world.connections = [Connection(None, None, None, busy.app, busy.id, "n1", State.ESTABLISHED)] * 3
     nursery.start_soon(world.loads.keep)
     assert [await world.connect() for _ in range(3)] == [idle] * 3
+    assert world.counted == 1
     assert busy in [await world.connect() for _ in range(2)], "what was dialled since counts, too"
 
 

@@ -22,12 +22,14 @@ from tests.harness import open_descriptors
 LOCAL = IPv4Address("127.0.0.1")
 
 
-async def _make(namespace: Namespace, maker: Maker, family: int, kind: int = socket.SOCK_DGRAM) -> socket.socket:
+async def _make(
+    namespace: Namespace, maker: Maker, family: int, kind: int = socket.SOCK_DGRAM, protocol: int = 0
+) -> socket.socket:
     """As the keeper does it, on its signal."""
     made: list[socket.socket] = []
 
     async def ask() -> None:
-        made.append(await namespace.make_socket(family, kind))
+        made.append(await namespace.make_socket(family, kind, protocol))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
@@ -46,9 +48,9 @@ async def test_a_socket_is_made(family: int) -> None:
     maker.close()
 
 
-async def test_a_netlink_socket_is_one_of_sock_diag() -> None:
+async def test_a_protocol_may_be_said() -> None:
     maker = Maker()
-    with await _make(Namespace([maker.far_end]), maker, socket.AF_NETLINK, socket.SOCK_RAW) as made:
+    with await _make(Namespace([maker.far_end]), maker, socket.AF_NETLINK, socket.SOCK_RAW, 4) as made:
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_PROTOCOL) == 4
     maker.close()
 

@@ -140,3 +140,111 @@ with tempfile.TemporaryFile() as file:
     )  # fmt: skip
     assert done.stdout, done.stderr
     assert json.loads(done.stdout)[:3] == [65534, 65534, 65534]
+
+
+MARKED = """
+from ipaddress import ip_address
+rtnetlink.make_everything_local([])
+rtnetlink.make_everything_local(["10.1.1.1", "fd00::1"])
+rtnetlink.strand_marked()
+family, server_ip, client_ip, other_ip, loopback = FAMILY
+def udp(ip, port, mark=0):
+    made = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        made.setsockopt(socket.IPPROTO_IPV6, namespace.IPV6_FREEBIND, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+    made.bind((ip, port))
+    made.settimeout(0)
+    return made
+server, secret = udp("", 7000), udp(loopback, 7001)
+netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+placed = udp(client_ip, 6000, mark=1)
+way = (1, (ip_address(client_ip), 6000), (ip_address(server_ip), 7000))
+rtnetlink.admit(netlink, *way)
+def source(ip, device):
+    if family == socket.AF_INET:
+        return [(0, 8, device.to_bytes(4, "little") + socket.inet_aton(ip) + bytes(4))]
+    return [(41, 50, socket.inet_pton(family, ip) + device.to_bytes(4, "little"))]
+def heard(data, beside, to):
+    try:
+        placed.sendmsg([data], beside, 0, to)
+    except OSError:
+        pass
+    found = []
+    for each in (server, secret):
+        try:
+            found.append(each.recvfrom(99)[1][0])
+        except BlockingIOError:
+            pass
+    return found
+"""
+FAMILIES = [
+    '(socket.AF_INET, "10.1.1.1", "10.1.1.2", "10.1.1.3", "127.0.0.1")',
+    '(socket.AF_INET6, "fd00::1", "fd00::2", "fd00::3", "::1")',
+]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+def test_a_marked_socket_sends_where_it_is_admitted_and_nowhere_else(family: str) -> None:
+    code = (
+        MARKED.replace("FAMILY", family)
+        + """
+done = []
+for bound in (False, True):
+    if bound:
+        placed.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+    for device in (0, 1):
+        done += [
+            heard(b"honest", [], (server_ip, 7000)),
+            heard(b"honest", source(client_ip, device), (server_ip, 7000)),
+            heard(b"forged", source(other_ip, device), (server_ip, 7000)),
+            heard(b"forged", source(server_ip, device), (server_ip, 7000)),
+            heard(b"forged", source(client_ip, device), (loopback, 7001)),
+            heard(b"forged", source(loopback, device), (loopback, 7001)),
+            heard(b"forged", [], (loopback, 7000)),
+        ]
+placed.connect((server_ip, 7000))
+done.append(heard(b"honest", [], (server_ip, 7000)))
+server.sendto(b"answer", (client_ip, 6000))
+done.append([placed.recv(99).decode()])
+print(json.dumps(done))
+"""
+    )
+    client = "10.1.1.2" if "AF_INET," in family else "fd00::2"
+    assert inside(code) == [[client], [client], [], [], [], [], []] * 4 + [[client], ["answer"]]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+def test_what_is_dismissed_is_admitted_no_more(family: str) -> None:
+    code = (
+        MARKED.replace("FAMILY", family)
+        + """
+done = [heard(b"honest", [], (server_ip, 7000))]
+rtnetlink.dismiss(netlink, *way)
+done.append(heard(b"late", [], (server_ip, 7000)))
+try:
+    rtnetlink.dismiss(netlink, *way)
+except OSError as error:
+    done.append(errno.errorcode[error.errno])
+print(json.dumps(done))
+"""
+    )
+    client = "10.1.1.2" if "AF_INET," in family else "fd00::2"
+    assert inside(code) == [[client], [], "ENOENT"]
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=["IPv4", "IPv6"])
+def test_to_a_port_where_nobody_is_the_error_comes_back(family: str) -> None:
+    code = (
+        MARKED.replace("FAMILY", family)
+        + """
+rtnetlink.admit(netlink, 1, way[1], (ip_address(server_ip), 9))
+placed.connect((server_ip, 9))
+placed.send(b"x")
+try:
+    placed.send(b"x")
+except OSError as error:
+    print(json.dumps(errno.errorcode[error.errno]))
+"""
+    )
+    assert inside(code) == "ECONNREFUSED"

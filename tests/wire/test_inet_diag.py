@@ -45,8 +45,10 @@ def test_the_most_specific_socket_receives(kernel: socket.socket, family: int, i
         connected.connect((str(ip), 7))
         connected.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
         anybody = ask(kernel, (ip, 9), (ip, port))
-        assert anybody == UdpSocket((ip, port), (type(ip)(0), 0), cookie(bound), marked=False)
-        assert ask(kernel, (ip, 7), (ip, port)) == UdpSocket((ip, port), (ip, 7), cookie(connected), marked=True)
+        assert anybody == UdpSocket((ip, port), (type(ip)(0), 0), cookie(bound), no_port=False, mark=0)
+        assert ask(kernel, (ip, 7), (ip, port)) == UdpSocket(
+            (ip, port), (ip, 7), cookie(connected), no_port=True, mark=0
+        )
     assert ask(kernel, (ip, 9), (ip, port)) is None
 
 
@@ -61,15 +63,15 @@ def test_a_socket_of_both_versions_receives_both(kernel: socket.socket) -> None:
             assert found.local == (IPv6Address("::"), port)
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(("family", "ip"), [(socket.AF_INET, V4), (socket.AF_INET6, V6)])
 def test_those_that_are_connected_and_marked(kernel: socket.socket, family: int, ip: Address) -> None:
     with ExitStack() as stack:
         marked, plain, sender, bound = (stack.enter_context(socket.socket(family, socket.SOCK_DGRAM)) for _ in range(4))
-        for each in (marked, sender, bound):
-            each.setsockopt(socket.IPPROTO_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
+        for each, mark in ((marked, 5), (sender, 6 | inet_diag.DEAF), (bound, 7)):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         for each in (marked, plain, sender):
             each.connect((str(ip), 7))
-        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
         bound.bind((str(ip), 0))
         kernel.send(inet_diag.connected_request(7, family))
         found = []
@@ -79,7 +81,7 @@ def test_those_that_are_connected_and_marked(kernel: socket.socket, family: int,
                 more = message.kind != netlink.DONE
                 if more:
                     found.append(inet_diag.decode_placed(message.body))
-        ours = UdpSocket((ip, marked.getsockname()[1]), (ip, 7), cookie(marked), marked=True)
+        ours = UdpSocket((ip, marked.getsockname()[1]), (ip, 7), cookie(marked), no_port=False, mark=5)
         inodes = {os.fstat(each.fileno()).st_ino for each in (marked, plain, sender, bound)}
         mine = [each for each in found if each and each.inode in inodes]
         assert mine == [Placed(ours, os.fstat(marked.fileno()).st_ino)]

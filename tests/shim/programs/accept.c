@@ -194,6 +194,11 @@ CASE(a_shutdown_listener) {
     int listener = listening("127.0.0.1", 0);
     OK(shutdown(listener, SHUT_RDWR));
     FAILS(accept(listener, 0, 0), EINVAL);
+    int hurried = listening("127.0.0.1", 0);
+    OK(fcntl(hurried, F_SETFL, O_NONBLOCK));
+    FAILS(accept(hurried, 0, 0), EAGAIN);
+    OK(shutdown(hurried, SHUT_RD));
+    FAILS(accept(hurried, 0, 0), EINVAL);
 }
 
 CASE(a_connection_that_the_client_has_closed) {
