@@ -23,6 +23,12 @@ static int is_connection(const struct identity *identity) {
     return identity->role == CLIENT || identity->role == ACCEPTED;
 }
 
+size_t size_of_parts(const struct iovec *parts, size_t count) {
+    size_t size = 0;
+    for (size_t i = 0; i < count; i++) size += parts[i].iov_len;
+    return size;
+}
+
 long reconsider_epipe(int fd, size_t count) {
     struct identity identity;
     identify(fd, &identity);
@@ -31,9 +37,18 @@ long reconsider_epipe(int fd, size_t count) {
     return int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET ? -ECONNRESET : (long)count;
 }
 
-/* A server's loop ends by that (eventlet's does). It tells itself by POLLRDHUP, which costs less to ask than whose it
- * is.
- */
+/* OpenSSL ends a connection by write. No flag holds SIGPIPE back here, so this is for programs that ignore it. */
+long do_write(int fd, const void *data, size_t count) {
+    long written = sys3(SYS_write, fd, data, count);
+    return written == -EPIPE ? reconsider_epipe(fd, count) : written;
+}
+
+long do_writev(int fd, const struct iovec *parts, int count) {
+    long written = sys3(SYS_writev, fd, parts, count);
+    return written == -EPIPE ? reconsider_epipe(fd, size_of_parts(parts, (size_t)count)) : written;
+}
+
+/* The loop of a server ends by that (eventlet's does). POLLRDHUP tells it, and costs less to ask than whose it is. */
 long reconsider_eagain(int fd) {
     struct pollfd each = {fd, POLLRDHUP, 0};
     struct timespec at_once = {0, 0};

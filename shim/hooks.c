@@ -64,6 +64,14 @@ HOOK int setsockopt(int fd, int level, int name, const void *value, socklen_t si
     return (int)result(do_setsockopt(fd, level, name, value, size));
 }
 
+HOOK ssize_t write(int fd, const void *data, size_t count) {
+    return result(do_write(fd, data, count));
+}
+
+HOOK ssize_t writev(int fd, const struct iovec *parts, int count) {
+    return result(do_writev(fd, parts, count));
+}
+
 HOOK ssize_t send(int fd, const void *data, size_t count, int flags) {
     return result(do_sendto(fd, data, count, flags, 0, 0));
 }

@@ -449,15 +449,10 @@ static long send_message(int fd, const struct msghdr *message, int flags) {
     return sent;
 }
 
-static size_t size_of(const struct msghdr *message) {
-    size_t size = 0;
-    for (size_t i = 0; i < message->msg_iovlen; i++) size += message->msg_iov[i].iov_len;
-    return size;
-}
-
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
     if (!message) return -EFAULT;
-    return SEND_TO_THE_END(fd, size_of(message), flags, send_message(fd, message, quiet));
+    return SEND_TO_THE_END(fd, size_of_parts(message->msg_iov, message->msg_iovlen), flags,
+                           send_message(fd, message, quiet));
 }
 
 /* One after the other, as the kernel does (sendmmsg(2)): each may go another way. */

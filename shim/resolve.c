@@ -1,13 +1,18 @@
-/* Host names where there is no namespace (spawn --no-netns, LD_PRELOAD alone): libc's resolver would ask the host's
- * name servers, which know no app. So a name is asked of the trap handler first; if an app has it, libc's own function
- * is called with the address in its place, and makes the result as it always does. In a namespace nothing is done: the
- * DNS socket there answers (DESIGN 3.6).
+/* Host names where libc doesn't ask the DNS socket of a namespace (DESIGN 3.6): where there is no namespace (spawn
+ * --no-netns, LD_PRELOAD alone), and where a name service has a Unix socket, which no network namespace hides. Both ask
+ * the host's name servers, which know no app. So a name is asked of the trap handler first; if an app has it, libc's
+ * own function is called with the address in its place, and makes the result as it always does. The other way round for
+ * getnameinfo.
  */
 #define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
+#include <unistd.h>
 
 #include "channel.h"
 #include "hooks.h"
+#include "names.h"
 #include "settings.h"
 #include "sys.h"
 
@@ -17,20 +22,34 @@ static void *next(const char *name) {
     return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : 0;
 }
 
+static int goes_round_dns(void) {
+    /* glibc's nscd client (_PATH_NSCDSOCKET), and nss-resolve of systemd-resolved */
+    static const char *const services[] = {"/var/run/nscd/socket", "/run/systemd/resolve/io.systemd.Resolve"};
+    if (!get_settings()->in_namespace) return 1;
+    for (size_t i = 0; i < sizeof services / sizeof *services; i++)
+        if (sys3(SYS_faccessat, AT_FDCWD, services[i], F_OK) == 0) return 1;
+    return 0;
+}
+
+/* Asks, and ends the answer's text with NUL. False: there is none. */
+static int ask_text(struct as_request *request, struct as_reply *reply) {
+    struct passed passed;
+    if (ask(request, reply, &passed) < 0) return 0;
+    close_passed(&passed, 0);
+    if (!reply->text_size || reply->text_size >= AS_TEXT_SIZE) return 0;
+    reply->text[reply->text_size] = 0;
+    return 1;
+}
+
 /* The app's address as text, in `reply`, or `name` as it is. */
 static const char *app_address(const char *name, struct as_reply *reply) {
     struct as_request request;
-    struct passed passed;
     size_t size = name ? as_strlen(name) : 0;
-    if (!size || size >= AS_TEXT_SIZE || get_settings()->in_namespace) return name;
+    if (!size || size >= AS_TEXT_SIZE || !goes_round_dns()) return name;
     new_request(&request, AS_RESOLVE);
     memcpy(request.text, name, size);
     request.text_size = (uint16_t)size;
-    if (ask(&request, reply, &passed) < 0) return name;
-    close_passed(&passed, 0);
-    if (!reply->text_size || reply->text_size >= AS_TEXT_SIZE) return name;
-    reply->text[reply->text_size] = 0;
-    return reply->text;
+    return ask_text(&request, reply) ? reply->text : name;
 }
 
 HOOK int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result) {
@@ -64,4 +83,21 @@ HOOK int gethostbyname2_r(const char *name, int family, struct hostent *entry, c
     int (*real)(const char *, int, struct hostent *, char *, size_t, struct hostent **, int *) =
         next("gethostbyname2_r");
     return real ? real(app_address(name, &reply), family, entry, buffer, size, result, error) : -1;
+}
+
+typedef int nameinfo_function(const struct sockaddr *, socklen_t, char *, socklen_t, char *, socklen_t, int);
+
+HOOK int getnameinfo(const struct sockaddr *addr, socklen_t size, char *host, socklen_t host_size, char *service,
+                     socklen_t service_size, int flags) {
+    struct as_request request;
+    struct as_reply reply;
+    nameinfo_function *real = next("getnameinfo");
+    if (!real) return EAI_SYSTEM;
+    new_request(&request, AS_REVERSE);
+    if (!host || !host_size || flags & NI_NUMERICHOST || (addr->sa_family != AF_INET && addr->sa_family != AF_INET6) ||
+        !goes_round_dns() || read_sockaddr(addr, size, &request.remote) < 0 || !ask_text(&request, &reply))
+        return real(addr, size, host, host_size, service, service_size, flags);
+    if (reply.text_size >= host_size) return EAI_OVERFLOW;
+    memcpy(host, reply.text, reply.text_size + 1u);
+    return service && service_size ? real(addr, size, 0, 0, service, service_size, flags) : 0;
 }

@@ -30,10 +30,11 @@ enum as_op {
     AS_BIND = 1,     /* local, flags -> fd: an AF_UNIX socket bound to an as_listener_name */
     AS_LISTEN = 2,   /* id: the bound socket now listens */
     AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
-    AS_RESOLVE = 4,  /* text: a host name -> text: addresses, one a line; only apps without a namespace ask */
+    AS_RESOLVE = 4,  /* text: a host name -> text: its address; who asks: shim/resolve.c */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token (LD_PRELOAD without the wrapper) */
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
     AS_NAME = 7,     /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
+    AS_REVERSE = 8,  /* remote: an address -> text: the name that it has; or ENOENT */
     /* UDP (shim/datagrams.h). netns: of the socket that it is about; local: its name. */
     AS_UDP_BIND = 16,    /* local, flags -> kind AS_KERNEL, AS_FREE or AS_FD_UDP */
     AS_UDP_BOUND = 17,   /* local: is bound now */

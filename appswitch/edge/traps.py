@@ -184,6 +184,8 @@ class TrapHandler:
                     return self._listen(app, request)
                 case trap.Resolve():
                     return self._resolve(app, request)
+                case trap.Reverse():
+                    return self._reverse(request)
                 case trap.Register():
                     return failure(errno.EEXIST)
                 case _:
@@ -358,6 +360,10 @@ class TrapHandler:
         answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
         self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
+
+    def _reverse(self, request: trap.Reverse) -> Answer:
+        found = self.apps.table.names_of(request.ip)
+        return Answer(trap.encode_reply(text=f"{found[0]}.{DOMAIN}".encode())) if found else failure(errno.ENOENT)
 
 
 def _is_closed(channel: socket.socket) -> bool:

@@ -73,6 +73,13 @@ class Resolve:
 
 
 @frozen
+class Reverse:
+    """Which name has an address?"""
+
+    ip: Address
+
+
+@frozen
 class Register:
     """settings: APPSWITCH_NAME, APPSWITCH_IP, APPSWITCH_TAGS, where set."""
 
@@ -143,7 +150,7 @@ class UdpSend:
 
 
 UdpRequest = UdpBind | UdpBound | UdpConnect | UdpSend
-Request = UdpRequest | NameOf | Who | Bind | Listen | Connect | Resolve | Register
+Request = UdpRequest | NameOf | Reverse | Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
@@ -183,6 +190,8 @@ def _decode_request(text: bytes) -> Request:
         )
     if op == lib.AS_WHO:
         return Who(_request.id, _request.netns, bool(flags & lib.AS_WANT_EPOCH))
+    if op == lib.AS_REVERSE:
+        return Reverse(_address(_request.remote)[0])
     if op == lib.AS_NAME:
         return NameOf(_request.id)
     if op == lib.AS_BIND:

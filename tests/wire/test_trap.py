@@ -15,7 +15,7 @@ from appswitch.wire import trap
 from appswitch.wire.addresses import pack_ip
 
 UDP_OPS = [lib.AS_UDP_BIND, lib.AS_UDP_BOUND, lib.AS_UDP_CONNECT, lib.AS_UDP_SEND]
-TCP_OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_NAME]
+TCP_OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_NAME, lib.AS_REVERSE]
 OPS = [*TCP_OPS, lib.AS_RESOLVE, lib.AS_REGISTER, lib.AS_WHO, *UDP_OPS]
 PORTS = st.integers(0, 65535)
 
@@ -189,6 +189,13 @@ def test_a_reply_that_says_that_another_message_follows() -> None:
     reply = ffi.new("struct as_reply *")
     ffi.memmove(reply, trap.closes(data), len(data))
     assert (reply.closes, reply.kind, reply.text_size) == (1, trap.FD_TCP, 4)
+
+
+def test_the_name_of_an_address() -> None:
+    ip = IPv6Address("fd00::1")
+    assert trap.decode(frame(lib.AS_REVERSE, remote=(6, ip, 0)))[1] == trap.Reverse(ip)
+    with pytest.raises(trap.FrameError):
+        trap.decode(frame(lib.AS_REVERSE, remote=(5, ip, 0)))
 
 
 def test_the_name_of_a_socket() -> None:

@@ -311,8 +311,17 @@ CASE(the_end_of_its_own_unix_socket) {
     OK(shutdown(ends[0], SHUT_WR));
     FAILS(send(ends[0], "x", 1, 0), EPIPE); /* no signal */
     SAME(broken_pipes, 2);
+    int listener = OK(socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    OK(bind(listener, &(struct sockaddr){.sa_family = AF_UNIX}, sizeof(sa_family_t)));
+    OK(listen(listener, 5));
+    OK(shutdown(listener, SHUT_RDWR));
+    FAILS(accept(listener, 0, 0), EAGAIN);
     OK(pipe(ends));
     FAILS(send(ends[1], "x", 1, 0), ENOTSOCK);
+    close(ends[0]);
+    FAILS(write(ends[1], "x", 1), EPIPE);
+    FAILS(writev(ends[1], &part, 1), EPIPE);
+    SAME(broken_pipes, 4);
     FAILS(shutdown(ends[1], SHUT_WR), ENOTSOCK);
     FAILS(shutdown(-1, SHUT_WR), EBADF);
 }
