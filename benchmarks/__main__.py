@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=13, help="how often everything is measured (default: 13)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
     parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
+    parser.add_argument("--tcp", action="store_true", help="`spawn --tcp`, too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -34,6 +35,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home, ExitStack() as stack:
         bench = stack.enter_context(ways.prepare(Path(home)))
         kinds = [ways.appswitch, ways.unix_socket, ways.loopback]
+        if arguments.tcp:
+            kinds.append(ways.by_tcp)
         if os.geteuid() == 0:
             kinds.append(ways.bridge)
         else:

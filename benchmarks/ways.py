@@ -13,9 +13,10 @@ from pathlib import Path
 from attrs import frozen
 
 APPSWITCH, UNIX, LOOPBACK, BRIDGE = "AppSwitch", "Unix socket", "TCP loopback", "TCP bridge"
+BY_TCP = "spawn --tcp"
 
 PORT = 7000  # and the two after it, in namespaces of our own
-VIRTUAL_IP = "10.77.7.1"
+VIRTUAL_IP, TCP_IP = "10.77.7.1", "10.77.7.2"
 BRIDGED_IPS = ("10.77.8.1", "10.77.8.2")  # server, client
 
 
@@ -82,6 +83,14 @@ def appswitch(bench: Bench) -> Iterator[Way]:
     spawn = [sys.executable, "-m", "appswitch", "spawn"]
     with _server(bench, [*spawn, "--ip", VIRTUAL_IP, "--"], "tcp", "0.0.0.0", PORT):
         yield _way(bench, APPSWITCH, [*spawn, "--"], "tcp", VIRTUAL_IP, PORT)
+
+
+@contextmanager
+def by_tcp(bench: Bench) -> Iterator[Way]:
+    """The same, but for `spawn --tcp`."""
+    spawn = [sys.executable, "-m", "appswitch", "spawn"]
+    with _server(bench, [*spawn, "--tcp", "--ip", TCP_IP, "--"], "tcp", "0.0.0.0", PORT):
+        yield _way(bench, BY_TCP, [*spawn, "--"], "tcp", TCP_IP, PORT)
 
 
 @contextmanager

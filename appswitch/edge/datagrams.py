@@ -30,7 +30,7 @@ from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
-from appswitch.edge.placing import Pair, place
+from appswitch.edge.placing import Pair, place, sockaddr
 from appswitch.edge.policing import Policing
 from appswitch.model import Address, App, Kind
 from appswitch.wire import trap
@@ -39,6 +39,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 REMEMBERED = 65536  # answers
+SO_REUSEADDR, SO_REUSEPORT = socket.SO_REUSEADDR, socket.SO_REUSEPORT
 
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
@@ -94,21 +95,27 @@ class Datagrams:
             self.apps.events.publish(Kind.BIND_REFUSED, app, reason=refused.reason, error=refused.error, **where)
             raise OSError(refused.error, refused.reason)
         home = self._home(app)
+        at_home = request.netns == home.netns
+        free = not request.port or await self._is_free(app, request, home)
+        if at_home:
+            return Answer(trap.FREE if free and request.port else trap.KERNEL)
+        wanted = {SO_REUSEADDR: free or request.reuse_addr, SO_REUSEPORT: request.reuse_port}
+        options = [(socket.SOL_SOCKET, name) for name, on in wanted.items() if on]
+        if request.v6only:
+            options.append((socket.IPPROTO_IPV6, socket.IPV6_V6ONLY))
+        return Answer(trap.FD_UDP, await place(home, request.family, (request.ip, request.port), options=options))
+
+    async def _is_free(self, app: App, request: trap.UdpBind, home: Namespace) -> bool:
+        """Whether no socket of the app's is there. OSError EADDRINUSE where the kernel wouldn't notice."""
         receivers = await home.receivers()
-        if request.netns != home.netns:
-            return Answer(trap.FD_UDP, await place(home, request.family, bound=(request.ip, request.port)))
-        if not request.port:
-            return Answer(trap.KERNEL)
         if request.port == DNS_PORT and request.ip.is_unspecified and app.id in self.apps.name_servers:
             foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
             await self.apps.name_servers[app.id].share(foreign)
         places = datagrams.to_look_at(app, request.family, request.ip, request.v6only)
         others = [each for each in (receivers.find_bound(ip, request.port) for ip in places) if each is not None]
-        if not others:
-            return Answer(trap.FREE)
         if request.reuse_addr and any(each.no_port for each in others):  # by us: the program doesn't share (socket(7))
             raise OSError(errno.EADDRINUSE, "a socket of the app has it")
-        return Answer(trap.KERNEL)
+        return not others
 
     def _bound(self, app: App, request: trap.UdpBound) -> Answer:
         table = self.apps.table
@@ -142,7 +149,9 @@ class Datagrams:
             case Lost():
                 raise OSError(errno.ECONNREFUSED, "nobody is there")
             case Egress():
-                raise OSError(errno.ENETUNREACH, "not yet")
+                if request.netns == self.netns:
+                    return Answer(trap.KERNEL, epoch=epoch)
+                return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
 
     async def _send(self, app: App, request: trap.UdpSend) -> Answer:
         to = (datagrams.destination(request.ip), request.port)
@@ -172,7 +181,13 @@ class Datagrams:
             case Lost():
                 return Answer(trap.LOST, epoch=epoch)
             case Egress():
-                raise OSError(errno.ENETUNREACH, "not yet")
+                if request.netns == self.netns:
+                    return Answer(trap.KERNEL, epoch=epoch)
+                if request.bound[1]:  # answers of other apps would no longer find it
+                    reason = "a socket that has been used inside doesn't send to the outside"
+                    self._publish(Kind.REFUSE, app, to, reason=reason, error=errno.ENETUNREACH)
+                    raise OSError(errno.ENETUNREACH, reason)
+                return Answer(trap.HOME, self._leave(app, to, request.family), epoch)
 
     async def _plan(self, app: App, to: Pair, bound: Pair | None) -> tuple[Place | Egress | Kernel | Lost, set[int]]:
         """Where datagrams to `to` go, and the ids of the apps that have a receiver for them. OSError when refused."""
@@ -235,6 +250,18 @@ class Datagrams:
         if error is None or error.errno in (errno.ENETDOWN, errno.EPIPE, errno.ECONNRESET):  # it ends just now
             raise OSError(errno.ECONNREFUSED, "the app has ended")
         raise error
+
+    def _leave(self, app: App, to: Pair, family: int, connected: bool = False) -> socket.socket:
+        """A socket of the host's namespace, as far from any app's as the outside is."""
+        outside = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            if connected:
+                outside.connect(sockaddr(family, to))
+        except OSError:
+            outside.close()
+            raise
+        self._publish(Kind.CONNECT, app, to, medium="udp")
+        return outside
 
     def _publish(self, kind: Kind, app: App, to: Pair, **facts: Any) -> None:
         self.apps.events.publish(kind, app, address=to[0], port=to[1], proto="udp", **facts)

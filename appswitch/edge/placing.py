@@ -8,6 +8,7 @@ import itertools
 import secrets
 import socket
 import struct
+from collections.abc import Sequence
 
 from appswitch.edge.namespaces import Namespace
 from appswitch.model import Address
@@ -29,15 +30,21 @@ Pair = tuple[Address, int]
 
 
 async def place(
-    home: Namespace, family: int, bound: Pair | None = None, to: Pair | None = None, deaf: bool = False
+    home: Namespace,
+    family: int,
+    bound: Pair | None = None,
+    to: Pair | None = None,
+    deaf: bool = False,
+    options: Sequence[tuple[int, int]] = ((socket.SOL_SOCKET, socket.SO_REUSEADDR),),
 ) -> socket.socket:
     """A UDP socket of a namespace, bound and connected as said; it can send to there only (edge/guard.py).
 
-    family: 4 or 6; deaf: it only sends. OSError.
+    family: 4 or 6; deaf: it only sends; options: (level, name) of those that are set before it is bound. OSError.
     """
     made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for level, name in options:
+            made.setsockopt(level, name, 1)
         if family == 6:  # an address that is local by its route only (ipv6(7))
             made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         if deaf:
@@ -47,9 +54,10 @@ async def place(
         if bound is not None and to is not None:
             (await home.guard()).admit(made, (bound[0], made.getsockname()[1]), to, deaf)
         if to is not None:
-            made.connect(_sockaddr(family, to))
+            made.connect(sockaddr(family, to))
         if family == 6:
             made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 0)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # The mark of SO_REUSEADDR being ours, not the program's (shim/datagrams.c).
         made.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
     except BaseException:
@@ -63,7 +71,7 @@ def _bind(made: socket.socket, family: int, bound: Pair) -> None:
     for port in itertools.islice(_ports, 0 if bound[1] else TRIES):
         try:
             made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", port | port << 16))
-            made.bind(_sockaddr(family, bound))
+            made.bind(sockaddr(family, bound))
         except OSError as error:
             if error.errno == errno.ENOPROTOOPT:  # Linux before 6.3
                 break
@@ -72,7 +80,7 @@ def _bind(made: socket.socket, family: int, bound: Pair) -> None:
         else:
             made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, 0)
             return
-    made.bind(_sockaddr(family, bound))
+    made.bind(sockaddr(family, bound))
 
 
 def _deafen(sender: socket.socket) -> None:
@@ -81,7 +89,8 @@ def _deafen(sender: socket.socket) -> None:
     sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
 
 
-def _sockaddr(family: int, pair: Pair) -> tuple[str, int]:
+def sockaddr(family: int, pair: Pair) -> tuple[str, int]:
+    """As a socket of family 4 or 6 takes it."""
     ip, port = pair
     if family == 6 and ip.version == 4:
         return f"::ffff:{ip}", port

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
 
-from tests.harness import Switch
+from tests.harness import PATIENCE, Switch
 
 PYTHON = sys.executable
 SERVER = """
@@ -137,3 +138,107 @@ def test_iperf(switch: Switch, flags: list[str]) -> None:
     output = said(switch, "--ip", "10.0.0.9", "iperf", "-c", "10.0.0.1", "-u", "-t", "0.5", "-b", "10M", *flags)
     assert output.count("Server Report") == (3 if "-P" in flags else 1), output
     assert "WARNING" not in output
+
+
+NAME_SERVER = """
+import socket, subprocess
+for family, everywhere in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+    own = socket.socket(family, socket.SOCK_DGRAM)
+    own.settimeout(0.2)
+    own.bind((everywhere, 53))
+    assert not own.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+    print(socket.getaddrinfo("ns", 80)[0][4][0])
+    print(subprocess.check_output(["dig", "+short", "@192.0.2.53", "ns.appswitch.local"], text=True).strip())
+    try:
+        raise AssertionError(own.recvfrom(99))
+    except TimeoutError:
+        pass
+    second = socket.socket(family, socket.SOCK_DGRAM)
+    second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        raise AssertionError(second.bind((everywhere, 53)))
+    except OSError:
+        own.close()
+"""
+
+
+@pytest.mark.program("dig")
+def test_an_app_that_is_a_name_server_asks_others(switch: Switch) -> None:
+    """What it asks name servers doesn't come back to itself, by libc or by a program's own resolver."""
+    assert said(switch, "--ip", "10.0.0.1", "--name", "ns", PYTHON, "-c", NAME_SERVER).split() == ["10.0.0.1"] * 4
+
+
+@pytest.mark.program("dig", "dnsmasq")
+@pytest.mark.parametrize("flags", [[], ["--no-netns"]], ids=["namespace", "no namespace"])
+def test_dnsmasq_forwards(switch: Switch, flags: list[str]) -> None:
+    command = ["dnsmasq", "-k", "--no-daemon", "--no-hosts", "--pid-file=", "--conf-file=/dev/null", "--user=root"]
+    switch.spawn(*flags, "--ip", "10.0.0.1", "--name", "ns", *command, "--address=/inside.test/10.1.2.3")
+    switch.wait_for("ns:53")
+    for name, address in (("inside.test", "10.1.2.3"), ("ns.appswitch.local", "10.0.0.1")):
+        assert said(switch, "dig", "+short", "@10.0.0.1", name) == address
+
+
+@pytest.mark.parametrize("how", ["connected", "unconnected"])
+def test_the_outside(gateway: Switch, how: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            pytest.skip("this host has no address but loopback")
+        outside = probe.getsockname()[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as service:
+        service.settimeout(PATIENCE)
+        service.bind((outside, 0))
+        code = f"""
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.settimeout(20)
+to = {service.getsockname()!r}
+if {how!r} == "connected":
+    s.connect(to)
+    s.send(b"x")
+else:
+    s.sendto(b"x", to)
+print(s.recvfrom(9)[0].decode())
+"""
+        client = gateway.spawn("--ip", "10.0.0.9", PYTHON, "-c", code)
+        _, address = service.recvfrom(9)
+        service.sendto(b"answer", address)
+        assert client.wait(PATIENCE) == 0, gateway.logs()
+        assert client.log.read_text() == "answer\n"  # type: ignore[attr-defined]
+
+
+BINDS = """
+import errno, socket
+def bound(ip, port, *options):
+    s = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM)
+    for level, name in options:
+        s.setsockopt(level, name, 1)
+    try:
+        s.bind((ip, port))
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return s
+def text(made):
+    return made if isinstance(made, str) else "bound"
+addr, port = (socket.SOL_SOCKET, socket.SO_REUSEADDR), (socket.SOL_SOCKET, socket.SO_REUSEPORT)
+v6only = (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+one = bound("0.0.0.0", 7000)
+print(text(bound("0.0.0.0", 7000)), text(bound("127.0.0.1", 7000, addr)), text(bound("::", 7000)))
+six = bound("::", 7000, v6only)
+print(text(six), text(bound("10.9.9.9", 7000)))
+group = [bound("0.0.0.0", 7001, port) for _ in range(2)]
+shared = [bound("0.0.0.0", 7002, addr) for _ in range(2)]
+print(*map(text, group + shared), text(bound("0.0.0.0", 7001, addr)))
+print(one.getsockopt(*addr), shared[0].getsockopt(*addr), six.getsockopt(*v6only))
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-netns"]], ids=["namespace", "no namespace"])
+def test_ports_that_are_taken(switch: Switch, flags: list[str]) -> None:
+    assert said(switch, *flags, "--ip", "10.0.0.1", PYTHON, "-c", BINDS).splitlines() == [
+        "EADDRINUSE EADDRINUSE EADDRINUSE",
+        "bound EADDRNOTAVAIL",
+        "bound bound bound bound EADDRINUSE",
+        "0 1 1",
+    ]

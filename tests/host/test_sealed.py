@@ -39,11 +39,8 @@ def make(channel: socket.socket, client_version: int, server_version: int) -> se
     return socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
 
 
-@pytest.mark.parametrize("server_version", [4, 6, sealed.V6ONLY])
-@pytest.mark.parametrize("client_version", [4, 6])
+@pytest.mark.parametrize(("client_version", "server_version"), [(4, 4), (4, 6), (6, 4), (6, 6), (6, sealed.V6ONLY)])
 def test_a_pair(channel: socket.socket, client_version: int, server_version: int) -> None:
-    if (client_version, server_version) == (4, sealed.V6ONLY):
-        pytest.skip("nobody asks for that: such a listener takes no connection of version 4")
     for _ in range(3):
         client, server = make(channel, client_version, server_version)
         with client, server:
