@@ -258,6 +258,49 @@ subprocess.run([sys.argv[1], sys.argv[2], to[0], *map(str, fds)], pass_fds=fds, 
     assert {line.split()[0] for line in heard.splitlines()} == {"10.9.9.2"}
 
 
+# `steal FD`: takes the server's own address and port with a socket that was given to its client.
+STEAL_C = r"""
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+
+int main(int count, char **argument) {
+    struct sockaddr none = {.sa_family = AF_UNSPEC};
+    struct sockaddr_in server = {.sin_family = AF_INET, .sin_port = htons(7000)};
+    int fd = count == 2 ? atoi(argument[1]) : -1, on = 1;
+    inet_pton(AF_INET, "10.9.9.1", &server.sin_addr);
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    if (connect(fd, &none, sizeof none)) perror("connect");
+    if (bind(fd, (struct sockaddr *)&server, sizeof server)) perror("bind");
+    return 0;
+}
+"""
+
+
+@pytest.mark.program("gcc")
+@pytest.mark.parametrize("port", [0, 5000])
+def test_a_client_takes_no_port_of_its_server(switch: Switch, port: int) -> None:
+    source, program = switch.directory / "steal.c", str(switch.directory / "steal")
+    source.write_text(STEAL_C)
+    subprocess.run(["gcc", "-static", "-Wall", "-Wextra", "-Werror", "-o", program, str(source)], check=True)
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = """
+import subprocess
+c = udp()
+if int(sys.argv[1]):
+    c.bind(("", int(sys.argv[1])))
+c.connect(("10.9.9.1", 7000))
+print(subprocess.run([sys.argv[2], str(c.fileno())], pass_fds=[c.fileno()], capture_output=True, text=True).stderr)
+print(ask(udp(), b"theirs", ("10.9.9.1", 7000))[0][1])
+"""
+    said = run(switch, "--ip", "10.9.9.2", code=code, arguments=(str(port), program))
+    assert said[0] == "bind: Invalid argument"
+    assert said[-1] == "b'theirs'"
+
+
 def sockets_of(switch: Switch) -> set[str]:
     """The inodes of all sockets that the trap handler and its apps have open."""
     found = set()
