@@ -104,8 +104,8 @@ class Listener:
 
     @property
     def scope(self) -> Scope:
-        """Loopback listeners are seen by the app's siblings only."""
-        return Scope.APP if self.ip.is_loopback else Scope.PUBLIC
+        """Loopback listeners are seen by the app's siblings only; those of a client alone by nobody else."""
+        return Scope.PUBLIC if self.app.reachable and not self.ip.is_loopback else Scope.APP
 
     @property
     def versions(self) -> frozenset[int]:

@@ -23,5 +23,5 @@ def drain(app: str, undo: bool, no_wait: bool, timeout: float | None, socket: st
     """
     for row in ask(socket, "drain", app=app, undo=undo, wait=not no_wait, timeout=timeout):
         left = row["connections"]
-        said = "takes connections again" if undo else f"is drained, {left} left" if left else "is drained"
+        said = "takes connections again" if undo else f"is draining, {left} left" if left else "is drained"
         click.echo(f"{row['name'] or row['ip']} (app {row['app']}) {said}")

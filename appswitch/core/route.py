@@ -173,7 +173,7 @@ def plan_connect(
             server = judged[0].listener.app
             return Refuse(errno.ECONNREFUSED, explain(judged[0].verdict, app, server), judged)
         if not (dest.is_loopback and port == DNS_PORT and app.netns):
-            return Refuse(errno.ECONNREFUSED, f"nothing listens on {dest} port {port}")
+            return Refuse(errno.ECONNREFUSED, _nothing_there(table, dest, port))
     if port == DNS_PORT and app.netns:
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
     if dest.is_multicast or dest.is_link_local or dest == BROADCAST:
@@ -234,6 +234,14 @@ def _instances(table: ServiceTable, app: App, dest: Address, port: int, inside: 
     serving = [each for each in bound if each.listening] or bound
     own = [each for each in serving if each.app.id == app.id]
     return _most_specific(own or serving, dest)
+
+
+def _nothing_there(table: ServiceTable, dest: Address, port: int) -> str:
+    """Why a connect to (dest, port) has no instance to go to."""
+    private = next((each.ip for each in table.at_port(dest, port) if each.ip.is_loopback and each.listening), None)
+    if private is not None:
+        return f"port {port} is bound to {private} there: only apps with the IP {dest} reach it, and by {private}"
+    return f"nothing listens on {dest} port {port}"
 
 
 def _most_specific(serving: list[Listener], dest: Address) -> list[Listener]:

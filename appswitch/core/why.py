@@ -14,6 +14,9 @@ from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address, App, Protocol
 
+OUTSIDE = "no app has this address: it is reached by way of this host, and no rule is asked"
+DNS = "AppSwitch's DNS server answers in the app's namespace, whatever the address"
+
 
 @frozen
 class Told:
@@ -68,9 +71,9 @@ def _tell_tcp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
         case Local() as plan:
             return Told("audit" if plan.audited else "allow", judged=plan.judged)
         case Egress():
-            return Told("outside")
+            return Told("outside", OUTSIDE)
         case Kernel():
-            return Told("dns")
+            return Told("dns", DNS)
         case Refuse() as plan:
             return Told("deny" if plan.denied else "unreachable", plan.reason, plan.judged)
 
@@ -94,9 +97,9 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
         case Kernel() if client.id in serving:
             return Told("allow", judged=tuple(each for each in judged if each.listener.app.id == client.id))
         case Kernel() if port == DNS_PORT:
-            return Told("dns")
+            return Told("dns", DNS)
         case Egress():
-            return Told("outside")
+            return Told("outside", OUTSIDE)
         case Deny():
             return Told("deny", explain(plan.verdict, client, plan.server), judged)
         case Refuse():

@@ -70,6 +70,16 @@ def calls_from(caller: Credentials, netns: int) -> bool:
         return caller.uid == 0 != os.geteuid()
 
 
+def command_of(caller: Credentials) -> tuple[str, ...]:
+    """What it runs (proc_pid_cmdline(5)), the first 4 KiB; nothing where that can't be told."""
+    try:
+        with Path(f"/proc/{caller.pid}/cmdline").open("rb") as file:
+            line = file.read(4096)
+    except OSError:  # it has gone
+        return ()
+    return tuple(word.decode(errors="replace") for word in line.rstrip(b"\0").split(b"\0")) if line else ()
+
+
 def netns_of(any_socket: AnySocket) -> int:
     """The cookie of the network namespace that a socket belongs to."""
     return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")

@@ -49,16 +49,20 @@ class Draining:
 
     async def wait(self, apps: Collection[App], timeout: float) -> AppSwitchError | None:  # noqa: ASYNC109 - a call's
         """Until none is left; else what came between: `timeout` seconds, or that somebody put one of them back."""
-        left, none = 0, 0
-        with trio.move_on_after(timeout):
-            while none < LOOKS:
-                if not all(self._is_draining(app) for app in apps):
-                    return AppSwitchError("not-drained", "it was put back into choice meanwhile")
-                start = trio.current_time()
-                left = (await self.left(apps)).total()
-                none = 0 if left else none + 1
-                await trio.sleep(max(EVERY, COSTS * (trio.current_time() - start)))
-            return None
+        deadline = trio.current_time() + timeout
+        none = 0
+        while True:
+            if not all(self._is_draining(app) for app in apps):
+                return AppSwitchError("not-drained", "it was put back into choice meanwhile")
+            start = trio.current_time()
+            left = (await self.left(apps)).total()
+            none = 0 if left else none + 1
+            if none == LOOKS:
+                return None
+            if left and trio.current_time() >= deadline:
+                break
+            pause = max(EVERY, COSTS * (trio.current_time() - start))
+            await trio.sleep(min(pause, deadline - trio.current_time()) if left else pause)
         return AppSwitchError(
             "not-drained",
             f"{left} {'connection is' if left == 1 else 'connections are'} left after {timeout:g} s",

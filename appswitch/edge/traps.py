@@ -22,7 +22,7 @@ from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
 from appswitch.edge import dial
-from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.egress import EgressSockets
@@ -162,6 +162,7 @@ class TrapHandler:
                 tcp=settings.get("APPSWITCH_TCP", "") not in ("", "0"),
                 pid=caller.pid,
                 uid=caller.uid,
+                command=command_of(caller),
                 netns=False,
             )
         except AppSwitchError as error:

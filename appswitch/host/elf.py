@@ -53,7 +53,10 @@ def find_obstacle(command: str, path: str | None = None) -> Obstacle | None:
                 interpreter = _interpreter(head)
                 if interpreter is None:
                     return _elf_obstacle(found, head, file) if head[:4] == b"\x7fELF" else None
-                found = _find(interpreter, path)
+                script, found = found, _find(interpreter, path)
+                if isinstance(found, Obstacle):
+                    hint = found.hint or f"install it, or name another in the first line of {script}"
+                    return found._replace(message=f"{script} can't be run: {found.message}", hint=hint)
         except (OSError, struct.error):
             return None
     return None

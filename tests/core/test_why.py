@@ -95,6 +95,7 @@ def test_verdicts(
 ) -> None:
     answer = world.why(client, dest, port, gateway=gateway)
     assert answer.told.verdict == verdict
+    assert answer.told.reason or answer.told.judged, "there is always something to say"
     assert (answer.decisive and answer.decisive.verdict.rule) == rule
 
 
@@ -139,3 +140,22 @@ def test_udp(world: World, client: str, dest: str, port: int, gateway: bool, ver
     assert answer.told.verdict == verdict
     assert answer.allowed == (verdict in ("allow", "outside", "dns"))
     assert (answer.decisive and answer.decisive.verdict.rule) == rule
+
+
+def test_what_is_bound_to_loopback_is_said_to_be(world: World) -> None:
+    listener = Listener(
+        id=world.table.next_listener_id(),
+        app=world.web,
+        family=4,
+        ip=ip_address("127.0.0.1"),
+        port=8000,
+        listening=True,
+    )
+    world.table.add_listener(listener)
+    told = world.why("2", "web", 8000).told
+    assert told.verdict == "unreachable"
+    assert (
+        told.reason
+        == "port 8000 is bound to 127.0.0.1 there: only apps with the IP 10.1.1.1 reach it, and by 127.0.0.1"
+    )
+    assert world.why("web", "localhost", 8000).told.verdict == "allow"

@@ -129,7 +129,7 @@ def test_timeout_no_wait_and_undo(switch: Switch) -> None:
         assert "1 connection is left after 0.2 s" in failed.stderr
         assert states(switch) == {only: "draining"}
         assert {row["state"] for row in switch.rows("ps") if row["id"] == only} == {"draining"}
-        assert switch.command("drain", "web", "--no-wait").stdout == f"web (app {only}) is drained, 1 left\n"
+        assert switch.command("drain", "web", "--no-wait").stdout == f"web (app {only}) is draining, 1 left\n"
         refused = switch.run(PYTHON, "-c", CLIENT, "1", check=False)
         assert "Connection refused" in refused.stderr, "where there is no other instance"
         assert switch.command("drain", "web", "--undo").stdout == f"web (app {only}) takes connections again\n"

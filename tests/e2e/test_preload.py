@@ -82,6 +82,7 @@ def test_the_variables_say_who_a_program_is(ordinary: Switch) -> None:
     serve(ordinary, "web", name="web", ip="10.9.9.1", tags="grp=1,grp=2,stage=test")
     web = apps(ordinary)["web"]
     assert (web["ip"], web["tags"], web["netns"]) == ("10.9.9.1", ["grp=1", "grp=2", "stage=test"], False)
+    assert web["command"] == [python(ordinary), "-c", SERVER, "web"]
     assert ask(ordinary, "web", ip="10.9.9.2", tags="grp=2") == ["web 10.9.9.2 10.9.9.1"]
     assert ask(ordinary, "10.9.9.1", ip="10.9.9.2", tags="x=y,grp=1") == ["web 10.9.9.2 10.9.9.1"]
 

@@ -13,7 +13,7 @@ import trio.testing
 
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
-from appswitch.edge.draining import Draining
+from appswitch.edge.draining import LOOKS, Draining
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
@@ -103,6 +103,18 @@ async def test_the_wait_ends_with_its_time(world: World, autojump_clock: trio.te
     assert error is not None
     assert error.message == "2 connections are left after 3 s"
     assert world.table.draining
+
+
+@pytest.mark.parametrize("patience", [0, 0.05])
+async def test_where_none_is_left_no_time_is_too_short(
+    world: World, patience: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    assert await world.draining.wait(world.draining.start("web"), patience) is None
+    assert world.looks == LOOKS
+    world.connections = [world.connection(world.client, world.web[0])]
+    error = await world.draining.wait(world.draining.start("web"), patience)
+    assert error is not None
+    assert error.message == f"1 connection is left after {patience:g} s"
 
 
 async def test_the_wait_ends_with_the_app(world: World) -> None:

@@ -149,6 +149,14 @@ def test_what_can_t_be_run_is_an_obstacle(tmp_path: Path) -> None:
         assert found.reason == reason
 
 
+def test_a_script_without_its_interpreter_is_named(tmp_path: Path) -> None:
+    path = program(tmp_path, b"#!/no/such/interpreter -x\n")
+    found = find_obstacle(path)
+    assert found
+    assert found.message == f"{path} can't be run: /no/such/interpreter isn't there"
+    assert path in found.hint
+
+
 @pytest.mark.root
 @pytest.mark.program("setcap")
 def test_file_capabilities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

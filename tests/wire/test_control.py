@@ -6,6 +6,7 @@ import json
 from ipaddress import IPv4Address
 
 import pytest
+from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +92,9 @@ def test_rows_of_services_have_the_fields_of_the_contract() -> None:
     }  # fmt: skip
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
+    client = evolve(APP, name=None, ip=IPv4Address("169.254.1.3"))
+    unreachable = control.service_row(Listener(id=9, app=client, family=4, ip=IPv4Address("0.0.0.0"), port=80))
+    assert unreachable["scope"] == "app", "nobody reaches what a client only serves"
 
 
 def test_rows_of_udp_services() -> None:
