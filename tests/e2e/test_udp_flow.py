@@ -277,7 +277,7 @@ print("fine")
 
 
 def test_connected_to_one_port_and_then_to_another(switch: Switch) -> None:
-    two = SERVER.replace("s.bind((ip, port))", "import os\nport += os.fork() == 0\ns.bind((ip, port))")
+    two = SERVER.replace("s = ", "port += __import__('os').fork() == 0\ns = ", 1)
     switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", two, "0.0.0.0", "7000", "")
     switch.wait_for("server:7000", "server:7001")
     code = """
