@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import define, field
 
-from appswitch.core import datagrams
+from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
@@ -186,7 +186,7 @@ class Datagrams:
             case Kernel():
                 if request.netns == home.netns:
                     _remember(self._given, (source, to), True)
-                    may_turn = serving and datagrams.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
+                    may_turn = serving and route.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
                     return Answer(trap.KERNEL, epoch=epoch, check=source if may_turn else None)
                 if not request.bound[1]:
                     return Answer(trap.FREE)
@@ -207,7 +207,7 @@ class Datagrams:
         source = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
         serving = set()
         for each in datagrams.candidates(self.apps.table, app, to[0]):
-            if await self._receives(each, source, to, exactly=each.id == app.id and not datagrams.is_own(app, to[0])):
+            if await self._receives(each, source, to, exactly=each.id == app.id and not route.is_own(app, to[0])):
                 serving.add(each.id)
         asker = self._askers.get((to, app.id))
         if asker is not None and (
