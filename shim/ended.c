@@ -1,8 +1,8 @@
 /* How it works. TCP learns that the other end has closed, and not only stopped sending, from the answer to what it
  * sends: so the first send after the close succeeds and the next is EPIPE. A Unix socket says EPIPE at once. So the
  * first EPIPE is called a success; unless the program has ended its own sending before, or the other end left data
- * unread, which TCP's reset tells as ECONNRESET. That a connection has had its first one is marked on the socket, where
- * dup, fork and exec find it: by SO_NOFCS, which means nothing to a stream socket. Only what fails costs anything.
+ * unread, which TCP's reset tells as ECONNRESET. That either has been is marked on the socket, where dup, fork and exec
+ * find it: by SO_NOFCS, which means nothing to a stream socket. Only what fails costs anything.
  */
 #define _GNU_SOURCE
 #include "ended.h"
@@ -14,9 +14,21 @@
 #include "names.h"
 #include "sys.h"
 
+enum { MOST_LOST = 65536 }; /* bytes: of a long send TCP takes some before the answer ends it */
+
 static void mark(int fd) {
     int on = 1;
     sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_NOFCS, &on, sizeof on);
+}
+
+static int is_marked(int fd) {
+    return int_option(fd, SOL_SOCKET, SO_NOFCS);
+}
+
+static int poll_at_once(int fd) {
+    struct pollfd each = {fd, POLLRDHUP, 0};
+    struct timespec at_once = {0, 0};
+    return sys5(SYS_ppoll, &each, 1, &at_once, 0, 0) > 0 ? each.revents : 0;
 }
 
 static int is_connection(const struct identity *identity) {
@@ -32,9 +44,10 @@ size_t size_of_parts(const struct iovec *parts, size_t count) {
 long reconsider_epipe(int fd, size_t count) {
     struct identity identity;
     identify(fd, &identity);
-    if (!is_connection(&identity) || int_option(fd, SOL_SOCKET, SO_NOFCS)) return -EPIPE;
+    if (!is_connection(&identity) || is_marked(fd)) return -EPIPE;
     mark(fd);
-    return int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET ? -ECONNRESET : (long)count;
+    if (int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET) return -ECONNRESET;
+    return count < MOST_LOST ? (long)count : MOST_LOST;
 }
 
 /* OpenSSL ends a connection by write. No flag holds SIGPIPE back here, so this is for programs that ignore it. */
@@ -50,10 +63,8 @@ long do_writev(int fd, const struct iovec *parts, int count) {
 
 /* The loop of a server ends by that (eventlet's does). POLLRDHUP tells it, and costs less to ask than whose it is. */
 long reconsider_eagain(int fd) {
-    struct pollfd each = {fd, POLLRDHUP, 0};
-    struct timespec at_once = {0, 0};
     struct identity identity;
-    if (sys5(SYS_ppoll, &each, 1, &at_once, 0, 0) <= 0 || !(each.revents & POLLRDHUP)) return -EAGAIN;
+    if (!(poll_at_once(fd) & POLLRDHUP)) return -EAGAIN;
     identify(fd, &identity);
     return identity.role == LISTENER ? -EINVAL : -EAGAIN;
 }
@@ -61,8 +72,11 @@ long reconsider_eagain(int fd) {
 long do_shutdown(int fd, int how) {
     struct identity identity;
     identify(fd, &identity);
+    /* Neither end sends any more: TCP has forgotten the connection. */
+    int over = is_connection(&identity) && is_marked(fd) && poll_at_once(fd) & POLLHUP;
     long error = sys2(SYS_shutdown, fd, how);
     if (error < 0) return error;
+    if (over) return -ENOTCONN;
     if (how != SHUT_RD && is_connection(&identity)) mark(fd);
     /* One that is bound and no more is shut down, yet the answer is an error (inet_shutdown in net/ipv4/af_inet.c). */
     return identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN) ? -ENOTCONN : 0;

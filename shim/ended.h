@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <sys/uio.h>
 
-/* Another EPIPE than TCP's? Says what TCP would: `count` bytes are sent, -ECONNRESET, or -EPIPE after all. */
+/* Another EPIPE than TCP's? Says what TCP would: `count` bytes are sent, or some; -ECONNRESET; or -EPIPE after all. */
 long reconsider_epipe(int fd, size_t count);
 
 /* write(2) and writev(2), of any file. */

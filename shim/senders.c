@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 
 #include "channel.h"
 #include "datagrams.h"
@@ -27,7 +28,7 @@
 #include "replace.h"
 #include "sys.h"
 
-enum { WAYS = 512, RETIRED = 16, MOST_DATA = 65507, MOST_CONTROL = 512, BY_ITSELF = -1, LOST = -2 };
+enum { WAYS = 512, RETIRED = WAYS / 32 + 1, MOST_DATA = 65507, MOST_CONTROL = 512, BY_ITSELF = -1, LOST = -2 };
 
 struct way {
     struct as_path path;
@@ -54,10 +55,25 @@ static struct way retired[RETIRED];
 static unsigned retirements;
 static uint32_t options; /* their generation: grows whenever some UDP socket's change */
 
+static uint64_t descriptor_limit(void) {
+    struct rlimit limit = {WAYS, WAYS};
+    sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, &limit);
+    return limit.rlim_cur;
+}
+
+/* As many as there are, or an eighth of what descriptors the process may have. */
+static uint32_t ways(void) {
+    static uint32_t number;
+    if (__atomic_load_n(&number, __ATOMIC_RELAXED)) return number;
+    uint64_t most = descriptor_limit() / 8;
+    __atomic_store_n(&number, (uint32_t)(most > WAYS ? WAYS : most < 1 ? 1 : most), __ATOMIC_RELAXED);
+    return number;
+}
+
 static struct place *place_of(const struct key *key) {
     uint32_t hash = 2166136261u; /* FNV-1a */
     for (size_t i = 0; i < sizeof *key; i++) hash = (hash ^ ((const uint8_t *)key)[i]) * 16777619u;
-    return &places[(hash ^ hash >> 16) % WAYS];
+    return &places[(hash ^ hash >> 16) % ways()];
 }
 
 static int is_sender(const struct way *way) {
@@ -71,9 +87,19 @@ static void close_sender(const struct way *way) {
 /* Closes it later. */
 static void retire(const struct way *way) {
     if (way->fd < 0) return;
-    struct way *place = &retired[__atomic_fetch_add(&retirements, 1, __ATOMIC_RELAXED) % RETIRED], old = *place;
+    struct way *place = &retired[__atomic_fetch_add(&retirements, 1, __ATOMIC_RELAXED) % (ways() / 32 + 1)],
+               old = *place;
     *place = *way;
     close_sender(&old);
+}
+
+/* Out of the way of the program's own descriptors, which get the lowest numbers; `fd` itself where there is no room. */
+static int move_away(int fd) {
+    uint64_t limit = descriptor_limit();
+    long away = sys3(SYS_fcntl, fd, F_DUPFD_CLOEXEC, limit > 4 * WAYS ? 1000 : limit / 2);
+    if (away < 0) return fd;
+    sys1(SYS_close, fd);
+    return (int)away;
 }
 
 /* True: `way` is how it goes, as far as we know. */
@@ -123,6 +149,7 @@ static long ask_way(int fd, int family, struct key *key, struct way *way, int *k
     struct as_request request;
     struct as_reply reply;
     struct passed passed;
+    int has_room = 1;
     long error;
     new_request(&request, AS_UDP_SEND);
     request.flags = (uint16_t)wanted_epoch();
@@ -135,7 +162,8 @@ static long ask_way(int fd, int family, struct key *key, struct way *way, int *k
         take_path(&reply, &passed, &way->path);
         if (reply.kind != AS_FREE || bound) break;
         close_passed(&passed, 0);
-        if ((error = bind_to_any_port(fd, family)) < 0) return error; /* as the kernel does for the first datagram */
+        error = bind_to_any_port(fd, family); /* as the kernel does for the first datagram */
+        if (error < 0 && !describe_udp(fd, family, &request)) return error;
         key->cookie = cookie_of(fd);
     }
     way->fd = reply.kind == AS_LOST ? LOST : BY_ITSELF;
@@ -146,10 +174,11 @@ static long ask_way(int fd, int family, struct key *key, struct way *way, int *k
         key->cookie = cookie_of(fd);
     } else if (reply.kind == AS_FD_UDP && passed.count) {
         carry_options(fd, passed.fd[0]);
-        way->fd = move_high(passed.fd[0]);
+        way->fd = move_away(passed.fd[0]);
+        has_room = way->fd != passed.fd[0];
         way->sender = cookie_of(way->fd);
     }
-    *kept = keep(key, way);
+    *kept = has_room && keep(key, way);
     return 0;
 }
 

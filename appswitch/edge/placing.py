@@ -15,10 +15,9 @@ from appswitch.model import Address
 from appswitch.wire.trap import CONNECTED_PORTS
 
 IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
-IP_LOCAL_PORT_RANGE = 51
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
 
-TRIES = 64
+TRIES = 1024
 _ports = itertools.cycle(CONNECTED_PORTS)
 for _ in range(secrets.randbelow(len(CONNECTED_PORTS))):
     next(_ports)
@@ -67,20 +66,23 @@ async def place(
 
 
 def _bind(made: socket.socket, family: int, bound: Pair) -> None:
-    """Port 0: one of CONNECTED_PORTS, not bound for good, as a port is that the program hasn't asked for (udp(7))."""
-    for port in itertools.islice(_ports, 0 if bound[1] else TRIES):
+    """Port 0: one of CONNECTED_PORTS that nobody has there.
+
+    It is bound for good (bind(2) with a port): else its holder could leave it, and take a port of the receiver's.
+    """
+    if bound[1]:
+        made.bind(sockaddr(family, bound))
+        return
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    for port in itertools.islice(_ports, TRIES):
         try:
-            made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, struct.pack("=I", port | port << 16))
-            made.bind(sockaddr(family, bound))
+            made.bind(sockaddr(family, (bound[0], port)))
         except OSError as error:
-            if error.errno == errno.ENOPROTOOPT:  # Linux before 6.3
-                break
             if error.errno != errno.EADDRINUSE:
                 raise
         else:
-            made.setsockopt(socket.IPPROTO_IP, IP_LOCAL_PORT_RANGE, 0)
             return
-    made.bind(sockaddr(family, bound))
+    raise OSError(errno.EAGAIN, "no port is free")
 
 
 def _deafen(sender: socket.socket) -> None:

@@ -12,6 +12,7 @@ import struct
 from ipaddress import IPv4Address, IPv6Address
 
 Address = IPv4Address | IPv6Address
+Pair = tuple[Address, int]
 
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _REQUEST_ACK = 0x1 | 0x4
@@ -80,19 +81,22 @@ def strand_marked() -> None:
         _ask(netlink, _RTM_NEWRULE, _EXCLUSIVE, stranded, optional=True)
 
 
-def admit(netlink: socket.socket, mark: int, source: tuple[Address, int], dest: tuple[Address, int]) -> None:
-    """A UDP socket with this mark has a route from `source` to `dest`. netlink: of the namespace. OSError."""
-    _ask(netlink, _RTM_NEWRULE, _EXCLUSIVE, _admission(mark, source, dest))
+def admit(netlink: socket.socket, mark: int, source: Pair, dest: Pair, but: int = 0) -> None:
+    """A UDP socket with this mark has a route from `source` to `dest`.
+
+    netlink: of the namespace; but: the bits of the mark that don't matter; OSError.
+    """
+    _ask(netlink, _RTM_NEWRULE, _EXCLUSIVE, _admission(mark, source, dest, but))
 
 
-def dismiss(netlink: socket.socket, mark: int, source: tuple[Address, int], dest: tuple[Address, int]) -> None:
+def dismiss(netlink: socket.socket, mark: int, source: Pair, dest: Pair, but: int = 0) -> None:
     """Takes back what `admit` gave. OSError."""
-    _ask(netlink, _RTM_DELRULE, 0, _admission(mark, source, dest))
+    _ask(netlink, _RTM_DELRULE, 0, _admission(mark, source, dest, but))
 
 
-def _admission(mark: int, source: tuple[Address, int], dest: tuple[Address, int]) -> bytes:
+def _admission(mark: int, source: Pair, dest: Pair, but: int) -> bytes:
     family = socket.AF_INET if dest[0].version == 4 else socket.AF_INET6
-    body = _mark(mark) + _attribute(_FRA_SRC, source[0].packed) + _attribute(_FRA_DST, dest[0].packed)
+    body = _mark(mark, but) + _attribute(_FRA_SRC, source[0].packed) + _attribute(_FRA_DST, dest[0].packed)
     body += _attribute(_FRA_IP_PROTO, bytes([socket.IPPROTO_UDP]))
     for kind, port in ((_FRA_SPORT_RANGE, source[1]), (_FRA_DPORT_RANGE, dest[1])):
         body += _attribute(kind, struct.pack("=HH", port, port))
@@ -105,8 +109,10 @@ def _rule(family: int, priority: int, attributes: bytes = b"", length: int = 0, 
     return head + _attribute(_FRA_PRIORITY, struct.pack("=I", priority)) + attributes
 
 
-def _mark(mark: int) -> bytes:
-    return _attribute(_FRA_FWMARK, struct.pack("=I", mark)) + _attribute(_FRA_FWMASK, b"\xff" * 4)
+def _mark(mark: int, but: int = 0) -> bytes:
+    return _attribute(_FRA_FWMARK, struct.pack("=I", mark)) + _attribute(
+        _FRA_FWMASK, struct.pack("=I", 0xFFFFFFFF ^ but)
+    )
 
 
 def _attribute(kind: int, value: bytes) -> bytes:

@@ -242,3 +242,31 @@ def test_ports_that_are_taken(switch: Switch, flags: list[str]) -> None:
         "bound bound bound bound EADDRINUSE",
         "0 1 1",
     ]
+
+
+MANY = """
+import os, resource, socket, sys
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+for _ in range(2 * limit):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.settimeout(20)
+    s.sendto(b"x", ("10.0.0.1", 5353))
+    s.recv(99)
+    s.close()
+own = [int(fd) for fd in os.listdir("/proc/self/fd")]
+assert len(own) < limit / 2 and len([fd for fd in own if fd < limit / 2]) < 6, own
+both = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+both.settimeout(20)
+child = os.fork()
+both.sendto(b"x", ("10.0.0.1", 5353))  # either binds it
+both.recv(99)
+if child:
+    assert os.wait()[1] == 0
+    print("fine")
+"""
+
+
+def test_senders_leave_room_for_the_programs_own_descriptors(switch: Switch) -> None:
+    serve(switch, "10.0.0.1")
+    assert said(switch, PYTHON, "-c", MANY, "64") == "fine"

@@ -24,6 +24,7 @@ client, server = ip_address("10.1.1.2"), (ip_address("10.1.1.1"), 7000)
 
 def place(port, deaf=False):
     made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     made.bind((str(client), port))
     guard.admit(made, (client, port), server, deaf)
     made.connect((str(server[0]), server[1]))
@@ -52,6 +53,27 @@ with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
     for each in kept:
         each.send(b"still there")
         assert listening.recv(99) == b"still there"
+""")
+
+
+@pytest.mark.program("ip")
+def test_sockets_of_one_way_are_all_admitted_until_the_last_is_closed() -> None:
+    inside("""
+same = [place(6000, deaf=True), place(6000, deaf=True), place(6000)]
+assert rules() == 1
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listening:
+    listening.bind(("", 7000))
+    listening.settimeout(1)
+    while same:
+        for _ in range(5):
+            place(6001).close()
+        for each in same:
+            each.send(b"still there")
+            assert listening.recv(99) == b"still there"
+        same.pop().close()
+for _ in range(5):
+    place(6001).close()
+assert rules() <= 1
 """)
 
 

@@ -273,6 +273,13 @@ CASE(its_own_unix_datagrams) {
     SAME(sendto(other, "hello", 5, 0, &where.any, where.size), 5);
     SAME(recvfrom(one, bytes, 8, 0, &from.any, &from.size), 5);
     TEXT(strrchr(from.un.sun_path, '/'), "/other");
+    struct iovec part = {"many", 4};
+    struct mmsghdr two[2] = {0};
+    for (int i = 0; i < 2; i++)
+        two[i].msg_hdr = (struct msghdr){
+            .msg_name = &where.any, .msg_namelen = where.size, .msg_iov = &part, .msg_iovlen = 1};
+    SAME(sendmmsg(other, two, 2, 0), 2);
+    for (int i = 0; i < 2; i++) SAME(recv(one, bytes, 8, 0), two[i].msg_len);
     OK(connect(other, &where.any, where.size));
     struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
     OK(connect(other, &nowhere, sizeof nowhere));

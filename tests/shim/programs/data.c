@@ -302,6 +302,28 @@ CASE(sends_after_the_other_end_has_closed_with_data_unread) {
     }
 }
 
+CASE(a_shutdown_when_it_is_over) {
+    char byte;
+    struct pair pair = connected("127.0.0.1");
+    close(pair.server);
+    SAME(read(pair.client, &byte, 1), 0);
+    SAME(send(pair.client, "x", 1, MSG_NOSIGNAL), 1);
+    settle(pair.client);
+    FAILS(shutdown(pair.client, SHUT_RDWR), ENOTCONN);
+    FAILS(shutdown(pair.client, 9), EINVAL);
+    pair = connected("127.0.0.1");
+    OK(shutdown(pair.client, SHUT_WR));
+    OK(shutdown(pair.client, SHUT_WR));
+    SAME(read(pair.server, &byte, 1), 0);
+    OK(shutdown(pair.server, SHUT_WR));
+    SAME(read(pair.client, &byte, 1), 0);
+    FAILS(shutdown(pair.client, SHUT_RDWR), ENOTCONN);
+    pair = connected("127.0.0.1");
+    close(pair.server);
+    SAME(read(pair.client, &byte, 1), 0);
+    OK(shutdown(pair.client, SHUT_RDWR));
+}
+
 CASE(sends_after_both_ends_have_ended_theirs) {
     for (int how = 0; how < 8; how++) {
         struct pair pair = connected("127.0.0.1");
@@ -309,6 +331,16 @@ CASE(sends_after_both_ends_have_ended_theirs) {
         close(pair.server);
         FAILS(send_two(pair.client, how), EPIPE);
     }
+}
+
+CASE(a_long_send_after_the_other_end_has_closed) {
+    static char much[32 << 20];
+    struct pair pair = connected("127.0.0.1");
+    close(pair.server);
+    long taken = send(pair.client, much, sizeof much, MSG_NOSIGNAL);
+    CHECK(taken > 0 && taken < (long)sizeof much);
+    settle(pair.client);
+    FAILS(send(pair.client, much, sizeof much, MSG_NOSIGNAL), EPIPE);
 }
 
 /* One connection has one first send, whoever has it. */
