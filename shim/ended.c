@@ -14,6 +14,8 @@
 #include "names.h"
 #include "sys.h"
 
+extern void *dlsym(void *handle, const char *name) __attribute__((weak));
+
 enum { MOST_LOST = 65536 }; /* bytes: of a long send TCP takes some before the answer ends it */
 
 static void mark(int fd) {
@@ -50,14 +52,29 @@ long reconsider_epipe(int fd, size_t count) {
     return count < MOST_LOST ? (long)count : MOST_LOST;
 }
 
+/* libc's own, which a thread can be cancelled in (pthreads(7)): most writes go to files and pipes. */
+static ssize_t (*libc_write)(int, const void *, size_t);
+static ssize_t (*libc_writev)(int, const struct iovec *, int);
+
+__attribute__((constructor)) static void find_writes(void) {
+    if (!dlsym) return;
+    libc_write = (ssize_t (*)(int, const void *, size_t))dlsym((void *)-1L /* RTLD_NEXT */, "write");
+    libc_writev = (ssize_t (*)(int, const struct iovec *, int))dlsym((void *)-1L, "writev");
+}
+
+/* What libc returned, as the kernel returns it. */
+static long raw(ssize_t done) {
+    return done < 0 ? -*__errno_location() : done;
+}
+
 /* OpenSSL ends a connection by write. No flag holds SIGPIPE back here, so this is for programs that ignore it. */
 long do_write(int fd, const void *data, size_t count) {
-    long written = sys3(SYS_write, fd, data, count);
+    long written = libc_write ? raw(libc_write(fd, data, count)) : sys3(SYS_write, fd, data, count);
     return written == -EPIPE ? reconsider_epipe(fd, count) : written;
 }
 
 long do_writev(int fd, const struct iovec *parts, int count) {
-    long written = sys3(SYS_writev, fd, parts, count);
+    long written = libc_writev ? raw(libc_writev(fd, parts, count)) : sys3(SYS_writev, fd, parts, count);
     return written == -EPIPE ? reconsider_epipe(fd, size_of_parts(parts, (size_t)count)) : written;
 }
 

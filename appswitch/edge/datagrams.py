@@ -20,10 +20,12 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
+import trio
 from attrs import define, field
 
-from appswitch.core import datagrams
+from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
@@ -69,6 +71,8 @@ class Datagrams:
     _turn: int = 0
     _given: OrderedDict[tuple[Pair, Pair], bool] = field(factory=OrderedDict)
     """What shims were told of a way: by the program's own socket (True), or through a sender."""
+    _turns: WeakValueDictionary[frozenset[Pair], trio.Lock] = field(factory=WeakValueDictionary)
+    """Of pairs of peers."""
     _askers: OrderedDict[tuple[Pair, int], App] = field(factory=OrderedDict)
     """Who has sent from an address and port to an app (its id), whatever it answers from."""
 
@@ -130,6 +134,15 @@ class Datagrams:
 
     async def _connect(self, app: App, request: trap.UdpConnect) -> Answer:
         to = (datagrams.destination(request.ip), request.port)
+        async with self._turn_of(app, to, request.bound):
+            return await self._connect_in_turn(app, request, to)
+
+    def _turn_of(self, app: App, to: Pair, bound: Pair | None) -> trio.Lock:
+        """Of two peers that connect to each other at once, the second has to find where the first has gone."""
+        own = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
+        return self._turns.setdefault(frozenset((own, to)), trio.Lock())
+
+    async def _connect_in_turn(self, app: App, request: trap.UdpConnect, to: Pair) -> Answer:
         epoch = self.apps.epoch.now
         plan, serving = await self._plan(app, to, request.bound)
         home = self._home(app)
@@ -181,7 +194,7 @@ class Datagrams:
             case Kernel():
                 if request.netns == home.netns:
                     _remember(self._given, (source, to), True)
-                    may_turn = serving and datagrams.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
+                    may_turn = serving and route.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
                     return Answer(trap.KERNEL, epoch=epoch, check=source if may_turn else None)
                 if not request.bound[1]:
                     return Answer(trap.FREE)
@@ -202,7 +215,7 @@ class Datagrams:
         source = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
         serving = set()
         for each in datagrams.candidates(self.apps.table, app, to[0]):
-            if await self._receives(each, source, to, exactly=each.id == app.id and not datagrams.is_own(app, to[0])):
+            if await self._receives(each, source, to, exactly=each.id == app.id and not route.is_own(app, to[0])):
                 serving.add(each.id)
         asker = self._askers.get((to, app.id))
         if asker is not None and (

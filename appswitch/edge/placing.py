@@ -40,8 +40,9 @@ async def place(
 
     family: 4 or 6; deaf: it only sends; options: (level, name) of those that are set before it is bound. OSError.
     """
+    guard = await home.guard()
     made = await home.make_socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
-    try:
+    try:  # from here on nothing waits: bound but not connected, it would be taken for one that hears everybody
         for level, name in options:
             made.setsockopt(level, name, 1)
         if family == 6:  # an address that is local by its route only (ipv6(7))
@@ -51,7 +52,7 @@ async def place(
         if bound is not None:
             _bind(made, family, bound)
         if bound is not None and to is not None:
-            (await home.guard()).admit(made, (bound[0], made.getsockname()[1]), to, deaf)
+            guard.admit(made, (bound[0], made.getsockname()[1]), to, deaf)
         if to is not None:
             made.connect(sockaddr(family, to))
         if family == 6:

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from appswitch.host.paths import shim_path
-from tests.e2e.datagrams import AGREE, PYTHON, SERVER, run, serve
+from tests.e2e.datagrams import AGREE, ASK, PYTHON, SERVER, run, serve
 from tests.harness import PATIENCE, Switch, eventually
 
 
@@ -93,6 +93,52 @@ for round in range(5):
     print(*sorted(source[0][-1] for _, source in answers))
 """
     assert run(switch, "--ip", "10.9.9.2", code=code) == ["1 2 3"] * 5
+
+
+@pytest.mark.parametrize("connected", ["", "connected"])
+def test_one_port_on_both_sides(switch: Switch, connected: str) -> None:
+    """As NTP's peers: each bound to the port that it asks."""
+    peer = (
+        ASK
+        + """
+own, other, connected = sys.argv[1:]
+c = udp()
+c.settimeout(0.2)
+c.bind((own, 123))
+while connected:
+    try:
+        c.connect((other, 123))
+        break
+    except OSError as error:  # the other one hasn't started yet
+        assert error.errno in (errno.ENETUNREACH, errno.ECONNREFUSED), error
+print("bound", flush=True)
+heard = answered = False
+while not (heard and answered):
+    try:
+        c.send(b"ask") if connected else c.sendto(b"ask", (other, 123))
+        while True:
+            data, source = c.recvfrom(99)
+            assert source == (other, 123), source
+            if data == b"ask":
+                heard = True
+                c.sendto(b"tell", source)
+            else:
+                answered = True
+    except (TimeoutError, ConnectionRefusedError):
+        pass
+print("fine", flush=True)
+for _ in range(5):
+    try:
+        c.sendto(b"tell", (other, 123))
+    except ConnectionRefusedError:
+        pass  # it has ended before us
+"""
+    )
+    one = switch.spawn("--ip", "10.9.9.1", PYTHON, "-c", peer, "10.9.9.1", "10.9.9.2", connected)
+    other = switch.spawn("--ip", "10.9.9.2", PYTHON, "-c", peer, "10.9.9.2", "10.9.9.1", connected)
+    for process in (one, other):
+        assert process.wait(PATIENCE) == 0, switch.logs()
+        assert process.log.read_text() == "bound\nfine\n"  # type: ignore[attr-defined]
 
 
 def test_a_server_that_answers_from_another_socket(switch: Switch) -> None:

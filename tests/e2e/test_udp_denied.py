@@ -226,6 +226,45 @@ def test_a_program_without_the_shim_reaches_no_one(switch: Switch, forge: str, c
     assert {line.split()[0] for line in log.read_text().splitlines()} == {"10.9.9.2"}
 
 
+@pytest.mark.program("gcc")
+@pytest.mark.parametrize("claimed", ["10.9.9.3", "10.9.9.1", "127.0.0.1"])
+def test_what_a_client_holds_is_no_way_round(switch: Switch, forge: str, claimed: str) -> None:
+    """A hostile program sends honestly, and then gives every socket that it has to one that no shim watches."""
+    server = """
+import select, socket
+def bound(*at):
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    s.bind(at)
+    return s
+secret, open = bound("127.0.0.1", 7001), bound("", 7000)
+while True:
+    for s in select.select([secret, open], [], [])[0]:
+        data, peer = s.recvfrom(999)
+        print("secret" if s is secret else peer[0], data, flush=True)
+        s.sendto(repr((0, data, peer, 0)).encode(), peer)
+"""
+    process = switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", server)
+    switch.spawn("--ip", "10.9.9.3", "sleep", "60")
+    switch.wait_for("server:7000")
+    code = """
+import os, subprocess
+to = ("10.9.9.1", 7000)
+connected, unconnected = udp(), udp()
+connected.connect(to)
+for _ in range(4):
+    ask(connected, b"x")
+    ask(unconnected, b"x", to)
+fds = [os.dup(int(fd)) for fd in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{fd}")]
+for fd in fds:
+    os.set_inheritable(fd, True)
+subprocess.run([sys.argv[1], sys.argv[2], to[0], *map(str, fds)], pass_fds=fds, check=True)
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code, arguments=(forge, claimed))[-1] == "tried"
+    assert run(switch, "--ip", "10.9.9.2", code=f"to = ('10.9.9.1', 7000)\n{HONEST}") == ["10.9.9.2"]
+    heard: str = process.log.read_text()  # type: ignore[attr-defined]
+    assert {line.split()[0] for line in heard.splitlines()} == {"10.9.9.2"}
+
+
 # `steal FD`: takes the server's own address and port with a socket that was given to its client.
 STEAL_C = r"""
 #include <arpa/inet.h>

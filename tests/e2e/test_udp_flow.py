@@ -287,3 +287,24 @@ for port in (7000, 7001, 7000):
     print(ask(c, b"x")[1][1])
 """
     assert run(switch, "--ip", "10.9.9.2", code=code) == ["7000", "7001", "7000"]
+
+
+def test_many_clients_of_one_server(switch: Switch) -> None:
+    """Every one of 500 sockets gets its own answer, connected or not, all at once."""
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = """
+clients = [udp() for _ in range(500)]
+for i, c in enumerate(clients):
+    if i % 2:
+        c.connect(("10.9.9.1", 7000))
+        c.send(b"%d" % i)
+    else:
+        c.sendto(b"%d" % i, ("10.9.9.1", 7000))
+    if i % 50 == 49:
+        for k in range(i - 49, i + 1):
+            label, data, seen, at = eval(clients[k].recv(999))
+            assert int(data) == k and seen[1] == clients[k].getsockname()[1], (k, data, seen)
+print(len({c.getsockname()[1] for c in clients}))
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code) == ["500"]

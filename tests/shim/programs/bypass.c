@@ -8,6 +8,8 @@
 
 #include "test.h"
 
+#include <pthread.h>
+
 static char directory[] = "/tmp/bypass-XXXXXX";
 
 static struct address unix_at(const char *name) {
@@ -382,4 +384,22 @@ CASE(a_namespace_that_it_makes_for_itself) {
     SAME(send(other, "again", 5, 0), 5);
     SAME(recv(one, bytes, 5, 0), 5);
     TEXT(bytes, "again");
+}
+
+static void *write_on(void *to) {
+    static char much[65536];
+    while (write(*(int *)to, much, sizeof much) > 0) continue;
+    return 0;
+}
+
+CASE(a_thread_that_is_cancelled_in_write) {
+    int ends[2];
+    pthread_t thread;
+    void *result;
+    OK(pipe(ends));
+    SAME(pthread_create(&thread, 0, write_on, &ends[1]), 0);
+    while (events_of(ends[1], POLLOUT, 0)) continue; /* until the pipe is full */
+    SAME(pthread_cancel(thread), 0);
+    SAME(pthread_join(thread, &result), 0);
+    CHECK(result == PTHREAD_CANCELED);
 }
