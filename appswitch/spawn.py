@@ -179,6 +179,8 @@ def _become(command: list[str], environment: dict[str, str], user: _User) -> NoR
     except OSError as error:
         status = NOT_FOUND if error.errno in (errno.ENOENT, errno.ENOTDIR) else NOT_EXECUTABLE
         tell(f"appswitch: {command[0]}: {error.strerror}")
+    except Exception as error:  # nobody is left to show it
+        tell(f"appswitch: {command[0]}: {type(error).__name__}: {error}")
     finally:
         os._exit(status)
 

@@ -1,6 +1,6 @@
 /* The wrappers that the dynamic linker finds instead of libc's. Thin: each calls its do_* and sets errno. What is
  * exported is what carries HOOK, so the list of wrapped symbols stands here alone. exec and posix_spawn: exec.c;
- * host names: resolve.c.
+ * host names: resolve.c; interfaces: interfaces.c.
  */
 #define _GNU_SOURCE
 #include "hooks.h"
@@ -11,6 +11,7 @@
 
 #include "ended.h"
 #include "exec.h"
+#include "interfaces.h"
 #include "jail.h"
 #include "ops.h"
 #include "sys.h"
@@ -104,6 +105,14 @@ HOOK int chroot(const char *path) {
     return (int)result(do_chroot(path));
 }
 
+HOOK int ioctl(int fd, unsigned long request, ...) {
+    va_list list;
+    va_start(list, request);
+    void *argument = va_arg(list, void *);
+    va_end(list);
+    return (int)result(do_ioctl(fd, request, argument));
+}
+
 /* libuv and others reach system calls through syscall(2): the same answers. */
 HOOK long syscall(long number, ...) {
     long arg[6];
@@ -146,6 +155,8 @@ HOOK long syscall(long number, ...) {
         return result(do_recvfrom(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t *)arg[5]));
     case SYS_recvmsg:
         return result(do_recvmsg(fd, second, (int)arg[2]));
+    case SYS_ioctl:
+        return result(do_ioctl(fd, (unsigned long)arg[1], third));
     case SYS_execve:
         return result(do_execve((const char *)arg[0], second, third));
     case SYS_execveat:

@@ -2,7 +2,7 @@
  * --no-netns, LD_PRELOAD alone), and where a name service has a Unix socket, which no network namespace hides. Both ask
  * the host's name servers, which know no app. So a name is asked of the trap handler first; if an app has it, libc's
  * own function is called with the address in its place, and makes the result as it always does. The other way round for
- * getnameinfo.
+ * getnameinfo and gethostbyaddr.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,15 +12,10 @@
 
 #include "channel.h"
 #include "hooks.h"
+#include "libc.h"
 #include "names.h"
 #include "settings.h"
 #include "sys.h"
-
-extern void *dlsym(void *handle, const char *name) __attribute__((weak));
-
-static void *next(const char *name) {
-    return dlsym ? dlsym((void *)-1L /* RTLD_NEXT */, name) : 0;
-}
 
 static int goes_round_dns(void) {
     /* glibc's nscd client (_PATH_NSCDSOCKET), and nss-resolve of systemd-resolved */
@@ -100,4 +95,58 @@ HOOK int getnameinfo(const struct sockaddr *addr, socklen_t size, char *host, so
     if (reply.text_size >= host_size) return EAI_OVERFLOW;
     memcpy(host, reply.text, reply.text_size + 1u);
     return service && service_size ? real(addr, size, 0, 0, service, service_size, flags) : 0;
+}
+
+/* What the hostent of an app's address points at. */
+struct pointed_at {
+    char *aliases[1], *addresses[2];
+    uint8_t address[16];
+    char name[AS_TEXT_SIZE];
+};
+
+enum { UNKNOWN = -1 };
+
+/* The app that has an address, as gethostbyaddr_r gives it: 0, ERANGE, or UNKNOWN, then libc is asked. */
+static int app_entry(const void *address, socklen_t size, int family, struct hostent *entry, char *buffer,
+                     size_t room) {
+    struct as_request request;
+    struct as_reply reply;
+    union {
+        struct sockaddr any;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    } name = {.any.sa_family = (sa_family_t)family};
+    int is_v6 = family == AF_INET6;
+    if ((!is_v6 && family != AF_INET) || size != (is_v6 ? 16 : 4) || !goes_round_dns()) return UNKNOWN;
+    memcpy(is_v6 ? (void *)&name.in6.sin6_addr : (void *)&name.in.sin_addr, address, size);
+    new_request(&request, AS_REVERSE);
+    if (read_sockaddr(&name.any, sizeof name, &request.remote) < 0 || !ask_text(&request, &reply)) return UNKNOWN;
+    size_t unaligned = -(uintptr_t)buffer % sizeof(char *);
+    if (room < unaligned + offsetof(struct pointed_at, name) + reply.text_size + 1) return ERANGE;
+    struct pointed_at *at = (struct pointed_at *)(buffer + unaligned);
+    at->aliases[0] = at->addresses[1] = 0;
+    at->addresses[0] = (char *)at->address;
+    memcpy(at->address, address, size);
+    memcpy(at->name, reply.text, reply.text_size + 1u);
+    *entry = (struct hostent){at->name, at->aliases, family, (int)size, at->addresses};
+    return 0;
+}
+
+HOOK struct hostent *gethostbyaddr(const void *address, socklen_t size, int family) {
+    static struct hostent entry; /* as libc's: the next call's result takes its place */
+    static struct pointed_at room;
+    struct hostent *(*real)(const void *, socklen_t, int) = next("gethostbyaddr");
+    if (app_entry(address, size, family, &entry, (char *)&room, sizeof room) == 0) return &entry;
+    return real ? real(address, size, family) : 0;
+}
+
+HOOK int gethostbyaddr_r(const void *address, socklen_t size, int family, struct hostent *entry, char *buffer,
+                         size_t room, struct hostent **result, int *error) {
+    int (*real)(const void *, socklen_t, int, struct hostent *, char *, size_t, struct hostent **, int *) =
+        next("gethostbyaddr_r");
+    int failed = app_entry(address, size, family, entry, buffer, room);
+    if (failed == UNKNOWN) return real ? real(address, size, family, entry, buffer, room, result, error) : -1;
+    *result = failed ? 0 : entry;
+    *error = failed ? NETDB_INTERNAL : NETDB_SUCCESS;
+    return failed;
 }

@@ -35,6 +35,7 @@ enum as_op {
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
     AS_NAME = 7,     /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
     AS_REVERSE = 8,  /* remote: an address -> text: the name that it has; or ENOENT */
+    AS_OWN_IPS = 9,  /* -> text: as_own_ips */
     /* UDP (shim/datagrams.h). netns: of the socket that it is about; local: its name. */
     AS_UDP_BIND = 16,    /* local, flags -> kind AS_KERNEL, AS_FREE or AS_FD_UDP */
     AS_UDP_BOUND = 17,   /* local: is bound now */
@@ -128,6 +129,11 @@ struct as_client {
     uint8_t by_handler; /* the trap handler's own namespace: the name is true if the trap handler connected */
     uint8_t has_epoch;  /* the epoch page goes along */
     uint8_t zero[5];
+};
+
+/* What AS_OWN_IPS gives as text: the app's own, its virtual IP and that one's alias. */
+struct as_own_ips {
+    uint8_t v4[16], v6[16];
 };
 
 /* What AS_UDP_CONNECT and AS_UDP_SEND give as text. The epoch page goes along as the last descriptor (has_epoch). */

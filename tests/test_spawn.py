@@ -105,6 +105,12 @@ def test_our_own_failure_is_125_and_wrong_usage_2(switch: Switch) -> None:
     assert switch.run("--no-such-flag", "true", check=False).returncode == 2
 
 
+def test_whatever_keeps_a_program_from_starting_is_said() -> None:
+    code = r"from appswitch import spawn; spawn._become(['true', 'a\0b'], {}, spawn._User(None))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert (done.returncode, done.stderr) == (125, "appswitch: true: ValueError: embedded null byte\n")
+
+
 def test_a_killed_keeper_takes_the_program_along(switch: Switch) -> None:
     process = shell(switch, "echo ready; exec sleep 99")
     keeper, program = keeper_of(process), child_of(process)

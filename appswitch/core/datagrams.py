@@ -12,7 +12,7 @@ from collections.abc import Collection
 from attrs import frozen
 
 from appswitch.core.policy import Policy, Verdict
-from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
+from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse, check_path, is_own
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, Listener, Protocol, is_alias
 
@@ -78,11 +78,6 @@ def new_receiver(table: ServiceTable, app: App, family: int, ip: Address, port: 
     )
 
 
-def is_own(app: App, ip: Address) -> bool:
-    """Whether a socket of `app` may have this address."""
-    return ip.is_unspecified or ip.is_loopback or ip in (app.ip, app.alias)
-
-
 def destination(dest: Address) -> Address:
     """ip(7): the any-address means this host."""
     return LOOPBACK[dest.version] if dest.is_unspecified else dest
@@ -129,7 +124,7 @@ def plan_datagrams(
         return Refuse(error, f"{source} is not an address of this app")
     if dest.is_multicast or dest == BROADCAST or app.id in serving:
         return Kernel()
-    refused = _check_source(source, dest, inside)
+    refused = check_path(source, dest, inside)
     if refused is not None:
         return refused
     own_port = bound[1] if bound else 0
@@ -155,13 +150,3 @@ def plan_datagrams(
     if gateway:
         return Egress(dest, port)
     return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
-
-
-def _check_source(source: Address, dest: Address, inside: bool) -> Refuse | None:
-    """What the kernel says of a source that doesn't fit."""
-    if source.version != dest.version:
-        error = errno.ENETUNREACH if source.version == 6 else errno.EAFNOSUPPORT
-        return Refuse(error, f"{dest} can't be reached from {source}")
-    if source.is_loopback and not inside:
-        return Refuse(errno.EINVAL, f"{dest} can't be reached from {source}")
-    return None

@@ -106,7 +106,7 @@ def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.R
     """
     if request.v6only and request.ip.version == 4:  # ipv6(7): no v4-mapped address then
         return Refuse(errno.EINVAL, f"an IPV6_V6ONLY socket can't have {request.ip}")
-    if not _is_own(app, request.ip):
+    if not is_own(app, request.ip):
         return Refuse(errno.EADDRNOTAVAIL, f"{request.ip} is not an address of this app")
     port = request.port or _free_port(table, app, rng)
     if not port:
@@ -187,8 +187,13 @@ def plan_connect(
 
 def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:
     """Whether connections may come from what the client says it has bound; what the kernel would say if not."""
-    if not _is_own(app, source):
+    if not is_own(app, source):
         return Refuse(errno.EADDRNOTAVAIL, f"{source} is not an address of this app")
+    return check_path(source, dest, inside)
+
+
+def check_path(source: Address, dest: Address, inside: bool) -> Refuse | None:
+    """What the kernel says of a source that doesn't fit. inside: `dest` is the app's own."""
     if source.version != dest.version:
         error = errno.ENETUNREACH if source.version == 6 else errno.EAFNOSUPPORT
         return Refuse(error, f"{dest} can't be reached from {source}")
@@ -197,7 +202,8 @@ def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Ref
     return None
 
 
-def _is_own(app: App, ip: Address) -> bool:
+def is_own(app: App, ip: Address) -> bool:
+    """Whether a socket of `app` may have this address."""
     return ip.is_unspecified or ip.is_loopback or ip in (app.ip, app.alias)
 
 

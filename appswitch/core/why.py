@@ -81,7 +81,7 @@ def _tell_tcp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
 def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool) -> Told:
     """As the table has the receivers; whether they are there just now, only the kernel knows."""
     ip = datagrams.destination(ip)
-    inside = datagrams.is_own(client, ip)
+    inside = route.is_own(client, ip)
     bound = table.at_port(client.ip if inside else ip, port, Protocol.UDP)
     receivers = [each for each in bound if inside or not each.ip.is_loopback]
     judged = tuple(Judged(each, policy.decide(client, each.app, port, Protocol.UDP.value)) for each in receivers)

@@ -25,7 +25,7 @@ from weakref import WeakValueDictionary
 import trio
 from attrs import define, field
 
-from appswitch.core import datagrams
+from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
@@ -149,8 +149,8 @@ class Datagrams:
         match plan:
             case Place(candidates=candidates):
                 for each in candidates:
-                    if self._home(each).netns == request.netns and (each.id in serving or not plan.heard):
-                        return Answer(trap.KERNEL, epoch=epoch)  # it is there already
+                    if (each.id in serving or not plan.heard) and await self._is_connected(each, request, to):
+                        return Answer(trap.KERNEL, epoch=epoch)
                 placed = await self._place(app, plan, to, request.family)
                 self._heed(_name_of(placed), to, native=False)
                 return Answer(trap.FD_UDP, placed, epoch)
@@ -165,6 +165,14 @@ class Datagrams:
                 if request.netns == self.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
                 return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
+
+    async def _is_connected(self, server: App, request: trap.UdpConnect, to: Pair) -> bool:
+        """Whether the socket has been placed for this: for another port of the server's it has no route (guard.py)."""
+        home = self.apps.namespaces.get(server.id)
+        if home is None or home.netns != request.netns or request.bound is None:
+            return False
+        found = (await home.receivers()).find_any(to, request.bound)
+        return found is not None and (found.local, found.remote) == (request.bound, to)
 
     async def _send(self, app: App, request: trap.UdpSend) -> Answer:
         to = (datagrams.destination(request.ip), request.port)
@@ -186,7 +194,7 @@ class Datagrams:
             case Kernel():
                 if request.netns == home.netns:
                     _remember(self._given, (source, to), True)
-                    may_turn = serving and datagrams.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
+                    may_turn = serving and route.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
                     return Answer(trap.KERNEL, epoch=epoch, check=source if may_turn else None)
                 if not request.bound[1]:
                     return Answer(trap.FREE)
@@ -207,7 +215,7 @@ class Datagrams:
         source = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
         serving = set()
         for each in datagrams.candidates(self.apps.table, app, to[0]):
-            if await self._receives(each, source, to, exactly=each.id == app.id and not datagrams.is_own(app, to[0])):
+            if await self._receives(each, source, to, exactly=each.id == app.id and not route.is_own(app, to[0])):
                 serving.add(each.id)
         asker = self._askers.get((to, app.id))
         if asker is not None and (

@@ -187,6 +187,8 @@ class TrapHandler:
                     return self._resolve(app, request)
                 case trap.Reverse():
                     return self._reverse(request)
+                case trap.OwnIps():
+                    return Answer(trap.encode_reply(text=trap.encode_own_ips(app)))
                 case trap.Register():
                     return failure(errno.EEXIST)
                 case _:

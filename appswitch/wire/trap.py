@@ -80,6 +80,11 @@ class Reverse:
 
 
 @frozen
+class OwnIps:
+    """Which addresses has the app itself?"""
+
+
+@frozen
 class Register:
     """settings: APPSWITCH_NAME, APPSWITCH_IP, APPSWITCH_TAGS, where set."""
 
@@ -150,7 +155,7 @@ class UdpSend:
 
 
 UdpRequest = UdpBind | UdpBound | UdpConnect | UdpSend
-Request = UdpRequest | NameOf | Reverse | Who | Bind | Listen | Connect | Resolve | Register
+Request = UdpRequest | NameOf | Reverse | OwnIps | Who | Bind | Listen | Connect | Resolve | Register
 
 # One of each, used again for every frame: decoding and encoding don't wait for anything.
 _request = ffi.new("struct as_request *")
@@ -192,6 +197,8 @@ def _decode_request(text: bytes) -> Request:
         return Who(_request.id, _request.netns, bool(flags & lib.AS_WANT_EPOCH))
     if op == lib.AS_REVERSE:
         return Reverse(_address(_request.remote)[0])
+    if op == lib.AS_OWN_IPS:
+        return OwnIps()
     if op == lib.AS_NAME:
         return NameOf(_request.id)
     if op == lib.AS_BIND:
@@ -274,6 +281,11 @@ def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has
     _client.by_handler = by_handler
     _client.has_epoch = has_epoch
     return bytes(ffi.buffer(_client))
+
+
+def encode_own_ips(app: App) -> bytes:
+    """The text of an answer to OwnIps."""
+    return pack_ip(app.source(4)) + pack_ip(app.source(6))
 
 
 def encode_path(epoch: int, has_epoch: bool, check: tuple[Address, int] | None = None) -> bytes:

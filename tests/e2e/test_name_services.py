@@ -33,8 +33,9 @@ ASK = """
 import socket
 print(socket.gethostbyname("web"), socket.getaddrinfo("web.appswitch.local", 80)[0][4])
 print(*socket.getnameinfo(("10.9.9.1", 80), socket.NI_NUMERICSERV), *socket.getnameinfo(("10.9.9.1", 80), 3))
+print(*socket.gethostbyaddr("10.9.9.1"))
 """
-ANSWERS = "10.9.9.1 ('10.9.9.1', 80)\nweb.appswitch.local 80 10.9.9.1 80\n"
+ANSWERS = "10.9.9.1 ('10.9.9.1', 80)\nweb.appswitch.local 80 10.9.9.1 80\nweb.appswitch.local [] ['10.9.9.1']\n"
 
 
 def ask(switch: Switch, around: str, *flags: str, code: str = ASK) -> str:

@@ -15,8 +15,9 @@ SHIM = Path(__file__).parents[2] / "shim"
 SOCKETS = "socket shutdown bind listen connect __connect accept accept4 getsockname getpeername getsockopt setsockopt"
 MESSAGES = "write writev send sendto sendmsg sendmmsg recvfrom recvmsg epoll_ctl syscall chroot"
 EXEC = "execve execv execvp execvpe execveat fexecve execl execlp execle posix_spawn posix_spawnp"
-NAMES = "getaddrinfo gethostbyname gethostbyname2 gethostbyname_r gethostbyname2_r getnameinfo"
-HOOKS = {*SOCKETS.split(), *MESSAGES.split(), *EXEC.split(), *NAMES.split()}
+NAMES = "getaddrinfo gethostbyname gethostbyname2 gethostbyname_r gethostbyname2_r getnameinfo gethostbyaddr"
+INTERFACES = "gethostbyaddr_r getifaddrs freeifaddrs ioctl"
+HOOKS = {*SOCKETS.split(), *MESSAGES.split(), *EXEC.split(), *NAMES.split(), *INTERFACES.split()}
 
 
 def output_of(*command: str) -> str:

@@ -10,12 +10,12 @@ from appswitch._wire import ffi, lib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from appswitch.model import Address
+from appswitch.model import Address, App
 from appswitch.wire import trap
-from appswitch.wire.addresses import pack_ip
+from appswitch.wire.addresses import pack_ip, unpack_ip
 
 UDP_OPS = [lib.AS_UDP_BIND, lib.AS_UDP_BOUND, lib.AS_UDP_CONNECT, lib.AS_UDP_SEND]
-TCP_OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_NAME, lib.AS_REVERSE]
+TCP_OPS = [lib.AS_BIND, lib.AS_LISTEN, lib.AS_CONNECT, lib.AS_NAME, lib.AS_REVERSE, lib.AS_OWN_IPS]
 OPS = [*TCP_OPS, lib.AS_RESOLVE, lib.AS_REGISTER, lib.AS_WHO, *UDP_OPS]
 PORTS = st.integers(0, 65535)
 
@@ -189,6 +189,17 @@ def test_a_reply_that_says_that_another_message_follows() -> None:
     reply = ffi.new("struct as_reply *")
     ffi.memmove(reply, trap.closes(data), len(data))
     assert (reply.closes, reply.kind, reply.text_size) == (1, trap.FD_TCP, 4)
+
+
+@pytest.mark.parametrize("ip", [IPv4Address("10.0.0.1"), IPv6Address("fd00::1")])
+def test_the_addresses_of_the_app_itself(ip: Address) -> None:
+    assert trap.decode(frame(lib.AS_OWN_IPS))[1] == trap.OwnIps()
+    app = App(1, ip, "n1")
+    own = ffi.new("struct as_own_ips *")
+    text = trap.encode_own_ips(app)
+    assert len(text) == ffi.sizeof("struct as_own_ips")
+    ffi.memmove(own, text, len(text))
+    assert (unpack_ip(bytes(own.v4)), unpack_ip(bytes(own.v6))) == (app.source(4), app.source(6))
 
 
 def test_the_name_of_an_address() -> None:

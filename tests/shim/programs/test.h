@@ -304,6 +304,54 @@ __attribute__((unused)) static void end_well(pid_t child) {
 
 /* --- main */
 
+/* A descriptor to another process (unix(7), SCM_RIGHTS). */
+__attribute__((unused)) static void pass(int channel, int fd) {
+    char byte = 0, space[CMSG_SPACE(sizeof fd)] = {0};
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(header), &fd, sizeof fd);
+    SAME(sendmsg(channel, &message, 0), 1);
+}
+
+__attribute__((unused)) static int receive_passed(int channel) {
+    int fd;
+    char byte, space[CMSG_SPACE(sizeof fd)] = {0};
+    struct iovec part = {&byte, 1};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
+    SAME(recvmsg(channel, &message, 0), 1);
+    SAME(CMSG_FIRSTHDR(&message)->cmsg_type, SCM_RIGHTS);
+    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
+    return fd;
+}
+
+/* bind's errors are the same for TCP and UDP. make: a socket of the address's family. */
+__attribute__((unused)) static void bind_to_bad_addresses(int (*make)(const char *), int port) {
+    struct address v4 = at("127.0.0.1", port), v6 = at("::1", port), un = {.size = sizeof un.un};
+    un.un.sun_family = AF_UNIX;
+    int four = make("127.0.0.1"), six = make("::1");
+    FAILS(bind(four, &v4.any, 8), EINVAL);
+    FAILS(bind(six, &v6.any, 20), EINVAL);
+    FAILS(bind(four, &v6.any, v6.size), EAFNOSUPPORT);
+    FAILS(bind(six, &v4.any, v4.size), EINVAL);
+    FAILS(bind(six, &v4.any, v6.size), EAFNOSUPPORT);
+    FAILS(bind(four, &un.any, un.size), EAFNOSUPPORT);
+    FAILS(bind(four, 0, v4.size), EFAULT);
+    FAILS(bind(four, &v4.any, 0), EINVAL);
+    FAILS(bind(four, &v4.any, -1), EINVAL);
+    FAILS(bind(-1, &v4.any, v4.size), EBADF);
+    v4.any.sa_family = AF_UNSPEC;
+    FAILS(bind(four, &v4.any, v4.size), EAFNOSUPPORT); /* but for the any address: */
+    v4.in.sin_addr.s_addr = 0;
+    OK(bind(four, &v4.any, v4.size));
+    struct address name = name_of(four);
+    SAME(name.in.sin_addr.s_addr, 0);
+    SAME(port_in(&name), port);
+}
+
 #ifndef OWN_MAIN
 static int run_case(const struct test_case *each) {
     printf("case %s\n", each->name);

@@ -97,29 +97,6 @@ CASE(a_vfork_child_sends) {
     }
 }
 
-static void pass(int channel, int fd) {
-    char byte = 0, space[CMSG_SPACE(sizeof fd)] = {0};
-    struct iovec part = {&byte, 1};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof fd);
-    memcpy(CMSG_DATA(header), &fd, sizeof fd);
-    SAME(sendmsg(channel, &message, 0), 1);
-}
-
-static int receive_passed(int channel) {
-    int fd;
-    char byte, space[CMSG_SPACE(sizeof fd)] = {0};
-    struct iovec part = {&byte, 1};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof space};
-    SAME(recvmsg(channel, &message, 0), 1);
-    SAME(CMSG_FIRSTHDR(&message)->cmsg_type, SCM_RIGHTS);
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&message)), sizeof fd);
-    return fd;
-}
-
 CASE(passed_to_another_process) {
     int channel[2];
     OK(socketpair(AF_UNIX, SOCK_STREAM, 0, channel));
