@@ -414,7 +414,7 @@ static long send_to(int fd, const void *data, size_t count, int flags, const str
     }
     long sent = connect_first(fd, &flags, addr, size);
     if (sent < 0) return sent;
-    sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size);
+    sent = SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size));
     /* TCP takes no notice of the address once connected; a Unix socket refuses it. */
     if (sent == -EISCONN && addr && is_ours(fd))
         sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
@@ -439,7 +439,7 @@ static long send_message(int fd, const struct msghdr *message, int flags) {
         long error = connect_first(fd, &flags, message->msg_name, message->msg_namelen);
         if (error < 0) return error;
     }
-    long sent = sys3(SYS_sendmsg, fd, message, flags);
+    long sent = SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
     if (sent == -EISCONN && is_ours(fd)) {
         struct msghdr unnamed = *message;
         unnamed.msg_name = 0;

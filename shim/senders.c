@@ -198,9 +198,19 @@ static void renew_options(int fd, const struct key *key, struct way *way) {
     unlatch(&place->latch);
 }
 
+/* A connected socket reaches what it is connected to by itself, and hears the answers. */
+static int is_peer(int fd, const struct as_addr *remote) {
+    struct sockaddr_in6 name;
+    struct as_addr peer;
+    socklen_t size = sizeof name;
+    if (sys3(SYS_getpeername, fd, &name, &size) < 0 || read_sockaddr((struct sockaddr *)&name, size, &peer)) return 0;
+    return peer.port == remote->port && memcmp(peer.ip, remote->ip, sizeof peer.ip) == 0;
+}
+
 /* How `fd` reaches `addr`. 0 or -errno. *ours as in senders.h. */
 static long find_way(int fd, const struct sockaddr *addr, socklen_t size, struct key *key, struct way *way, int *kept,
                      int *ours) {
+    static const uint8_t none[16];
     struct identity identity;
     *ours = *kept = 0;
     if ((key->cookie = cookie_of(fd)) == 0 || read_sockaddr(addr, size, &key->remote)) return 0;
@@ -213,6 +223,7 @@ static long find_way(int fd, const struct sockaddr *addr, socklen_t size, struct
     int family = udp_family(fd, &identity);
     if (!family || (addr->sa_family != family && (family == AF_INET || int_option(fd, IPPROTO_IPV6, IPV6_V6ONLY))))
         return 0;
+    if (is_peer(fd, &key->remote) && memcmp(key->source, none, sizeof none) == 0) return 0;
     *ours = 1;
     return ask_way(fd, family, key, way, kept);
 }

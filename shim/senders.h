@@ -5,8 +5,8 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-/* sendto and sendmsg with an address, as those calls return. *ours: false when the socket isn't a UDP socket, and
- * nothing has been done. */
+/* sendto and sendmsg with an address, as those calls return. *ours: false when the socket isn't a UDP socket, or
+ * is connected to just this address, and nothing has been done. */
 long sendto_by_sender(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size,
                       int *ours);
 long sendmsg_by_sender(int fd, const struct msghdr *message, int flags, int *ours);

@@ -149,8 +149,8 @@ class Datagrams:
         match plan:
             case Place(candidates=candidates):
                 for each in candidates:
-                    if self._home(each).netns == request.netns and (each.id in serving or not plan.heard):
-                        return Answer(trap.KERNEL, epoch=epoch)  # it is there already
+                    if (each.id in serving or not plan.heard) and await self._is_connected(each, request, to):
+                        return Answer(trap.KERNEL, epoch=epoch)
                 placed = await self._place(app, plan, to, request.family)
                 self._heed(_name_of(placed), to, native=False)
                 return Answer(trap.FD_UDP, placed, epoch)
@@ -165,6 +165,14 @@ class Datagrams:
                 if request.netns == self.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
                 return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
+
+    async def _is_connected(self, server: App, request: trap.UdpConnect, to: Pair) -> bool:
+        """Whether the socket has been placed for this: for another port of the server's it has no route (guard.py)."""
+        home = self.apps.namespaces.get(server.id)
+        if home is None or home.netns != request.netns or request.bound is None:
+            return False
+        found = (await home.receivers()).find_any(to, request.bound)
+        return found is not None and (found.local, found.remote) == (request.bound, to)
 
     async def _send(self, app: App, request: trap.UdpSend) -> Answer:
         to = (datagrams.destination(request.ip), request.port)

@@ -70,6 +70,13 @@ def test_addresses_and_ports_of_nobody(switch: Switch) -> None:
     assert run(switch, code=REFUSED, arguments=("10.9.9.1",)) == ["ECONNREFUSED"]
 
 
+def test_an_app_without_a_namespace_that_has_no_datagrams(switch: Switch) -> None:
+    switch.spawn("--no-netns", "--ip", "10.9.9.1", "sleep", "60")
+    eventually(lambda: switch.rows("ps"))
+    assert run(switch, code=REFUSED, arguments=("10.9.9.1",)) == ["ECONNREFUSED"]
+    assert run(switch, code=UNHEARD, arguments=("10.9.9.1",)) == ["unheard"]
+
+
 def test_exclusive(switch: Switch) -> None:
     serve(switch, "--exclusive", "--ip", "10.9.9.1", "--name", "server")
     switch.wait_for("server:7000")

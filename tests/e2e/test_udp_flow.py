@@ -260,6 +260,35 @@ def test_a_refused_client_may_try_again(switch: Switch) -> None:
     assert client.communicate(timeout=PATIENCE)[0] == "late ('10.9.9.1', 7000) True\n"
 
 
+def test_a_connected_socket_that_names_its_peer(switch: Switch) -> None:
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = """
+to = ("10.9.9.1", 7000)
+c = udp()
+c.connect(to)
+for _ in range(2):
+    assert ask(c, b"x", to) == ask(c, b"x")
+    c.sendmsg([b"x"], [], 0, to)
+    assert eval(c.recv(999))[1] == b"x"
+print("fine")
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code) == ["fine"]
+
+
+def test_connected_to_one_port_and_then_to_another(switch: Switch) -> None:
+    two = SERVER.replace("s = ", "port += __import__('os').fork() == 0\ns = ", 1)
+    switch.spawn("--ip", "10.9.9.1", "--name", "server", PYTHON, "-c", two, "0.0.0.0", "7000", "")
+    switch.wait_for("server:7000", "server:7001")
+    code = """
+c = udp()
+for port in (7000, 7001, 7000):
+    c.connect(("10.9.9.1", port))
+    print(ask(c, b"x")[1][1])
+"""
+    assert run(switch, "--ip", "10.9.9.2", code=code) == ["7000", "7001", "7000"]
+
+
 def test_many_clients_of_one_server(switch: Switch) -> None:
     """Every one of 500 sockets gets its own answer, connected or not, all at once."""
     serve(switch, "--ip", "10.9.9.1", "--name", "server")
