@@ -29,6 +29,7 @@ from attrs import frozen
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
 from appswitch.edge.datagrams import Datagrams
@@ -158,9 +159,10 @@ async def _serve(
     datagrams = Datagrams(
         apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
     )
-    handler = TrapHandler(
+    calls = Calls(
         apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
     )
+    handler = TrapHandler(apps, calls, netns)
     node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:

@@ -8,55 +8,23 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 import socket
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import structlog
 import trio
 from attrs import define
 
-from appswitch.core import names, route
-from appswitch.core.balance import Balancer, by_connections, check_tags
-from appswitch.core.policy import explain
-from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
-from appswitch.edge import dial
+from appswitch.core import names
+from appswitch.core.balance import check_tags
 from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
-from appswitch.edge.datagrams import Datagrams
-from appswitch.edge.dial import Asked, Dialer, start_egress
-from appswitch.edge.egress import EgressSockets
-from appswitch.edge.listeners import ListenerSockets
-from appswitch.edge.local_tcp import LocalTcp
-from appswitch.edge.policing import Policing
-from appswitch.edge.tcp_names import TcpNames
+from appswitch.edge.calls import Answer, Calls, failure
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Kind
+from appswitch.model import App
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError
 
-GRACE = 0.005  # seconds that a connect to a starting app waits for its bind
-PATIENCE_NONBLOCKING = 1.0  # seconds that a connect may wait for room in a full queue when it shouldn't block
-
 log = structlog.get_logger()
-
-
-@define
-class Answer:
-    """A reply and the descriptors that go along: a socket that is closed once it is sent, and some that we keep."""
-
-    frame: bytes
-    passed: socket.socket | None = None
-    shared: Sequence[int] = ()
-
-    def descriptors(self) -> list[int]:
-        """In the order of the protocol."""
-        return [*([self.passed.fileno()] if self.passed else []), *self.shared]
-
-
-def failure(error: int) -> Answer:
-    """The call fails with this errno."""
-    return Answer(trap.encode_reply(error=error))
 
 
 @define
@@ -64,16 +32,7 @@ class TrapHandler:
     """Serves the trap socket of one host."""
 
     apps: Apps
-    sockets: ListenerSockets
-    dialer: Dialer
-    egress: EgressSockets
-    tcp: LocalTcp
-    tcp_names: TcpNames
-    balancer: Balancer
-    datagrams: Datagrams
-    policing: Policing
-    rng: random.Random
-    gateway: bool
+    calls: Calls
     netns: int
     """The cookie of our own network namespace."""
 
@@ -108,9 +67,9 @@ class TrapHandler:
                         await self._send(channel, answer)
                 with self.apps.hold(app):  # from its first request on, which may take its time
                     if answer is None:
-                        await self._send(channel, await self._answer(app, first, channel))
+                        await self._send(channel, await self.calls.answer(app, first, channel))
                     while (request := await self._receive(channel)) is not None:
-                        await self._send(channel, await self._answer(app, request[1], channel))
+                        await self._send(channel, await self.calls.answer(app, request[1], channel))
             except FrameError as error:
                 log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
             except OSError as error:
@@ -169,212 +128,6 @@ class TrapHandler:
             log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)
             return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message.encode()))
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
-
-    async def _answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
-        try:
-            match request:
-                case trap.Connect():
-                    return await self._connect(app, request, channel)
-                case trap.Bind():
-                    return self._bind(app, request)
-                case trap.Who():
-                    return self._who(request)
-                case trap.NameOf():
-                    return self._name_of(app, request)
-                case trap.Listen():
-                    return self._listen(app, request)
-                case trap.Resolve():
-                    return self._resolve(app, request)
-                case trap.Reverse():
-                    return self._reverse(request)
-                case trap.OwnIps():
-                    return Answer(trap.encode_reply(text=trap.encode_own_ips(app)))
-                case trap.Register():
-                    return failure(errno.EEXIST)
-                case _:
-                    return await self._datagrams(app, request)
-        except OSError as error:
-            return failure(error.errno or errno.EIO)
-
-    async def _connect(self, app: App, request: trap.Connect, channel: socket.socket) -> Answer:
-        epoch = self.apps.epoch.now  # what we find out now may not hold any more when we have connected
-        plan = self._plan_connect(app, request)
-        if isinstance(plan, Refuse) and plan.error == errno.ECONNREFUSED and self.apps.is_starting(request.ip):
-            # A bind takes us longer than the kernel. iperf -d binds in one thread and has the other side connect
-            # back by another: a program that has just started may be about to bind.
-            with trio.move_on_after(GRACE):
-                await self.apps.changed()
-            epoch = self.apps.epoch.now
-            plan = self._plan_connect(app, request)
-        match plan:
-            case Refuse(denied=denied):
-                kind = Kind.DENY if denied else Kind.REFUSE
-                server = plan.judged[0].listener.app if denied else None
-                facts = {"server": server, "rule": plan.rule, "reason": plan.reason, "error": plan.error}
-                self._publish(kind, app, request, **facts)
-                return failure(plan.error)
-            case Kernel():
-                self._publish(Kind.CONNECT, app, request, medium="dns")
-                return Answer(trap.encode_reply(kind=trap.KERNEL))
-        try:
-            return await self._carry_out(app, request, plan, epoch, partial(self._plan_again, app, request, channel))
-        except OSError as error:
-            self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
-            raise
-
-    async def _carry_out(
-        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, again: Callable[[], Local]
-    ) -> Answer:
-        """epoch: when the plan was made; again: makes it anew."""
-        if isinstance(plan, Egress):
-            outside = start_egress(plan, request.family)
-            self.egress.add(outside, app, (request.ip, request.port))
-            self._publish(Kind.CONNECT, app, request, medium="tcp")
-            return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
-        patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
-        if request.nonblocking:
-            patience = PATIENCE_NONBLOCKING
-        asked = Asked(app, (request.ip, request.port), request.family)
-        if app.tcp or any(each.app.tcp for each in plan.candidates):
-            client, name = await self.tcp.connect(plan, again, asked, patience)
-            server, kind, medium, text = name.listener, trap.FD_TCP, "tcp", name.packed
-        else:
-            client, server = await self.dialer.connect(plan, again, asked, patience)
-            kind, medium, text = trap.FD_UNIX, "unix", b""
-        verdict = self.policing.policy.decide(app, server.app, server.port)
-        seen = {"server": server.app, "rule": verdict.rule, "medium": medium}
-        if not verdict.allowed:  # since a reload while we waited for room
-            client.close()
-            self._publish(Kind.DENY, app, request, reason=explain(verdict, app, server.app), **seen)
-            return failure(errno.ECONNREFUSED)
-        self._publish(Kind.CONNECT, app, request, **seen)
-        if verdict.audit:
-            self._publish(Kind.AUDIT, app, request, **seen)
-        each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
-        if kind == trap.FD_UNIX and request.want_capabilities and app.netns and not plan.port and not each_seen:
-            return self._with_capabilities(client, plan, epoch, request.want_epoch)
-        return Answer(trap.encode_reply(kind=kind, text=text), client)
-
-    def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
-        """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
-        if _is_closed(channel):
-            raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
-        plan = self._plan_connect(app, request)
-        if isinstance(plan, Local):
-            return plan
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone, or takes no more connections")
-
-    def _publish(self, kind: Kind, app: App, request: trap.Connect | trap.Bind, **facts: object) -> None:
-        self.apps.events.publish(kind, app, address=request.ip, port=request.port, proto="tcp", **facts)
-
-    def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
-        return route.plan_connect(
-            self.apps.table,
-            self.policing.policy,
-            app,
-            request.ip,
-            request.port,
-            gateway=self.gateway,
-            bound=request.bound,
-        )
-
-    def _with_capabilities(self, client: socket.socket, plan: Local, epoch: int, want_epoch: bool) -> Answer:
-        """The next connects to there need not ask while the epoch is still the one of the plan.
-
-        An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h). Nor does one
-        whose connections are audited: each of them has to be reported.
-        """
-        there = [each for each in plan.candidates if each.id in self.apps.table.listeners]
-        shares, uses = self.balancer.grant(there, trap.MOST_CAPABILITIES)
-        text = trap.encode_capabilities(epoch, plan.source, shares, uses, want_epoch)
-        shared = [self.apps.epoch.fd] if want_epoch else []
-        shared += [self.sockets.handle(listener.id) for listener, _ in shares]
-        return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
-
-    def _who(self, request: trap.Who) -> Answer:
-        """A server asks whose connection it has accepted."""
-        listener = self.apps.table.listeners.get(request.listener_id)
-        epoch = self.apps.epoch
-        if listener is None:
-            return failure(errno.EACCES)
-        client = self.apps.owner_of(request.netns)
-        by_handler = request.netns == self.netns
-        verdict = self.policing.policy.decide(client, listener.app, listener.port) if client else None
-        if not by_handler and not (verdict and verdict.allowed):
-            where = {"address": listener.ip, "port": listener.port, "proto": "tcp", "medium": "unix"}
-            rule = verdict.rule if verdict else None
-            reason = "what it was given before no longer holds" if client else "an unidentified client"
-            self.apps.events.publish(Kind.DENY, client, server=listener.app, rule=rule, reason=reason, **where)
-            return failure(errno.EACCES)
-        text = trap.encode_client(
-            epoch.now,
-            client or listener.app,
-            listener.app,
-            by_handler=by_handler,
-            has_epoch=request.want_epoch,
-        )
-        return Answer(trap.encode_reply(text=text), shared=[epoch.fd] if request.want_epoch else [])
-
-    def _name_of(self, app: App, request: trap.NameOf) -> Answer:
-        name = self.tcp_names.find(request.cookie, app)
-        return failure(errno.ENOENT) if name is None else Answer(trap.encode_reply(text=name))
-
-    def _bind(self, app: App, request: trap.Bind) -> Answer:
-        if request.port:
-            self.apps.forget_closed(app, request.port)
-        wanted = BindRequest(
-            request.family, request.ip, request.port, request.v6only, request.reuse_addr, request.reuse_port
-        )
-        plan = route.plan_bind(self.apps.table, app, wanted, self.rng)
-        if isinstance(plan, Refuse):
-            self._publish(Kind.BIND_REFUSED, app, request, reason=plan.reason, error=plan.error)
-            return failure(plan.error)
-        bound = self.sockets.open(plan)
-        self.apps.table.add_listener(plan)
-        self.apps.note_change()
-        return Answer(trap.encode_reply(kind=trap.FD_UNIX), bound)
-
-    def _listen(self, app: App, request: trap.Listen) -> Answer:
-        listener = self.apps.table.listeners.get(request.listener_id)
-        if listener is None or listener.app.id != app.id:
-            return failure(errno.EINVAL)
-        refused = route.plan_listen(self.apps.table, listener)
-        where = {"address": listener.ip, "port": listener.port, "proto": "tcp"}
-        if refused is not None:
-            self.apps.events.publish(Kind.BIND_REFUSED, app, reason=refused.reason, error=refused.error, **where)
-            return failure(refused.error)
-        self.apps.table.mark_listening(listener.id)
-        self.apps.services_changed()
-        if not listener.listening:
-            self.apps.events.publish(Kind.LISTEN, app, **where)
-        return Answer(trap.encode_reply())
-
-    async def _datagrams(self, app: App, request: trap.UdpRequest) -> Answer:
-        answer = await self.datagrams.answer(app, request)
-        if not isinstance(request, trap.UdpConnect | trap.UdpSend):
-            return Answer(trap.encode_reply(kind=answer.kind), answer.passed)
-        text = trap.encode_path(answer.epoch, request.want_epoch, answer.check)
-        shared = [self.apps.epoch.fd] if request.want_epoch else []
-        return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
-
-    def _resolve(self, app: App, request: trap.Resolve) -> Answer:
-        name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
-        ip = self.apps.table.resolve(name)
-        answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
-        self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
-        return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
-
-    def _reverse(self, request: trap.Reverse) -> Answer:
-        found = self.apps.table.names_of(request.ip)
-        return Answer(trap.encode_reply(text=f"{found[0]}.{DOMAIN}".encode())) if found else failure(errno.ENOENT)
-
-
-def _is_closed(channel: socket.socket) -> bool:
-    """Whether the other end has been closed. channel: non-blocking."""
-    try:
-        return not channel.recv(1, socket.MSG_PEEK)
-    except BlockingIOError:
-        return False
 
 
 async def _send_message(channel: socket.socket, message: bytes, fds: Sequence[int] = ()) -> None:
