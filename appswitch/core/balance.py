@@ -40,7 +40,7 @@ def check_tags(tags: Sequence[Tag]) -> None:
     for value in weights:
         if not (value.isascii() and value.isdigit() and len(value) < 4 and int(value) <= MOST_WEIGHT):
             raise AppSwitchError(
-                "bad-tag", f"{WEIGHT}={value} is no weight", f"0 to {MOST_WEIGHT}; without the tag it is 1"
+                "bad-tag", f"{WEIGHT}={value} is no weight", f"0 to {MOST_WEIGHT}, whole; without the tag it is 1"
             )
     if len(ways) > 1 or not ways <= {ROUND_ROBIN, LEAST_CONNECTIONS}:
         raise AppSwitchError(

@@ -17,6 +17,7 @@ from appswitch.model import DOMAIN, Address, Tag
 DERIVED = IPv4Network("100.64.0.0/10")
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+TAG_FORM = "write KEY=VALUE, the key of letters, digits and _.-, the value without spaces and commas: --tag grp=1"
 _TAG = re.compile(r"(?P<key>[A-Za-z0-9_.-]{1,63})=(?P<value>[^,\s]{0,255})")
 
 
@@ -28,7 +29,7 @@ def check_name(text: str) -> str:
         raise AppSwitchError(
             "bad-name",
             f"{text!r} can't be an app's name",
-            "use letters, digits and hyphens, 63 at most between two dots, for example web or db-1",
+            "use a-z, digits, - and _ inside, 63 at most between two dots, for example web or db-1",
         )
     if name == "localhost" or name == DOMAIN or name.endswith("." + DOMAIN):
         raise AppSwitchError("bad-name", f"{text!r} is reserved", f"names are reached as NAME and NAME.{DOMAIN}")
@@ -54,7 +55,7 @@ def check_tag(text: str) -> Tag:
     """`key=value`. AppSwitchError `bad-tag` otherwise."""
     match = _TAG.fullmatch(text)
     if match is None:
-        raise AppSwitchError("bad-tag", f"{text!r} is not a tag", "write KEY=VALUE, for example --tag grp=1")
+        raise AppSwitchError("bad-tag", f"{text!r} is not a tag", TAG_FORM)
     return match["key"], match["value"]
 
 

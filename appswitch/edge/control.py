@@ -20,7 +20,7 @@ from attrs import define, field
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
-from appswitch.core.service_table import ServiceTable
+from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.core.why import why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
@@ -31,7 +31,7 @@ from appswitch.edge.name_servers import NameServers
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Event, Kind, Node, Protocol
+from appswitch.model import App, Connection, Event, Kind, Node, Protocol
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -153,7 +153,7 @@ class ControlServer:
         return rows
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
-        name = text.lower().removesuffix(".").removesuffix("." + DOMAIN)
+        name = plain_name(text)
         ip = self.table.resolve(name)
         if ip is None:
             raise AppSwitchError("unknown-name", f"no app is named {text!r}", "`appswitch ps` lists the apps")
@@ -191,7 +191,7 @@ class ControlServer:
         return [control.drain_row(app, not call.undo, left[app.id]) for app in apps]
 
     def _is_served(self, host: str, port: int) -> bool:
-        ip = self.table.resolve(host.removesuffix("." + DOMAIN))
+        ip = self.table.resolve(plain_name(host))
         return any(
             each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
         )

@@ -163,3 +163,10 @@ def test_client_only_identities(number: int) -> None:
     assert ip in ip_network("169.254.0.0/16")
     assert 1 <= ip.packed[2] <= 254
     assert ip != names.link_local(number + 1)
+
+
+@pytest.mark.parametrize("text", ["grp", "=x", "a b=x", "a=b,c", "a=b c"])
+def test_the_hint_says_what_a_tag_is_made_of(text: str) -> None:
+    with pytest.raises(AppSwitchError) as error:
+        names.check_tag(text)
+    assert "without spaces and commas" in (error.value.hint or "")

@@ -213,7 +213,7 @@ async def test_wait_for_a_while(world: World) -> None:
         with world.listener(80):
             answer = await world.call("wait-for", services=["web:80", "web:81", "db:80"], timeout=0.01)
             assert answer == {"ok": ["web:81", "db:80"]}
-            assert await world.call("wait-for", services=["web:80"], timeout=0) == {"ok": []}
+            assert await world.call("wait-for", services=["web:80", "WEB.appswitch.local.:80"], timeout=0) == {"ok": []}
     assert (await world.call("wait-for", services=["x:1"], timeout=-1))["error"]["reason"] == "bad-request"
 
 
