@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import click
 
-from appswitch.cli.options import ask, socket_option
+from appswitch.cli.options import Seconds, ask, socket_option
 
 
 @click.command()
 @click.argument("app")
 @click.option("--undo", is_flag=True, help="Put it back.")
 @click.option("--no-wait", is_flag=True, help="Don't wait until its connections are at an end.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="How long to wait.  [default: for ever]"
-)
+@click.option("--timeout", type=Seconds(), metavar="SECONDS", help="How long to wait.  [default: for ever]")
 @socket_option
 def drain(app: str, undo: bool, no_wait: bool, timeout: float | None, socket: str | None) -> None:
     """Let APP get no new connections, and wait until those that it has are at an end.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import closing
 from typing import Any
 
@@ -13,6 +14,20 @@ from appswitch.host.control_client import ControlClient
 from appswitch.host.paths import trap_socket
 
 socket_option = click.option("--socket", metavar="PATH", help="The trap socket (also: APPSWITCH_SOCKET).")
+
+
+class Seconds(click.FloatRange):
+    """A time to wait."""
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Infinity and NaN are floats to Python, and nothing to wait for."""
+        seconds = super().convert(value, param, ctx)
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
 
 
 def printable(text: str) -> str:

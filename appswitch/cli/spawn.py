@@ -9,7 +9,7 @@ import click
 
 from appswitch import spawn as spawning
 from appswitch.cli.main import BAD_ARGUMENTS, USAGE, fail
-from appswitch.cli.options import socket_option
+from appswitch.cli.options import Seconds, socket_option
 from appswitch.errors import AppSwitchError
 from appswitch.host.processes import FAILED
 
@@ -26,7 +26,7 @@ from appswitch.host.processes import FAILED
 @click.option(
     "--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served; once all are, if several."
 )
-@click.option("--wait-timeout", metavar="SECONDS", type=click.FloatRange(0),
+@click.option("--wait-timeout", metavar="SECONDS", type=Seconds(),
               help="How long to wait for them, by default without end; then the exit status is 125.")  # fmt: skip
 @socket_option
 @click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)

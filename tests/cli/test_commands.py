@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from appswitch.host.paths import shim_path
-from tests.harness import Switch
+from tests.harness import APPSWITCH, Switch
 
 COMMANDS = ["serve", "spawn", "ps", "services", "connections", "nodes", "resolve", "why", "observe", "doctor", "drain"]
 PLANNED = ["compose"]
@@ -253,3 +253,11 @@ def test_spawns_imports_are_few() -> None:
     code += "print([name for name in ('trio', 'rich', 'attrs', 'attr', 'structlog', 'dns', 'msgspec', 'pyroute2', "
     code += "'asyncio', 'appswitch._wire') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("arguments", [("drain", "db", "--timeout"), ("spawn", "--wait-for", "db:1", "--wait-timeout")])
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+def test_what_is_no_time_to_wait(arguments: tuple[str, ...], seconds: str) -> None:
+    done = subprocess.run([*APPSWITCH, *arguments, seconds, "true"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert f"Invalid value for '{arguments[-1]}'" in done.stderr
