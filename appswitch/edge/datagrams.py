@@ -123,6 +123,9 @@ class Datagrams:
 
     def _bound(self, app: App, request: trap.UdpBound) -> Answer:
         table = self.apps.table
+        refused = datagrams.plan_udp_bind(table, app, request.ip, request.port, request.v6only)
+        if refused is not None:  # it wasn't asked before
+            raise OSError(refused.error, refused.reason)
         receiver = datagrams.new_receiver(table, app, request.family, request.ip, request.port, request.v6only)
         if receiver is not None:
             table.add_listener(receiver)

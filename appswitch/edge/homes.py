@@ -22,6 +22,7 @@ from appswitch.host.home import READY
 from appswitch.model import App
 
 STARTS_WITHIN = 10.0  # seconds
+NO_ANSWER = b"no answer"
 
 log = structlog.get_logger()
 
@@ -62,16 +63,21 @@ class Homes:
                 async with trio.open_nursery() as nursery:
                     self._apps.name_servers[app.id] = NameServers(home, self._dns(app).serve_udp, nursery)
                     task_status.started()
-                    while app.id in self._apps.table.apps:
-                        await self._apps.changed()
+                    nursery.start_soon(self._until_ended, app, nursery.cancel_scope)
+                    await process.wait()  # somebody has killed it: the app gets a new one at its next call
                     nursery.cancel_scope.cancel()
             finally:
                 del self._apps.namespaces[app.id], self._apps.name_servers[app.id]
                 home.close()
         await process.wait()
 
+    async def _until_ended(self, app: App, scope: trio.CancelScope) -> None:
+        while app.id in self._apps.table.apps:
+            await self._apps.changed()
+        scope.cancel()
+
     async def _receive(self, ours: socket.socket) -> Namespace | None:
-        said, fds = b"no answer", list[int]()
+        said, fds = NO_ANSWER, list[int]()
         with trio.move_on_after(STARTS_WITHIN):
             await trio.lowlevel.wait_readable(ours)
             said, fds, _, _ = socket.recv_fds(ours, 1024, namespaces.MOST_SOCKETS)
@@ -81,7 +87,7 @@ class Homes:
         finally:
             for fd in fds:
                 os.close(fd)
-        self._forbidden = True
+        self._forbidden = bool(said) and said != NO_ANSWER
         log.warning("apps without a namespace keep the host's UDP", reason=said.decode(errors="replace"))
         return None
 

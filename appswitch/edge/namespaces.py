@@ -82,7 +82,14 @@ class Namespace:
             error = int.from_bytes(answer, "little") if len(answer) == 4 else errno.ENETDOWN
             raise OSError(error, os.strerror(error))
         made[0].set_inheritable(False)
+        if not self._is_as_asked(made[0], family, kind, protocol):
+            made[0].close()
+            raise OSError(errno.EPROTO, "the app's keeper gives something else")
         return made[0]
+
+    def _is_as_asked(self, made: socket.socket, family: int, kind: int, protocol: int) -> bool:
+        wanted = protocol if protocol or family == socket.AF_NETLINK else made.proto  # 0: the usual one of the type
+        return (made.family, made.type, made.proto) == (family, kind, wanted) and _netns(made) == self.netns
 
     async def receivers(self) -> Receivers:
         """Which UDP sockets there are, our own left out. OSError as make_socket."""
@@ -124,7 +131,7 @@ class Namespace:
     @property
     def netns(self) -> int:
         """The namespace's cookie."""
-        return _cookie(self._all[0], SO_NETNS_COOKIE)
+        return _netns(self._all[0])
 
     def close(self) -> None:
         """Closes our descriptors; the namespace lives while anything in it does."""
@@ -155,6 +162,10 @@ def _serves_dns(passed: socket.socket) -> bool:
         return False
     listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     return passed.type == socket.SOCK_DGRAM or (passed.type == socket.SOCK_STREAM and bool(listening))
+
+
+def _netns(of: socket.socket) -> int:
+    return _cookie(of, SO_NETNS_COOKIE)
 
 
 def _cookie(of: socket.socket, option: int) -> int:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -308,3 +311,32 @@ for i, c in enumerate(clients):
 print(len({c.getsockname()[1] for c in clients}))
 """
     assert run(switch, "--ip", "10.9.9.2", code=code) == ["500"]
+
+
+def test_a_home_that_is_killed_is_made_again(switch: Switch) -> None:
+    """What stands in for the namespace of an app that has none (edge/homes.py)."""
+    serve(switch, "--ip", "10.9.9.1", "--name", "server")
+    switch.wait_for("server:7000")
+    code = """
+to = ("10.9.9.1", 7000)
+print(ask(udp(), b"before", to)[0][1], flush=True)
+sys.stdin.readline()
+print(ask(udp(), b"after", to)[0][1], flush=True)
+"""
+    client = switch.spawn(
+        "--no-netns", "--ip", "10.9.9.2", PYTHON, "-c", ASK + code, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert client.stdin is not None
+    assert client.stdout is not None
+    assert client.stdout.readline() == "b'before'\n"
+    children = Path(f"/proc/{switch.server.pid}/task/{switch.server.pid}/children").read_text().split()
+    homes = [each for each in children if b"appswitch.host.home" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    assert len(homes) == 1
+    os.kill(int(homes[0]), signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{homes[0]}").exists())
+    client.stdin.write("\n")
+    client.stdin.flush()
+    assert client.stdout.readline() == "b'after'\n"
+    assert client.wait(PATIENCE) == 0
+    client.stdin.close()
+    client.stdout.close()

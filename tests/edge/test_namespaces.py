@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 
 import pytest
@@ -16,6 +17,7 @@ from trio.testing import MockClock
 from appswitch.edge.namespaces import Namespace, adopt
 from appswitch.errors import AppSwitchError
 from appswitch.host.maker import Maker
+from appswitch.host.namespace import enter_new_namespace
 from appswitch.model import App, Listener
 from tests.harness import open_descriptors
 
@@ -135,3 +137,45 @@ def test_what_is_of_no_use_is_refused_and_nothing_is_left_open() -> None:
     os.close(reading)
     os.close(writing)
     assert open_descriptors() == before
+
+
+class FalseMaker(Maker):
+    """Gives a socket of another kind."""
+
+    def __init__(self, given: socket.socket) -> None:
+        super().__init__()
+        self.given = given
+
+    def _answer(self, request: bytes) -> None:
+        socket.send_fds(self._near, [request], [self.given.fileno()])
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [(socket.AF_UNIX, socket.SOCK_DGRAM, 0), (socket.AF_NETLINK, socket.SOCK_RAW, 4), (socket.AF_INET, 1, 0)],
+)
+async def test_what_was_not_asked_for_is_not_taken(kind: tuple[int, int, int]) -> None:
+    before = open_descriptors()
+    with socket.socket(*kind) as given:
+        maker = FalseMaker(given)
+        namespace = adopt([maker.far_end.fileno()])
+        for family, wanted, protocol in ((socket.AF_INET, socket.SOCK_DGRAM, 0), (socket.AF_NETLINK, 3, 0)):
+            with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="something else")):
+                await _make(namespace, maker, family, wanted, protocol)
+        namespace.close()
+        maker.close()
+    assert open_descriptors() == before
+
+
+@pytest.mark.root
+async def test_a_socket_of_another_namespace_is_not_taken() -> None:
+    def elsewhere() -> socket.socket:
+        enter_new_namespace()  # of this thread alone
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    with ThreadPoolExecutor(1) as thread, thread.submit(elsewhere).result() as given:
+        maker = FalseMaker(given)
+        namespace = Namespace([maker.far_end])
+        with pytest.RaisesGroup(pytest.RaisesExc(OSError, match="something else")):
+            await _make(namespace, maker, socket.AF_INET)
+        maker.close()
