@@ -47,6 +47,7 @@ long reconsider_epipe(int fd, size_t count) {
     struct identity identity;
     identify(fd, &identity);
     if (!is_connection(&identity) || is_marked(fd)) return -EPIPE;
+    if (!count) return 0; /* nothing goes out, so nothing is answered */
     mark(fd);
     if (int_option(fd, SOL_SOCKET, SO_ERROR) == ECONNRESET) return -ECONNRESET;
     return count < MOST_LOST ? (long)count : MOST_LOST;

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,13 @@ print(len({c.getsockname()[1] for c in clients}))
     assert run(switch, "--ip", "10.9.9.2", code=code) == ["500"]
 
 
+def _homes_of(switch: Switch) -> Iterator[str]:
+    for thread in Path(f"/proc/{switch.server.pid}/task").iterdir():  # a child is of the thread that made it
+        for child in (thread / "children").read_text().split():
+            if b"appswitch.host.home" in Path(f"/proc/{child}/cmdline").read_bytes():
+                yield child
+
+
 def test_a_home_that_is_killed_is_made_again(switch: Switch) -> None:
     """What stands in for the namespace of an app that has none (edge/homes.py)."""
     serve(switch, "--ip", "10.9.9.1", "--name", "server")
@@ -329,8 +337,7 @@ print(ask(udp(), b"after", to)[0][1], flush=True)
     assert client.stdin is not None
     assert client.stdout is not None
     assert client.stdout.readline() == "b'before'\n"
-    children = Path(f"/proc/{switch.server.pid}/task/{switch.server.pid}/children").read_text().split()
-    homes = [each for each in children if b"appswitch.host.home" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    homes = list(_homes_of(switch))
     assert len(homes) == 1
     os.kill(int(homes[0]), signal.SIGKILL)
     eventually(lambda: not Path(f"/proc/{homes[0]}").exists())

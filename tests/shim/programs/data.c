@@ -290,6 +290,18 @@ CASE(sends_after_the_other_end_has_closed) {
     }
 }
 
+/* They put nothing on the wire, so nothing comes back. */
+CASE(empty_sends_after_the_other_end_has_closed) {
+    char byte;
+    struct pair pair = connected("127.0.0.1");
+    close(pair.server);
+    SAME(read(pair.client, &byte, 1), 0);
+    for (int i = 0; i < 3; i++) SAME(send(pair.client, "", 0, MSG_NOSIGNAL), 0);
+    SAME(send(pair.client, "xy", 2, MSG_NOSIGNAL), 2);
+    settle(pair.client);
+    FAILS(send(pair.client, "", 0, MSG_NOSIGNAL), EPIPE);
+}
+
 CASE(sends_after_the_other_end_has_closed_with_data_unread) {
     for (int how = 0; how < 8; how++) {
         struct pair pair = connected("127.0.0.1");
