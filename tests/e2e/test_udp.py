@@ -126,6 +126,8 @@ while not (heard and answered):
                 answered = True
     except (TimeoutError, ConnectionRefusedError):
         pass
+    except OSError as error:  # the other one hasn't started yet
+        assert error.errno == errno.ENETUNREACH, error
 print("fine", flush=True)
 for _ in range(5):
     try:
