@@ -7,8 +7,14 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.harness import Switch, running_switch
+
+# The machine may be busy. (Where CI is set hypothesis does this by itself.)
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if not os.environ.get("CI"):
+    settings.load_profile("patient")
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
