@@ -28,7 +28,7 @@ from attrs import frozen
 
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
-from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.apps import Apps
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -50,6 +50,7 @@ from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
+from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node

@@ -28,11 +28,10 @@ from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
-from appswitch.host.namespace import SO_NETNS_COOKIE
+from appswitch.host.cookies import AnySocket, netns_of
 from appswitch.model import Address, App, Kind, Listener, Protocol
 
 Key = TypeVar("Key")
-AnySocket = socket.socket | trio.socket.SocketType
 
 DORMANT = 4096  # apps remembered by their namespace after their end
 STARTING = 1.0  # seconds
@@ -78,11 +77,6 @@ def command_of(caller: Credentials) -> tuple[str, ...]:
     except OSError:  # it has gone
         return ()
     return tuple(word.decode(errors="replace") for word in line.rstrip(b"\0").split(b"\0")) if line else ()
-
-
-def netns_of(any_socket: AnySocket) -> int:
-    """The cookie of the network namespace that a socket belongs to."""
-    return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
 
 
 class Apps:

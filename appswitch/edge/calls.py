@@ -18,6 +18,7 @@ from appswitch.core import route
 from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
+from appswitch.core.service_table import plain_name
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps
 from appswitch.edge.datagrams import Datagrams
@@ -259,7 +260,7 @@ class Calls:
         return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 
     def _resolve(self, app: App, request: trap.Resolve) -> Answer:
-        name = request.name.lower().removesuffix(".").removesuffix("." + DOMAIN)
+        name = plain_name(request.name)
         ip = self.apps.table.resolve(name)
         answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
         self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)

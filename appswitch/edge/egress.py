@@ -15,10 +15,10 @@ import structlog
 from attrs import evolve
 
 from appswitch.edge.diag import Diag
+from appswitch.host.cookies import cookie_of
 from appswitch.model import Address, App, Connection, State
 from appswitch.wire import tcp_diag
 
-SO_COOKIE = 57
 REMEMBERED = 65536  # sockets; only those that were made last are listed
 
 log = structlog.get_logger()
@@ -33,7 +33,7 @@ class EgressSockets:
 
     def add(self, made: socket.socket, app: App, dest: tuple[Address, int]) -> None:
         """`made`, its connect under way, is for `app`, which asked for `dest`."""
-        cookie = int.from_bytes(made.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), "little")
+        cookie = cookie_of(made)
         self._made[cookie] = Connection(
             app, _address(made.getsockname()), dest, None, None, app.node, State.ESTABLISHED, medium="tcp"
         )

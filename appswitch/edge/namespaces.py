@@ -21,12 +21,12 @@ from appswitch.edge.diag import Diag
 from appswitch.edge.guard import Guard
 from appswitch.edge.receivers import Receivers
 from appswitch.errors import AppSwitchError
+from appswitch.host.cookies import cookie_of, netns_of
+from appswitch.host.namespace import NETLINK_SOCK_DIAG
 from appswitch.model import Listener
 
 MOST_SOCKETS = 4
 PATIENCE = 1.0  # seconds that a keeper may take: it may be stopped
-NETLINK_SOCK_DIAG = 4
-SO_COOKIE, SO_NETNS_COOKIE = 57, 71
 
 
 class Namespace:
@@ -51,7 +51,7 @@ class Namespace:
                 self._maker = each
             elif _serves_dns(each):
                 self.dns.append(each)
-                self._dns_cookies.add(_cookie(each, SO_COOKIE))
+                self._dns_cookies.add(cookie_of(each))
             else:
                 self.close()
                 raise AppSwitchError("bad-request", "the sockets that came along are of no use")
@@ -89,7 +89,7 @@ class Namespace:
 
     def _is_as_asked(self, made: socket.socket, family: int, kind: int, protocol: int) -> bool:
         wanted = protocol if protocol or family == socket.AF_NETLINK else made.proto  # 0: the usual one of the type
-        return (made.family, made.type, made.proto) == (family, kind, wanted) and _netns(made) == self.netns
+        return (made.family, made.type, made.proto) == (family, kind, wanted) and netns_of(made) == self.netns
 
     async def receivers(self) -> Receivers:
         """Which UDP sockets there are, our own left out. OSError as make_socket."""
@@ -117,7 +117,7 @@ class Namespace:
     def adopt_dns(self, made: socket.socket) -> None:
         """One more socket of our DNS server."""
         self._all.append(made)
-        self._dns_cookies.add(_cookie(made, SO_COOKIE))
+        self._dns_cookies.add(cookie_of(made))
 
     def drop(self, each: socket.socket) -> None:
         """Closes one of ours."""
@@ -131,7 +131,7 @@ class Namespace:
     @property
     def netns(self) -> int:
         """The namespace's cookie."""
-        return _netns(self._all[0])
+        return netns_of(self._all[0])
 
     def close(self) -> None:
         """Closes our descriptors; the namespace lives while anything in it does."""
@@ -162,11 +162,3 @@ def _serves_dns(passed: socket.socket) -> bool:
         return False
     listening = passed.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     return passed.type == socket.SOCK_DGRAM or (passed.type == socket.SOCK_STREAM and bool(listening))
-
-
-def _netns(of: socket.socket) -> int:
-    return _cookie(of, SO_NETNS_COOKIE)
-
-
-def _cookie(of: socket.socket, option: int) -> int:
-    return int.from_bytes(of.getsockopt(socket.SOL_SOCKET, option, 8), "little")

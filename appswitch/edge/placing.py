@@ -11,10 +11,11 @@ import struct
 from collections.abc import Sequence
 
 from appswitch.edge.namespaces import Namespace
+from appswitch.host.namespace import IPV6_FREEBIND
 from appswitch.model import Address
 from appswitch.wire.trap import CONNECTED_PORTS
 
-IP_BIND_ADDRESS_NO_PORT, IPV6_FREEBIND = 24, 78  # linux/in.h, linux/in6.h; the socket module has no names for them
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it
 SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
 
 TRIES = 1024

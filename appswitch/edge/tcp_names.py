@@ -15,22 +15,17 @@ import trio
 from attrs import evolve, frozen
 
 from appswitch.edge.diag import Diag
+from appswitch.host.cookies import cookie_of
 from appswitch.model import Address, App, Connection, Listener, State
 from appswitch.wire import socknames, tcp_diag
 from appswitch.wire.socknames import Medium
 from appswitch.wire.tcp_diag import TcpSocket
 
-SO_COOKIE = 57
 SWEEP_EVERY = 5.0  # seconds
 
 Ends = tuple[tuple[Address, int], tuple[Address, int]]
 
 log = structlog.get_logger()
-
-
-def cookie_of(end: socket.socket) -> int:
-    """What identifies a socket wherever it goes (socket(7))."""
-    return int.from_bytes(end.getsockopt(socket.SOL_SOCKET, SO_COOKIE, 8), "little")
 
 
 @frozen

@@ -17,10 +17,10 @@ from typing import NamedTuple
 from appswitch.errors import AppSwitchError
 from appswitch.host import elf, resolv_conf
 from appswitch.host.control_client import connect
+from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import NamespaceForbidden, enter_new_namespace
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-SO_NETNS_COOKIE = 71
 F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 16  # linux/fcntl.h
 FEW_DESCRIPTORS = 4096
 NSCD = "turn its cache of host names off (`enable-cache hosts no` in nscd.conf), or stop it"
@@ -80,7 +80,7 @@ def kernel(machine: Machine) -> Finding:
     """The trap handler knows its callers by SO_NETNS_COOKIE (edge/apps.py)."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
-            probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+            netns_of(probe)
         except OSError:
             message = f"Linux {os.uname().release} has no SO_NETNS_COOKIE: callers can't be identified"
             return Finding("kernel", PROBLEM, message, "Linux 5.14 or later is needed")

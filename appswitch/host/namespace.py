@@ -13,13 +13,14 @@ import os
 import socket
 from pathlib import Path
 
+from appswitch.host.cookies import netns_of
+
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWNET = 0x40000000
 
 DNS_PORT = 53
 NETLINK_SOCK_DIAG = 4
-SO_NETNS_COOKIE = 71  # linux/socket.h; the socket module has no name for these
-IPV6_FREEBIND = 78  # linux/in6.h
+IPV6_FREEBIND = 78  # linux/in6.h; the socket module has no name for it
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -51,7 +52,7 @@ def enter_new_namespace() -> None:
 def cookie() -> int:
     """The number of this process's network namespace, never used again (Linux 5.14)."""
     with socket.socket(socket.AF_UNIX) as any_socket:
-        return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), "little")
+        return netns_of(any_socket)
 
 
 def allow_low_ports() -> None:

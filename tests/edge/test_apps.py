@@ -17,11 +17,12 @@ import trio.testing
 from appswitch.core import route
 from appswitch.core.route import BindRequest
 from appswitch.core.service_table import ServiceTable
-from appswitch.edge.apps import Apps, Credentials, credentials_of, netns_of
+from appswitch.edge.apps import Apps, Credentials, credentials_of
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
+from appswitch.host.cookies import netns_of
 from appswitch.model import App, Listener
 from appswitch.wire.trap import NO_TOKEN
 

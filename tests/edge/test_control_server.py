@@ -20,13 +20,14 @@ import trio.testing
 from appswitch.core import route
 from appswitch.core.route import BindRequest
 from appswitch.core.service_table import ServiceTable
-from appswitch.edge.apps import Apps, netns_of
+from appswitch.edge.apps import Apps
 from appswitch.edge.control import ControlServer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
+from appswitch.host.cookies import netns_of
 from appswitch.model import Connection, Listener, Node, State
 from appswitch.wire.control import MAX_LINE, connection_row
 from appswitch.wire.dns import Zone

@@ -22,8 +22,9 @@ from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
-from appswitch.edge.tcp_names import TcpNames, cookie_of
+from appswitch.edge.tcp_names import TcpNames
 from appswitch.host import namespace
+from appswitch.host.cookies import cookie_of
 from appswitch.model import App, Connection, Listener, State
 from appswitch.wire import socknames
 from appswitch.wire.socknames import Medium

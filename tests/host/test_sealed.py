@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from appswitch.edge.apps import netns_of
 from appswitch.host import sealed
+from appswitch.host.cookies import netns_of
 from tests.harness import PATIENCE
 
 

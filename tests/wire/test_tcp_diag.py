@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from appswitch.edge.tcp_names import cookie_of
+from appswitch.host.cookies import cookie_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.wire import netlink, tcp_diag
 from appswitch.wire.tcp_diag import TcpSocket
