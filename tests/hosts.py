@@ -121,7 +121,7 @@ class Network:
             join = [] if host is hosts[0] else ["--join", first]
             host.serve("--key-file", str(self.key), *join, *flags)
         for host in hosts:
-            eventually(lambda host=host: set(names) <= set(host.tables()))  # type: ignore[misc]
+            eventually(lambda host=host: set(names) <= set(host.tables()))
             host.command("nodes", "--wait")
         return hosts
 
