@@ -18,7 +18,6 @@ Nothing waits in here: what a socket's buffer has no room for is lost, as with U
 from __future__ import annotations
 
 import errno
-import os
 import secrets
 import socket
 from collections import OrderedDict
@@ -99,8 +98,8 @@ class Flows:
     apps: Apps
     policing: Policing
     secret: bytes
-    announce: Callable[[App, Pair, App, Pair, int], Awaitable[int]]
-    """(client, its name, server, its name, number) -> 0 or an errno. OSError when the server's node doesn't answer."""
+    announce: Callable[[App, Pair, App, Pair, int], Awaitable[None]]
+    """Of the app here, the name of its socket, the peer, the name of its socket, and the flow's number. OSError."""
     address_of: Callable[[str], tuple[str, int] | None]
     _shared: socket.socket | None = None
     _nursery: trio.Nursery | None = None
@@ -184,9 +183,7 @@ class Flows:
         """OSError when the peer won't have it."""
         number = secrets.randbits(64)
         session = self._add_session(flow, number, side=0)
-        error = await self.announce(flow.app, flow.near, flow.peer, flow.far, number)
-        if error:
-            raise OSError(error, os.strerror(error))
+        await self.announce(flow.app, flow.near, flow.peer, flow.far, number)
         if flow.is_over:
             raise OSError(errno.ECONNREFUSED, "it has ended already")
         flow.session = session

@@ -50,7 +50,6 @@ class Side:
     flows: Flows
     shared: socket.socket
     asked: int = 0
-    refuse: int = 0
 
     async def socket(self, bound: Pair, to: Pair | None = None) -> socket.socket:
         """One of the app's."""
@@ -117,21 +116,15 @@ async def world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[World]:
     processes = []
     stack = ExitStack()
 
-    def announcer(name: str, other: str) -> Callable[[App, Pair, App, Pair, int], Awaitable[int]]:
-        async def announce(client: App, near: Pair, server: App, far: Pair, number: int) -> int:
+    def announcer(name: str, other: str) -> Callable[[App, Pair, App, Pair, int], Awaitable[None]]:
+        async def announce(client: App, near: Pair, server: App, far: Pair, number: int) -> None:
             there = sides[other]
             there.asked += 1
             await trio.lowlevel.checkpoint()
-            if there.refuse:
-                return there.refuse
             if not there.home.receives_from(near, far):
-                return errno.ECONNREFUSED
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody receives there")
             peer = next(each for each in there.apps.table.apps.values() if each.node == name)
-            try:
-                await there.flows.accept(there.app, far, peer, near, number, is_answer=False)
-            except OSError as error:
-                return error.errno or errno.EIO
-            return 0
+            await there.flows.accept(there.app, far, peer, near, number, is_answer=False)
 
         return announce
 
