@@ -48,6 +48,8 @@ class Switch:
         python, environment = python_for(user)
         self.appswitch = [python, "-m", "appswitch"]
         self.environment = {**environment, "APPSWITCH_SOCKET": str(self.trap)}
+        self.prefix: list[str] = []
+        """What runs a command where this trap handler is."""
         self._started: list[subprocess.Popen[str]] = []
 
     def serve(self, *flags: str) -> subprocess.Popen[str]:
@@ -55,7 +57,15 @@ class Switch:
         ready, write_end = os.pipe()
         with self.log.open("a") as output:
             server = self._popen(
-                [*self.appswitch, "serve", "--node", "n1", "--ready-fd", str(write_end), *flags],
+                [
+                    *self.appswitch,
+                    "serve",
+                    "--node",
+                    "n1",
+                    "--ready-fd",
+                    str(write_end),
+                    *flags,
+                ],  # the last --node counts
                 stdout=output,
                 stderr=output,
                 pass_fds=[write_end],
@@ -86,7 +96,8 @@ class Switch:
         options.setdefault("env", self.environment)
         if "input" not in options:
             options.setdefault("stdin", subprocess.DEVNULL)
-        done = subprocess.run([*self.appswitch, *arguments], **self._as_user(), check=False, **options)
+        command = [*self.prefix, *self.appswitch, *arguments]
+        done = subprocess.run(command, **self._as_user(), check=False, **options)
         assert not check or done.returncode == 0, f"{done}\n{self.logs()}"
         return done
 
@@ -120,6 +131,7 @@ class Switch:
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
         options = {"env": self.environment, "stdin": subprocess.DEVNULL, **options}
+        command = [*self.prefix, *command]
         process = subprocess.Popen(command, text=True, start_new_session=True, **self._as_user(), **options)
         self._started.append(process)
         return process

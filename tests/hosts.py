@@ -1,0 +1,139 @@
+"""Hosts on one machine: network namespaces that a bridge joins, each with a trap handler of its own. Root only.
+
+All of it goes with the processes that hold the namespaces; nothing of the machine's own network is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from tests.harness import Switch, eventually, stop
+
+NETWORK = "10.99.0."  # /24; a namespace's own, so it meets nobody else's
+
+
+class Namespace:
+    """A network namespace and the process that holds it."""
+
+    def __init__(self) -> None:
+        self._holder = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", "echo; read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self._holder.stdout
+        self._holder.stdout.readline()
+        self.pid = self._holder.pid
+        self.enter = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--"]
+
+    def run(self, *command: str) -> str:
+        """A command in there, to its end; returns what it prints."""
+        done = subprocess.run([*self.enter, *command], check=False, text=True, capture_output=True, timeout=30)
+        assert done.returncode == 0, done
+        return done.stdout
+
+    def close(self) -> None:
+        stop(self._holder)
+
+
+class Host(Switch):
+    """A host: `address` is where others reach it. What Switch does is done in its namespace."""
+
+    def __init__(self, directory: Path, name: str, address: str, namespace: Namespace, hub: Namespace) -> None:
+        super().__init__(directory)
+        self.name = name
+        self.address = address
+        self.namespace = namespace
+        self.prefix = namespace.enter
+        self._hub = hub
+        self._port = f"to{namespace.pid}"
+
+    def serve(self, *flags: str) -> subprocess.Popen[str]:
+        """Starts its trap handler; `flags` say how it finds the others."""
+        return super().serve("--node", self.name, "--bind", self.address, *flags)
+
+    def cut_off(self) -> None:
+        """Takes its link down: nobody reaches it, and it reaches nobody."""
+        self._hub.run("ip", "link", "set", self._port, "down")
+
+    def join_again(self) -> None:
+        """Puts the link up."""
+        self._hub.run("ip", "link", "set", self._port, "up")
+
+    def kill(self) -> None:
+        """`kill -9` of everything that was started here."""
+        for process in self._started:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        self._started.clear()
+
+    def tables(self) -> dict[str, int]:
+        """Node -> the seq of its table as this one has it, of those that are alive."""
+        return {row["name"]: row["seq"] for row in self.rows("nodes") if row["state"] == "alive"}
+
+
+class Network:
+    """Hosts and the bridge between them."""
+
+    def __init__(self, directory: Path, stack: ExitStack) -> None:
+        self._directory = directory
+        self._stack = stack
+        self._hub = Namespace()
+        stack.callback(self._hub.close)
+        self._hub.run("ip", "link", "add", "bridge", "type", "bridge")
+        self._hub.run("ip", "link", "set", "bridge", "up")
+        self.key = directory / "key"
+        self.key.write_text(subprocess.run(["serf", "keygen"], check=True, text=True, capture_output=True).stdout)
+        self.key.chmod(0o600)
+        self.hosts: list[Host] = []
+
+    def add(self, name: str) -> Host:
+        """One more host, without a trap handler."""
+        number = len(self.hosts) + 1
+        directory = self._directory / name
+        directory.mkdir()
+        namespace = Namespace()
+        self._stack.callback(namespace.close)
+        port = f"to{namespace.pid}"
+        peer = ["peer", "name", "eth0", "netns", str(namespace.pid)]
+        self._hub.run("ip", "link", "add", port, "type", "veth", *peer)
+        self._hub.run("ip", "link", "set", port, "master", "bridge", "up")
+        address = NETWORK + str(number)
+        namespace.run("ip", "link", "set", "lo", "up")
+        namespace.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        namespace.run("ip", "link", "set", "eth0", "up")
+        host = Host(directory, name, address, namespace, self._hub)
+        self._stack.callback(host.close)
+        self.hosts.append(host)
+        return host
+
+    def serve(self, *names: str, flags: Sequence[str] = ()) -> list[Host]:
+        """So many hosts with their trap handlers, all in agreement."""
+        hosts = [self.add(name) for name in names]
+        first = hosts[0].address
+        for host in hosts:
+            join = [] if host is hosts[0] else ["--join", first]
+            host.serve("--key-file", str(self.key), *join, *flags)
+        for host in hosts:
+            eventually(lambda host=host: set(names) <= set(host.tables()))
+            host.command("nodes", "--wait")
+        return hosts
+
+
+@contextmanager
+def network() -> Iterator[Network]:
+    """An empty network."""
+    with tempfile.TemporaryDirectory(prefix="as-hosts-") as directory, ExitStack() as stack:
+        Path(directory).chmod(0o755)
+        yield Network(Path(directory), stack)
+
+
+def only(rows: list[dict[str, Any]], **wanted: Any) -> list[dict[str, Any]]:
+    """The rows with these values."""
+    return [row for row in rows if all(row[key] == value for key, value in wanted.items())]
