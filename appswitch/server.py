@@ -44,6 +44,8 @@ from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.named import NamedSockets
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
@@ -145,8 +147,9 @@ async def _serve(
     sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps), egress.connections]
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
-    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
-    tcp = LocalTcp(Deliverer(dialer, tcp_names))
+    named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
+    tcp = LocalTcp(Deliverer(named, tcp_names))
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -160,9 +163,7 @@ async def _serve(
     datagrams = Datagrams(
         apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
     )
-    calls = Calls(
-        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
-    )
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
     handler = TrapHandler(apps, calls, netns)
     node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
