@@ -35,12 +35,13 @@ class Place:
 class Relay:
     """A flow to the first of `candidates`, apps on other hosts, that takes it, from (source, port).
 
-    port: 0: any that is free; is_answer: they have asked.
+    port: 0: any that is free; heard: they have bound a socket there; is_answer: they have asked.
     """
 
     source: Address
     port: int
     candidates: tuple[App, ...]
+    heard: bool = True
     is_answer: bool = False
 
 
@@ -151,8 +152,9 @@ def plan_datagrams(
         return refused
     own_port = bound[1] if bound else 0
     if asker is not None:
-        here = table.is_local(asker)
-        return Place(source, own_port, (asker,)) if here else Relay(source, own_port, (asker,), is_answer=True)
+        if table.is_local(asker):
+            return Place(source, own_port, (asker,))
+        return Relay(source, own_port, (asker,), is_answer=True)
     if inside or table.owns(dest):
         others = [each for each in candidates(table, app, dest) if each.id != app.id and each.id not in table.draining]
         verdicts = {each.id: policy.decide(app, each, port, Protocol.UDP.value) for each in others}
@@ -165,7 +167,7 @@ def plan_datagrams(
                 return Place(source, own_port, _in_turn(here, turn), heard=bool(heard))
             there = [each for each in chosen if not table.is_local(each)]
             answering = [each for each in there if each.node not in table.unreachable]
-            return Relay(source, own_port, _in_turn(answering or there, turn))
+            return Relay(source, own_port, _in_turn(answering or there, turn), heard=bool(heard))
         denied = [each for each in others if each not in allowed and (each.id in serving or not inside)]
         if denied:
             return Deny(denied[0], verdicts[denied[0].id])

@@ -48,7 +48,6 @@ Value = TypeVar("Value")
 
 REMEMBERED = 65536  # answers
 TRIES = 4  # ports
-NOBODY = (errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ETIMEDOUT)  # as if on a network: the datagram is lost
 SO_REUSEADDR, SO_REUSEPORT = socket.SO_REUSEADDR, socket.SO_REUSEPORT
 
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
@@ -235,7 +234,7 @@ class Datagrams:
                 try:
                     await self._reach(app, plan, source, to)
                 except OSError as error:
-                    if error.errno not in NOBODY:
+                    if error.errno in (errno.EADDRINUSE, errno.ENOBUFS):
                         raise
                     return Answer(trap.LOST)
                 return await self._from_home(app, request, to, epoch)

@@ -36,7 +36,15 @@ class FlowAnnouncer:
 
     async def announce(self, app: App, near: Pair, peer: App, far: Pair, number: int) -> None:
         """As Flows wants it. OSError when the peer's node won't have it, or doesn't answer."""
-        request = OpenFlow(number, app.number, pack_ip(near[0]), near[1], peer.number, pack_ip(far[0]), far[1])
+        request = OpenFlow(
+            flow=number,
+            client=app.number,
+            source_ip=pack_ip(near[0]),
+            source_port=near[1],
+            server=peer.number,
+            dest_ip=pack_ip(far[0]),
+            dest_port=far[1],
+        )
         await self.peers.ask(peer.node, request, ANSWERS_WITHIN)
 
 
