@@ -10,18 +10,12 @@ from typing import Annotated
 
 import msgspec
 
+from appswitch.model import Summary
+
 Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """As wire/addresses.py packs it."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-
-
-class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How far a node's log is (core/sync.py)."""
-
-    incarnation: int
-    seq: int
-    digest: int
 
 
 class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull", forbid_unknown_fields=True):
@@ -61,7 +55,6 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     """It may come, and begins with a preamble that has this number (wire/peer_channel.py: arrival)."""
 
     number: int
-    server_family: int
 
 
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
