@@ -1,4 +1,4 @@
-"""The nouns: App, Listener, Connection, Node, Event. Frozen values that every layer may pass around.
+"""The nouns: App, Listener, Connection, Node, Event, and what nodes tell each other: frozen values, for every layer.
 
 Sources: the paper, sections 3 and 4; DESIGN section 2 for the rules.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import Enum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from attrs import frozen
+from attrs import Factory, frozen
 
 Address = IPv4Address | IPv6Address
 DOMAIN = "appswitch.local"
@@ -47,7 +47,9 @@ class Protocol(Enum):
 class App:
     """One `spawn`: a process tree with an identity.
 
-    ip: the virtual IP; of an app with neither IP nor name, a link-local address that no one can reach.
+    id: no two apps that this node knows have the same; number: its id on its own node, shown to people beside the node;
+    ip: the virtual IP; of an app with neither IP nor name, a link-local address that no one can reach; started: seconds
+    since 1970 by its node's clock.
     """
 
     id: int
@@ -62,6 +64,8 @@ class App:
     exclusive: bool = False
     tcp: bool = False
     """Its connections are TCP, those on one host, too."""
+    started: float = 0.0
+    number: int = Factory(lambda self: self.id, takes_self=True)
 
     @property
     def reachable(self) -> bool:
@@ -88,7 +92,8 @@ class App:
 class Listener:
     """A socket that an app has bound. listening: it is a service; a UDP socket always is.
 
-    family: 4 or 6, that of the app's socket; ip: what it asked to bind (IPv4 when it bound a v4-mapped address).
+    id, number: as those of an app; family: 4 or 6, that of the app's socket; ip: what it asked to bind (IPv4 when it
+    bound a v4-mapped address).
     """
 
     id: int
@@ -101,6 +106,7 @@ class Listener:
     reuse_port: bool = False
     listening: bool = False
     protocol: Protocol = Protocol.TCP
+    number: int = Factory(lambda self: self.id, takes_self=True)
 
     @property
     def scope(self) -> Scope:
@@ -129,8 +135,8 @@ class State(Enum):
 class Connection:
     """A connection of an app, as the kernel has it.
 
-    source: what the server sees; dest: as the client asked for it; listener: the id of the server's. client and server:
-    None when that app has gone, or is none: the outside. None, too, is what a closed end no longer tells.
+    source: what the server sees; dest: as the client asked for it; listener: the server's. client, server and listener:
+    None when they have gone, or there are none: the outside. None, too, is what a closed end no longer tells.
     inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host.
     """
 
@@ -138,7 +144,7 @@ class Connection:
     source: tuple[Address, int] | None
     dest: tuple[Address, int] | None
     server: App | None
-    listener: int | None
+    listener: Listener | None
     node: str
     state: State
     proto: str = "tcp"
@@ -146,13 +152,82 @@ class Connection:
     inodes: tuple[int, int] = (0, 0)
 
 
+class NodeState(StrEnum):
+    """How a node is, as this one sees it."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"
+    """It doesn't answer: it may have ended, or be cut off."""
+    LEFT = "left"
+
+
 @frozen
 class Node:
-    """A host that runs a trap handler."""
+    """A host that runs a trap handler. address, port: where its peers reach it; None: it is in no cluster."""
 
     name: str
-    state: str = "alive"
+    state: NodeState = NodeState.ALIVE
     gateway: bool = False
+    address: str | None = None
+    port: int | None = None
+
+
+class AppState(StrEnum):
+    """How an app is."""
+
+    UP = "up"
+    DRAINING = "draining"
+    """It gets no new connections."""
+    SUSPECT = "suspect"
+    """Its node doesn't answer."""
+
+
+@frozen
+class AppRecord:
+    """An app, as its node tells the others of it. app.id is its number."""
+
+    app: App
+    draining: bool = False
+
+
+@frozen
+class ListenerRecord:
+    """A socket that takes connections or datagrams, as its node tells the others of it (see Listener)."""
+
+    number: int
+    family: int
+    ip: Address
+    port: int
+    v6only: bool = False
+    protocol: Protocol = Protocol.TCP
+
+
+Record = AppRecord | ListenerRecord
+
+
+@frozen
+class Summary:
+    """The state of an owner's entries (core/sync.py): which life of it, how many changes, and a digest of them all."""
+
+    incarnation: int
+    seq: int
+    digest: int
+
+
+@frozen
+class Delta:
+    """The changes of an owner's entries after `after`, up to `seq`, one each; digest: of all entries then, or None.
+
+    changes: (key, value), None: removed; whole: not changes, but all entries that there are at `seq`.
+    """
+
+    owner: str
+    incarnation: int
+    after: int
+    seq: int
+    digest: int | None
+    changes: tuple[tuple[str, bytes | None], ...] = ()
+    whole: bool = False
 
 
 class Kind(StrEnum):

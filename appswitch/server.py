@@ -200,10 +200,10 @@ async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.Cancel
         await apps.changed()
     idle = False
     while not idle:
-        while apps.table.apps or control.connections:
+        while apps.table.own_apps() or control.connections:
             await apps.changed()
         await trio.sleep(LINGER)
-        idle = not apps.table.apps and not control.connections
+        idle = not apps.table.own_apps() and not control.connections
     log.info("stopping", reason="the last app has gone")
     scope.cancel()
 

@@ -6,6 +6,10 @@
  * parent's. A vfork child shares the page and finds its parent's pid in it: it writes nothing and uses a connection
  * of its own. A program may close any descriptor, ours too, and get the number for a file of its own: so before each
  * use the socket's cookie is compared.
+ *
+ * A trap handler may be restarted. Who asks meanwhile tries again, every TRY_EVERY milliseconds, until the process has
+ * been without one for PATIENCE; a call that isn't to block, for PATIENCE_NONBLOCKING. After that its calls fail at
+ * once (ENETDOWN), until one finds a trap handler again. A program that never had one doesn't wait.
  */
 #define _GNU_SOURCE
 #include "channel.h"
@@ -15,13 +19,14 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 
 #include "jail.h"
 #include "kept.h"
 #include "settings.h"
 #include "sys.h"
 
-enum { SLOTS = 4 };
+enum { SLOTS = 4, PATIENCE = 5000, PATIENCE_NONBLOCKING = 1000, TRY_EVERY = 20 /* milliseconds */ };
 
 #define HEADER offsetof(struct as_request, text)
 
@@ -36,8 +41,9 @@ struct process {
     struct slot slots[SLOTS];
 };
 
-static struct ucred handler;         /* the other end of the last connection */
-static struct process *page;         /* MADV_WIPEONFORK */
+static struct ucred handler, former; /* the other end of the last connection; of those before its restart */
+static uint64_t gone_since;  /* milliseconds of CLOCK_MONOTONIC; 0: the trap handler is there, as far as we know */
+static struct process *page; /* MADV_WIPEONFORK */
 static struct slot inherited[SLOTS]; /* what a fork child finds open of its parent's, to close it */
 
 static struct ucred peer_of(int fd) {
@@ -45,6 +51,16 @@ static struct ucred peer_of(int fd) {
     socklen_t size = sizeof peer;
     sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &size);
     return peer;
+}
+
+static int is_same(const struct ucred *one, const struct ucred *other) {
+    return memcmp(one, other, sizeof *one) == 0;
+}
+
+static void note_handler(struct ucred peer) {
+    if (is_same(&peer, &handler)) return;
+    former = handler;
+    handler = peer;
 }
 
 static int open_channel(void) {
@@ -62,7 +78,7 @@ static int open_channel(void) {
         sys1(SYS_close, fd); /* somebody else was there first, in /tmp */
         return -ENETDOWN;
     }
-    handler = peer;
+    note_handler(peer);
     return move_high((int)fd);
 }
 
@@ -202,12 +218,15 @@ static int register_process(void) {
     return 0;
 }
 
+static int has_token(void) {
+    static const uint8_t none[AS_TOKEN_SIZE];
+    return memcmp(get_settings()->token, none, sizeof none) != 0;
+}
+
 /* An app is a process tree: so its first process registers before there are others. Without a trap handler it is told
  * by its first call that needs one. */
 __attribute__((constructor)) static void register_first(void) {
-    static const uint8_t none[AS_TOKEN_SIZE];
-    const struct settings *settings = get_settings();
-    if (!settings->in_namespace && memcmp(settings->token, none, sizeof none) == 0) register_process();
+    if (!get_settings()->in_namespace && !has_token()) register_process();
 }
 
 int own_pid(void) {
@@ -215,9 +234,16 @@ int own_pid(void) {
     return process ? process->pid : 0;
 }
 
+int is_handler_there(void) {
+    int fd = open_channel();
+    if (fd < 0) return 0;
+    sys1(SYS_close, fd);
+    return 1;
+}
+
 int is_from_handler(int fd) {
     struct ucred peer = peer_of(fd);
-    return memcmp(&peer, &handler, sizeof peer) == 0;
+    return is_same(&peer, &handler) || is_same(&peer, &former); /* what waits in the queue stays connected */
 }
 
 void close_passed(struct passed *passed, int from) {
@@ -231,17 +257,45 @@ void new_request(struct as_request *request, enum as_op op) {
     request->op = (uint16_t)op;
 }
 
+static uint64_t patience_of(const struct as_request *request) {
+    if (request->op == AS_CONNECT && !(request->flags & AS_NONBLOCK))
+        return request->patience && request->patience < PATIENCE ? request->patience : PATIENCE;
+    int may_block = request->op != AS_CONNECT && request->op != AS_WHO && request->op < AS_UDP_BIND;
+    return may_block ? PATIENCE : PATIENCE_NONBLOCKING;
+}
+
+static uint64_t milliseconds(void) {
+    struct timespec now = {0, 0};
+    sys2(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + 1;
+}
+
+/* Nobody answers. True, after a moment: it is worth another try. */
+static int may_come_back(const struct as_request *request) {
+    const struct timespec moment = {0, TRY_EVERY * 1000000};
+    if (!get_settings()->in_namespace && !has_token() && !handler.pid) return 0;
+    uint64_t now = milliseconds(), since = 0;
+    if (__atomic_compare_exchange_n(&gone_since, &since, now, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) since = now;
+    if (now - since >= patience_of(request)) return 0;
+    sys2(SYS_nanosleep, &moment, 0);
+    return 1;
+}
+
 int ask(struct as_request *request, struct as_reply *reply, struct passed *passed) {
-    for (int attempt = 0;; attempt++) {
+    for (int registered = 0;;) {
         memcpy(request->token, get_settings()->token, AS_TOKEN_SIZE);
         int error = ask_somehow(request, reply, passed);
-        if (error == 0 && reply->error == ESRCH && attempt == 0)
+        if (error == 0 && reply->error == ESRCH && !registered) {
             error = register_process();
-        else if (error == 0)
+            registered = error == 0;
+        } else if (error == 0) {
+            __atomic_store_n(&gone_since, 0, __ATOMIC_RELAXED);
             return -reply->error;
-        if (error < 0) {
-            if (error == -ENETDOWN) complain_no_handler();
+        }
+        if (error == -ENETDOWN && !may_come_back(request)) {
+            complain_no_handler();
             return error;
         }
+        if (error < 0 && error != -ENETDOWN) return error;
     }
 }

@@ -13,10 +13,10 @@ struct passed {
 /* A request of `op` with everything else zero. */
 void new_request(struct as_request *request, enum as_op op);
 
-/* Sends `request`, waits for `reply`.
- * 0, or -errno: that of the reply; -ENETDOWN when no trap handler answers; -EMFILE when this process has no room for
- * the first descriptor (then none came). Safe in a signal handler, in any thread, after fork and in a vfork child.
- * Keeps no lock. */
+/* Sends `request`, waits for `reply`; while a trap handler that was there has gone, it waits for another one, but not
+ * for long (channel.c). 0, or -errno: that of the reply; -ENETDOWN when no trap handler answers; -EMFILE when this
+ * process has no room for the first descriptor (then none came). Safe in a signal handler, in any thread, after fork
+ * and in a vfork child. Keeps no lock. */
 int ask(struct as_request *request, struct as_reply *reply, struct passed *passed);
 
 /* Closes passed->fd[from] and what follows. */
@@ -25,7 +25,11 @@ void close_passed(struct passed *passed, int from);
 /* The process id; 0 in a vfork child, which shares its parent's memory and must not write to it. */
 int own_pid(void);
 
-/* Whether it is the trap handler that has the other end of a connected Unix socket, by SO_PEERCRED. */
+/* Whether a trap handler listens. */
+int is_handler_there(void);
+
+/* Whether it is the trap handler, or was its predecessor, that has the other end of a connected Unix socket, by
+ * SO_PEERCRED. */
 int is_from_handler(int fd);
 
 /* Makes room for a descriptor in a process that has no more: the next request opens a channel again. */

@@ -14,8 +14,8 @@ from appswitch.cli.options import Seconds, ask, printable, socket_option
 Row = dict[str, Any]
 
 NARROW = {
-    "ps": ("id", "name", "ip", "tags", "state", "pid", "command"),
-    "services": ("name", "ip", "port", "proto", "app", "tags", "medium", "scope", "state"),
+    "ps": ("id", "node", "name", "ip", "tags", "state", "pid", "command"),
+    "services": ("name", "ip", "port", "proto", "app", "node", "tags", "medium", "scope", "state"),
     "connections": (
         "client_app",
         "client_name",

@@ -32,12 +32,14 @@ def why(client: str, dest: str, socket: str | None, output: str, no_headers: boo
         _print(answer, output, no_headers)
     if answer["others"]:
         others = ", ".join(map(str, answer["others"]))
-        tell(f"appswitch: this is for app {answer['client_app']}; {client} is app {others}, too")
+        tell(
+            f"appswitch: this is for app {answer['client_node']}/{answer['client_app']}; {client} is app {others}, too"
+        )
     sys.exit(0 if answer["allowed"] else 1)
 
 
 def _print(answer: dict[str, Any], output: str, no_headers: bool) -> None:
-    client = f"{answer['client_name'] or answer['client_ip']} (app {answer['client_app']})"
+    client = f"{answer['client_name'] or answer['client_ip']} (app {answer['client_node']}/{answer['client_app']})"
     dest = f"{answer['dest']} ({answer['ip']})" if answer["dest"] != answer["ip"] else answer["ip"]
     click.echo(f"{answer['verdict']}: {client} -> {dest} port {answer['port']}/{answer['proto']}")
     click.echo(f"rule: {answer['rule'] or '-'}")

@@ -8,24 +8,35 @@ the richest is chosen and pays what all have earned. So equal weights take turns
 is new has its share from the first turn on.
 
 An instance that refused or had no room is put aside: tried again after a pause that doubles each time it fails, or when
-no other one is left.
+no other one is left. So is a whole node that didn't answer.
+
+Instances on several nodes are of tiers: those of the first one take turns, the others follow in case these fail. Again
+a tag on any instance selects it for the service: `prefer=local` (the default: this node's, then the others'),
+`prefer=any` (one tier), or `prefer=near` (this node's, then by distance; those within a factor of two are one tier).
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
+from typing import Any, TypeVar
 
 from appswitch.core.service_table import ServiceTable
 from appswitch.errors import AppSwitchError
 from appswitch.model import App, Listener, Tag
 
-WEIGHT, BALANCE = "weight", "balance"
+Who = TypeVar("Who", bound=Hashable)
+
+WEIGHT, BALANCE, PREFER = "weight", "balance", "prefer"
 ROUND_ROBIN, LEAST_CONNECTIONS = "round-robin", "least-connections"
+LOCAL, ANY, NEAR = "local", "any", "near"
+CHOICES = {BALANCE: (ROUND_ROBIN, LEAST_CONNECTIONS), PREFER: (LOCAL, ANY, NEAR)}
 MOST_WEIGHT = 256
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 3.0  # seconds that an instance is put aside
+FIRST_NODE_PAUSE, LONGEST_NODE_PAUSE = 1.0, 10.0  # a node: each time that it is tried costs some client half a second
+NEAREST, FARTHEST = 0.001, 100.0  # seconds of round trip; what is nearer is as near, what is farther as far
 UNIT = 2520  # of weight; divisible by the number of sockets that an app is likely to have at a port
 
 _SPARE = 256  # listeners that may be remembered beyond those that there are
@@ -34,7 +45,6 @@ _SPARE = 256  # listeners that may be remembered beyond those that there are
 def check_tags(tags: Sequence[Tag]) -> None:
     """AppSwitchError `bad-tag` when one of the tags that are read here says something else than they can."""
     weights = [value for key, value in tags if key == WEIGHT]
-    ways = {value for key, value in tags if key == BALANCE}
     if len(weights) > 1:
         raise AppSwitchError("bad-tag", f"{WEIGHT} is given {len(weights)} times", "an instance has one weight")
     for value in weights:
@@ -42,22 +52,27 @@ def check_tags(tags: Sequence[Tag]) -> None:
             raise AppSwitchError(
                 "bad-tag", f"{WEIGHT}={value} is no weight", f"0 to {MOST_WEIGHT}, whole; without the tag it is 1"
             )
-    if len(ways) > 1 or not ways <= {ROUND_ROBIN, LEAST_CONNECTIONS}:
-        raise AppSwitchError(
-            "bad-tag",
-            f"{BALANCE}={','.join(sorted(ways))} is no way to balance",
-            f"{ROUND_ROBIN} or {LEAST_CONNECTIONS}",
-        )
+    for tag, choices in CHOICES.items():
+        ways = {value for key, value in tags if key == tag}
+        if len(ways) > 1 or not ways <= set(choices):
+            hint = f"{', '.join(choices[:-1])} or {choices[-1]}"
+            raise AppSwitchError("bad-tag", f"{tag}={','.join(sorted(ways))} is no way to {tag}", hint)
 
 
 def weight_of(app: App) -> int:
-    """What its tag says."""
-    return int(next(iter(app.values(WEIGHT)), "1"))
+    """What its tag says; 1 where that isn't a number: another node may take other tags than we do."""
+    return min(next((int(each) for each in app.values(WEIGHT) if each.isdecimal()), 1), MOST_WEIGHT)
 
 
 def by_connections(candidates: Sequence[Listener]) -> bool:
     """Whether this service is balanced by least connections."""
     return any(LEAST_CONNECTIONS in each.app.values(BALANCE) for each in candidates)
+
+
+def preference(candidates: Sequence[Listener]) -> str:
+    """Where this service's instances are looked for first."""
+    said = {value for each in candidates for value in each.app.values(PREFER)}
+    return next((each for each in (ANY, NEAR) if each in said), LOCAL)
 
 
 Share = tuple[Listener, int]
@@ -79,14 +94,37 @@ class Rotation:
         return order
 
 
-class Balancer:
-    """Knows whose turn it is, and who is put aside; in memory, changed by one task only."""
+class Aside(dict[Who, tuple[float, float]]):
+    """Who has failed and is left alone for a while: until when, and how long. first, longest: pauses in seconds."""
 
-    def __init__(self, table: ServiceTable) -> None:
+    def __init__(self, first: float, longest: float) -> None:
+        super().__init__()
+        self._first, self._longest = first, longest
+
+    def add(self, who: Who, now: float) -> None:
+        """It has failed, perhaps once more."""
+        _, pause = self.get(who, (now, self._first / 2))
+        pause = min(2 * pause, self._longest)
+        self[who] = now + pause, pause
+
+    def until(self, who: Who) -> float:
+        """Long ago, if it hasn't failed."""
+        return self.get(who, (-math.inf, 0.0))[0]
+
+
+class Balancer:
+    """Knows whose turn it is, and who is put aside; in memory, changed by one task only.
+
+    distance: to a node, in seconds of round trip.
+    """
+
+    def __init__(self, table: ServiceTable, distance: Callable[[str], float] = lambda _: 0.0) -> None:
+        self.distance = distance
         self._table = table
         self._dialled = Rotation()
         self._granted = Rotation()
-        self._aside: dict[int, tuple[float, float]] = {}  # listener id -> (until, the pause)
+        self._aside: Aside[int] = Aside(FIRST_PAUSE, LONGEST_PAUSE)  # by the listener's id
+        self._nodes_aside: Aside[str] = Aside(FIRST_NODE_PAUSE, LONGEST_NODE_PAUSE)
 
     def order(
         self, candidates: Sequence[Listener], now: float, connections: Mapping[int, int] | None = None
@@ -99,13 +137,34 @@ class Balancer:
         self._forget_gone()
         parts = _parts(candidates)
         sharing = [each for each in candidates if parts[each.id]]
-        ready = [each for each in sharing if now >= self._until(each)]
         aside = sorted((each for each in sharing if now < self._until(each)), key=self._until)
-        if ready:
-            ready = self._dialled.turn(ready, parts)
+        first, *others = self._tiers([each for each in sharing if now >= self._until(each)])
+        if first:
+            first = self._dialled.turn(first, parts)
             if connections is not None:
-                ready.sort(key=lambda each: (connections.get(each.id, 0) + 1) / parts[each.id])
-        return ready + aside + [each for each in candidates if not parts[each.id]]
+                first.sort(key=lambda each: (connections.get(each.id, 0) + 1) / parts[each.id])
+        return [*first, *chain(*others), *aside, *(each for each in candidates if not parts[each.id])]
+
+    def first_tier(self, candidates: Sequence[Listener]) -> list[Listener]:
+        """Those that take turns while none is put aside."""
+        parts = _parts(candidates)
+        return self._tiers([each for each in candidates if parts[each.id]])[0]
+
+    def _tiers(self, candidates: Sequence[Listener]) -> list[list[Listener]]:
+        """At least one, in their order."""
+        prefer = preference(candidates)
+        tiers: dict[int, list[Listener]] = {}
+        for each in candidates:
+            tiers.setdefault(self._tier(each, prefer), []).append(each)
+        return [tiers[number] for number in sorted(tiers)] or [[]]
+
+    def _tier(self, listener: Listener, prefer: str) -> int:
+        if prefer == ANY or self._table.is_local(listener.app):
+            return 0
+        if prefer == LOCAL:
+            return 1
+        distance = self.distance(listener.app.node)
+        return 1 + math.ceil(math.log2(min(max(distance, NEAREST), FARTHEST) / NEAREST))
 
     def grant(self, candidates: Sequence[Listener], most: int) -> tuple[list[Share], int]:
         """For a client that connects by itself from now on: at most `most` instances with their weights, and how often
@@ -123,16 +182,22 @@ class Balancer:
 
     def failed(self, listener: Listener, now: float) -> None:
         """It refused, or had no room."""
-        _, pause = self._aside.get(listener.id, (now, FIRST_PAUSE / 2))
-        pause = min(2 * pause, LONGEST_PAUSE)
-        self._aside[listener.id] = now + pause, pause
+        self._aside.add(listener.id, now)
 
     def worked(self, listener: Listener) -> None:
         """It took a connection."""
         self._aside.pop(listener.id, None)
 
+    def node_failed(self, node: str, now: float) -> None:
+        """It didn't answer."""
+        self._nodes_aside.add(node, now)
+
+    def node_worked(self, node: str) -> None:
+        """It has answered."""
+        self._nodes_aside.pop(node, None)
+
     def _until(self, listener: Listener) -> float:
-        return self._aside.get(listener.id, (0.0, 0.0))[0]
+        return max(self._aside.until(listener.id), self._nodes_aside.until(listener.app.node))
 
     def _forget_gone(self) -> None:
         there = self._table.listeners

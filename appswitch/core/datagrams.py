@@ -54,7 +54,7 @@ def plan_udp_bind(table: ServiceTable, app: App, ip: Address, port: int, v6only:
         return Refuse(errno.EADDRNOTAVAIL, f"{ip} is not an address of this app")
     for other in table.at_port(app.ip, port, Protocol.UDP):
         if other.app.id != app.id and (app.exclusive or other.app.exclusive):
-            return Refuse(errno.EADDRINUSE, f"port {port} is taken by app {other.app.id}")
+            return Refuse(errno.EADDRINUSE, f"port {port} is taken by app {table.label(other.app)}")
     return None
 
 

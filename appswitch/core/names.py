@@ -15,6 +15,7 @@ from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, Address, Tag
 
 DERIVED = IPv4Network("100.64.0.0/10")
+LINK_LOCALS = 0xFE00  # addresses
 
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 TAG_FORM = "write KEY=VALUE, the key of letters, digits and _.-, the value without spaces and commas: --tag grp=1"
@@ -65,7 +66,7 @@ def derive_ip(name: str, taken: Container[Address]) -> IPv4Address:
     taken: addresses that belong to something else than this name.
     """
     size = DERIVED.num_addresses - 2
-    start = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big")
+    start = _hash(name)
     for step in range(size):
         ip = DERIVED.network_address + (1 + (start + step) % size)
         if ip not in taken:
@@ -73,6 +74,10 @@ def derive_ip(name: str, taken: Container[Address]) -> IPv4Address:
     raise AppSwitchError("no-address", f"no address is left in {DERIVED} for {name}")
 
 
-def link_local(number: int) -> IPv4Address:
-    """The identity of the `number`th client-only app (RFC 3927; the first and last 256 are reserved)."""
-    return IPv4Address(0xA9FE0100 + number % 0xFE00)
+def link_local(node: str, number: int) -> IPv4Address:
+    """The identity of the `number`th client-only app of a node (RFC 3927; the first and last 256 are reserved)."""
+    return IPv4Address(0xA9FE0100 + (_hash(node) + number) % LINK_LOCALS)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")

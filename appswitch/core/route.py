@@ -52,8 +52,8 @@ class Refuse:
 
 
 @frozen
-class Local:
-    """Connect to one of `candidates` (core/balance.py says which); the client's address is `source`.
+class Reach:
+    """Connect to one of `candidates`, here or on other nodes (core/balance.py says which), from the address `source`.
 
     port: the client's port when it has bound one, else 0: any that is free; judged: the candidates and those that
     policy denies.
@@ -95,7 +95,7 @@ class BindRequest:
     reuse_port: bool = False
 
 
-ConnectPlan = Local | Egress | Kernel | Refuse
+ConnectPlan = Reach | Egress | Kernel | Refuse
 
 
 def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.Random) -> Listener | Refuse:
@@ -123,7 +123,7 @@ def plan_bind(table: ServiceTable, app: App, request: BindRequest, rng: random.R
     )
     for other in table.at_port(app.ip, port):
         if _conflict(wanted, other):
-            return Refuse(errno.EADDRINUSE, f"port {port} is taken by app {other.app.id}")
+            return Refuse(errno.EADDRINUSE, f"port {port} is taken by app {table.label(other.app)}")
     return wanted
 
 
@@ -165,8 +165,9 @@ def plan_connect(
         allowed = [each.listener for each in judged if each.verdict.allowed]
         taking = [each for each in allowed if each.app.id == app.id or each.app.id not in table.draining]
         if taking:
+            answering = [each for each in taking if each.app.node not in table.unreachable]
             source, source_port = _source(app, dest, inside, bound)
-            return Local(source, source_port, tuple(taking), judged)
+            return Reach(source, source_port, tuple(answering or taking), judged)
         if allowed:
             return Refuse(errno.ECONNREFUSED, f"what serves {dest} port {port} is being drained")
         if judged:

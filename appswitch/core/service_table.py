@@ -3,6 +3,9 @@
 In memory, changed by one task only. A service is a virtual IP and a port; its instances are the listeners that apps
 with this virtual IP have there. Addresses once owned stay known as such, so that a client of a service that has gone is
 refused, as by a host whose server has stopped, and not sent elsewhere.
+
+What other nodes have is here, too, as each of them tells it: records by key, "3" for its app 3, "3/9" for that app's
+listener 9, in whatever order they come. The keys of our own entries that have changed are in `dirty`.
 """
 
 from __future__ import annotations
@@ -15,12 +18,28 @@ from attrs import evolve
 
 from appswitch.core import names
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, Address, App, Listener, Protocol, Scope, Tag
+from appswitch.model import (
+    DOMAIN,
+    Address,
+    App,
+    AppRecord,
+    AppState,
+    Listener,
+    ListenerRecord,
+    Protocol,
+    Record,
+    Scope,
+    Tag,
+)
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
+Told = dict[str, tuple[int, Record]]
+"""Of an app of another node, by key: the id here, and what was said."""
+
 RETIRED = 65536  # addresses remembered of apps that are gone
+REMOTE = 1 << 30  # ids of what other nodes have begin here: our own are theirs to keep over a restart
 
 
 class ServiceTable:
@@ -32,12 +51,20 @@ class ServiceTable:
         self.listeners: dict[int, Listener] = {}
         self.draining: set[int] = set()
         """Ids of apps that are to get no new connections."""
+        self.unreachable: set[str] = set()
+        """Nodes that don't answer."""
+        self.dirty: set[str] = set()
+        """Keys of our own entries that have changed; for whoever tells the others to empty."""
+        self._by_node: dict[str, dict[int, App]] = {}
+        self._by_app: dict[int, dict[int, Listener]] = {}
         self._by_ip: dict[Address, dict[int, App]] = {}
         self._by_name: dict[str, dict[int, App]] = {}
         self._by_port: dict[tuple[Address, int, Protocol], dict[int, Listener]] = {}
         self._retired: OrderedDict[Address, None] = OrderedDict()
+        self._told: dict[str, dict[int, Told]] = {}
         self._last_app = 0
         self._last_listener = 0
+        self._last_remote = REMOTE
 
     # --- apps
 
@@ -53,8 +80,9 @@ class ServiceTable:
         netns: bool = True,
         exclusive: bool = False,
         tcp: bool = False,
+        started: float = 0.0,
     ) -> App:
-        """Adds an app. AppSwitchError `name-taken` when its name stands for another IP already."""
+        """Adds an app of this node. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
         app = App(
             id=self._last_app,
@@ -68,6 +96,7 @@ class ServiceTable:
             netns=netns,
             exclusive=exclusive,
             tcp=tcp,
+            started=started,
         )
         return self.revive(app)
 
@@ -75,12 +104,17 @@ class ServiceTable:
         """Adds an app that has been in the table before; without its name if that stands for another IP by now."""
         if app.name is not None and self.resolve(app.name) not in (None, app.ip):
             app = evolve(app, name=None)
+        self._add_app(app)
+        return app
+
+    def _add_app(self, app: App) -> None:
+        self._note(app)
         self.apps[app.id] = app
+        self._by_node.setdefault(app.node, {})[app.number] = app
         self._by_ip.setdefault(app.ip, {})[app.id] = app
         if app.name is not None:
             self._by_name.setdefault(app.name, {})[app.id] = app
         self._retired.pop(app.ip, None)
-        return app
 
     def _identity(self, name: str | None, ip: Address | None) -> Address:
         if name is not None:
@@ -95,17 +129,24 @@ class ServiceTable:
         return ip or self._client_only_identity()
 
     def _client_only_identity(self) -> Address:
-        number = self._last_app
-        while names.link_local(number) in self._by_ip:  # the numbers have come round to an app that lives still
-            number += 1
-        return names.link_local(number)
+        """One that nobody has; where other nodes have used up all of them, one that no app of ours has."""
+        ours = {app.ip for app in self.own_apps()}
+        for taken in (self._by_ip, ours):
+            for step in range(names.LINK_LOCALS):
+                ip = names.link_local(self.node, self._last_app + step)
+                if ip not in taken:
+                    return ip
+        raise AppSwitchError("no-address", "no link-local address is left", "give the app a name")
 
     def remove_app(self, app_id: int) -> None:
         """Takes an app out, and what it served."""
-        app = self.apps.pop(app_id)
-        self.draining.discard(app_id)
-        for listener in [each for each in self.listeners.values() if each.app.id == app_id]:
+        app = self.apps[app_id]
+        for listener in list(self.listeners_of(app)):
             self.remove_listener(listener.id)
+        self._note(app)
+        del self.apps[app_id]
+        _discard(self._by_node, app.node, app.number)
+        self.draining.discard(app_id)
         if app.name is not None:
             _discard(self._by_name, app.name, app_id)
         if _discard(self._by_ip, app.ip, app_id) and app.reachable:
@@ -113,10 +154,38 @@ class ServiceTable:
             if len(self._retired) > RETIRED:
                 self._retired.popitem(last=False)
 
+    def drain(self, apps: Iterable[App], draining: bool = True) -> None:
+        """They are to get no new connections, or are to again. Apps of this node."""
+        for app in apps:
+            self._note(app)
+            (self.draining.add if draining else self.draining.discard)(app.id)
+
+    def is_local(self, app: App) -> bool:
+        """Whether it runs on this node."""
+        return app.node == self.node
+
+    def own_apps(self) -> Collection[App]:
+        """Those of this node."""
+        return self._by_node.get(self.node, {}).values()
+
+    def app_of(self, node: str, number: int) -> App | None:
+        """The app that has this number on `node`."""
+        return self._by_node.get(node, {}).get(number)
+
+    def state_of(self, app: App) -> AppState:
+        """How it is, as far as is known here."""
+        if app.node in self.unreachable:
+            return AppState.SUSPECT
+        return AppState.DRAINING if app.id in self.draining else AppState.UP
+
+    def label(self, app: App) -> str:
+        """How people call it: by its number; one of another node, by NODE/NUMBER."""
+        return str(app.number) if self.is_local(app) else f"{app.node}/{app.number}"
+
     def apps_called(self, text: str) -> list[App]:
-        """Those that a person means by an id, a name or an IP."""
-        name = plain_name(text)
-        return [app for app in self.apps.values() if text in (str(app.id), str(app.ip)) or app.name == name]
+        """Those that a person means by a number of this node, a NODE/NUMBER, a name or an IP; ours first."""
+        found = [app for app in self.apps.values() if is_called(app, text, self.node)]
+        return sorted(found, key=lambda app: (not self.is_local(app), app.node, app.number))
 
     def owns(self, ip: Address) -> bool:
         """Whether `ip` is the virtual IP of an app that can be reached."""
@@ -142,10 +211,8 @@ class ServiceTable:
 
     def ports_of(self, ip: Address) -> list[tuple[str, int]]:
         """(protocol, port) of each service at the virtual IP that others can see."""
-        return sorted(
-            {(each.protocol.value, each.port) for each in self.services()
-             if each.app.ip == ip and each.scope is Scope.PUBLIC}
-        )  # fmt: skip
+        services = self.services(self.apps_at(ip))
+        return sorted({(each.protocol.value, each.port) for each in services if each.scope is Scope.PUBLIC})
 
     # --- listeners
 
@@ -156,7 +223,9 @@ class ServiceTable:
 
     def add_listener(self, listener: Listener) -> None:
         """Adds or replaces a listener."""
+        self._note(listener.app, listener)
         self.listeners[listener.id] = listener
+        self._by_app.setdefault(listener.app.id, {})[listener.id] = listener
         self._by_port.setdefault((listener.app.ip, listener.port, listener.protocol), {})[listener.id] = listener
 
     def mark_listening(self, listener_id: int) -> Listener:
@@ -168,23 +237,118 @@ class ServiceTable:
     def remove_listener(self, listener_id: int) -> None:
         """Takes a listener out."""
         listener = self.listeners.pop(listener_id)
+        self._note(listener.app, listener)
+        _discard(self._by_app, listener.app.id, listener_id)
         _discard(self._by_port, (listener.app.ip, listener.port, listener.protocol), listener_id)
 
     def at_port(self, ip: Address, port: int, protocol: Protocol = Protocol.TCP) -> Iterable[Listener]:
         """What the apps with the virtual IP `ip` have bound at `port`."""
         return self._by_port.get((ip, port, protocol), {}).values()
 
-    def services(self) -> Iterator[Listener]:
-        """The instances that take connections or datagrams, in the order of virtual IP and port.
+    def listeners_of(self, app: App) -> Collection[Listener]:
+        """What `app` has bound."""
+        return self._by_app.get(app.id, {}).values()
+
+    def own_listeners(self) -> Iterator[Listener]:
+        """Those of this node."""
+        return (listener for app in self.own_apps() for listener in self.listeners_of(app))
+
+    def services(self, apps: Iterable[App] | None = None) -> Iterator[Listener]:
+        """The instances that take connections or datagrams, in the order of virtual IP and port. apps: None: of all.
 
         An app that has several listeners at a port (one for each IP version, say) is one instance.
         """
         serving: dict[tuple[int, int, Protocol, Scope], Listener] = {}
-        for each in self.listeners.values():
-            if each.listening:
-                serving.setdefault((each.app.id, each.port, each.protocol, each.scope), each)
+        for app in self.apps.values() if apps is None else apps:
+            for each in self.listeners_of(app):
+                if each.listening:
+                    serving.setdefault((each.app.id, each.port, each.protocol, each.scope), each)
         order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
         return iter(order)
+
+    # --- other nodes
+
+    def record(self, key: str) -> Record | None:
+        """What the others are to know of an entry of ours; None: nothing, or that it has gone.
+
+        Of listeners they are told what others could reach: no client alone is heard of before it listens, nor after.
+        """
+        number, _, listener = key.partition("/")
+        app = self.apps.get(int(number))
+        if app is None:
+            return None
+        if not listener:
+            return AppRecord(app, app.id in self.draining)
+        each = self.listeners.get(int(listener))
+        if each is None or not each.listening or not app.reachable:
+            return None
+        return ListenerRecord(each.number, each.family, each.ip, each.port, each.v6only, each.protocol)
+
+    def put_remote(self, node: str, key: str, record: Record | None) -> None:
+        """What another node says of an entry; None: it has gone. ValueError: the key is none."""
+        number = int(key.partition("/")[0])
+        told = self._told.setdefault(node, {}).setdefault(number, {})
+        self._hide(told)
+        if record is None:
+            told.pop(key, None)
+        else:
+            told[key] = (told[key][0] if key in told else self._next_remote(), record)
+        if told:
+            self._show(node, told)
+        else:
+            _discard(self._told, node, number)
+
+    def forget_node(self, node: str) -> None:
+        """It has left: what it had is gone."""
+        for told in self._told.pop(node, {}).values():
+            self._hide(told)
+        self.unreachable.discard(node)
+
+    def _next_remote(self) -> int:
+        self._last_remote += 1
+        return self._last_remote
+
+    def _hide(self, told: Told) -> None:
+        for app_id, record in told.values():
+            if isinstance(record, AppRecord) and app_id in self.apps:
+                self.remove_app(app_id)
+
+    def _show(self, node: str, told: Told) -> None:
+        """Puts in what is known of an app: nothing before the app itself is."""
+        for app_id, record in told.values():
+            if isinstance(record, AppRecord):
+                app = evolve(record.app, id=app_id, number=record.app.number, node=node)
+                self._add_app(app)
+                if record.draining:
+                    self.draining.add(app_id)
+                self._show_listeners(app, told)
+
+    def _show_listeners(self, app: App, told: Told) -> None:
+        for listener_id, record in told.values():
+            if isinstance(record, ListenerRecord):
+                self.add_listener(
+                    Listener(
+                        id=listener_id,
+                        app=app,
+                        family=record.family,
+                        ip=record.ip,
+                        port=record.port,
+                        v6only=record.v6only,
+                        listening=True,
+                        protocol=record.protocol,
+                        number=record.number,
+                    )
+                )
+
+    def _note(self, app: App, listener: Listener | None = None) -> None:
+        if self.is_local(app):
+            self.dirty.add(f"{app.number}/{listener.number}" if listener else str(app.number))
+
+
+def is_called(app: App, text: str, node: str) -> bool:
+    """Whether a person on `node` means this app by `text`: a number of that node, NODE/NUMBER, a name or an IP."""
+    numbers = {f"{app.node}/{app.number}"} | ({str(app.number)} if app.node == node else set())
+    return text in numbers or text == str(app.ip) or app.name == plain_name(text)
 
 
 def plain_name(text: str) -> str:

@@ -9,7 +9,7 @@ from attrs import frozen
 from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place
 from appswitch.core.policy import Policy, explain
-from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Judged, Kernel, Local, Refuse
+from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Judged, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address, App, Protocol
@@ -68,7 +68,7 @@ def why(
 
 def _tell_tcp(table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool) -> Told:
     match route.plan_connect(table, policy, client, ip, port, gateway=gateway):
-        case Local() as plan:
+        case Reach() as plan:
             return Told("audit" if plan.audited else "allow", judged=plan.judged)
         case Egress():
             return Told("outside", OUTSIDE)

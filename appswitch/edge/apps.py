@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ class Apps:
 
     def new_app(self, **identity: Any) -> App:
         """As ServiceTable.new_app."""
-        app = self.table.new_app(**identity)
+        app = self.table.new_app(**identity, started=time.time())
         self._started[app.ip] = trio.current_time()
         self.note_change()
         self.events.publish(Kind.APP, app)
@@ -139,6 +140,7 @@ class Apps:
                 self._by_netns[caller.netns] = app
             else:
                 self._by_token[token] = app
+            self.note_change()
             self.events.publish(Kind.APP, app, reason="it is back")
         return app
 
@@ -179,17 +181,16 @@ class Apps:
     def forget_closed(self, app: App, port: int) -> None:
         """Drops what has been closed at a port, so that it can be bound again at once."""
         for listener in list(self.table.at_port(app.ip, port)):
-            if not self._sockets.alive(listener.id):
+            if self.table.is_local(listener.app) and not self._sockets.alive(listener.id):
                 self.listener_gone(listener)
 
     def sweep(self) -> None:
-        """Drops closed listeners, then apps that nothing is left of."""
-        for listener in list(self.table.listeners.values()):
+        """Drops closed listeners, then apps that nothing is left of. Other nodes look after theirs."""
+        for listener in list(self.table.own_listeners()):
             if not self._is_alive(listener):
                 self.listener_gone(listener)
-        serving = {listener.app.id for listener in self.table.listeners.values()}
-        for app in list(self.table.apps.values()):
-            if app.id not in self._held and app.id not in serving:
+        for app in list(self.table.own_apps()):
+            if app.id not in self._held and not self.table.listeners_of(app):
                 self.table.remove_app(app.id)
                 if not self.table.owns(app.ip):
                     self._started.pop(app.ip, None)
@@ -218,11 +219,8 @@ class Apps:
 
     async def until_ended(self, app: App) -> None:
         """Waits until nothing of `app` is left. The caller's own hold doesn't count."""
-        while self._held.get(app.id, 0) > 1 or self._serves(app):
+        while self._held.get(app.id, 0) > 1 or self.table.listeners_of(app):
             await self.changed()
-
-    def _serves(self, app: App) -> bool:
-        return any(each.app.id == app.id for each in self.table.listeners.values())
 
     async def keep_swept(self) -> None:
         """Sweeps for ever."""

@@ -17,7 +17,7 @@ from attrs import define
 from appswitch.core import route
 from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.policy import explain
-from appswitch.core.route import BindRequest, Egress, Kernel, Local, Refuse
+from appswitch.core.route import BindRequest, Egress, Kernel, Reach, Refuse
 from appswitch.core.service_table import plain_name
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps
@@ -28,7 +28,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
-from appswitch.model import DOMAIN, App, Kind
+from appswitch.model import DOMAIN, Address, App, Kind, Listener
 from appswitch.wire import trap
 
 GRACE = 0.005  # seconds that a connect to a starting app waits for its bind
@@ -125,7 +125,7 @@ class Calls:
             raise
 
     async def _carry_out(
-        self, app: App, request: trap.Connect, plan: Local | Egress, epoch: int, again: Callable[[], Local]
+        self, app: App, request: trap.Connect, plan: Reach | Egress, epoch: int, again: Callable[[], Reach]
     ) -> Answer:
         """epoch: when the plan was made; again: makes it anew."""
         if isinstance(plan, Egress):
@@ -152,17 +152,19 @@ class Calls:
         self._publish(Kind.CONNECT, app, request, **seen)
         if verdict.audit:
             self._publish(Kind.AUDIT, app, request, **seen)
+        near = self.balancer.first_tier(plan.candidates)
+        here = kind == trap.FD_UNIX and all(self.apps.table.is_local(each.app) for each in near)
         each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
-        if kind == trap.FD_UNIX and request.want_capabilities and app.netns and not plan.port and not each_seen:
-            return self._with_capabilities(client, plan, epoch, request.want_epoch)
+        if here and request.want_capabilities and app.netns and not plan.port and not each_seen:
+            return self._with_capabilities(client, plan.source, near, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
 
-    def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Local:
+    def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Reach:
         """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
         if _is_closed(channel):
             raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
         plan = self._plan_connect(app, request)
-        if isinstance(plan, Local):
+        if isinstance(plan, Reach):
             return plan
         raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone, or takes no more connections")
 
@@ -180,15 +182,17 @@ class Calls:
             bound=request.bound,
         )
 
-    def _with_capabilities(self, client: socket.socket, plan: Local, epoch: int, want_epoch: bool) -> Answer:
+    def _with_capabilities(
+        self, client: socket.socket, source: Address, instances: list[Listener], epoch: int, want_epoch: bool
+    ) -> Answer:
         """The next connects to there need not ask while the epoch is still the one of the plan.
 
         An app that shares our namespace gets none: the server couldn't tell it from us (shim/verify.h). Nor does one
         whose connections are audited: each of them has to be reported.
         """
-        there = [each for each in plan.candidates if each.id in self.apps.table.listeners]
+        there = [each for each in instances if each.id in self.apps.table.listeners]
         shares, uses = self.balancer.grant(there, trap.MOST_CAPABILITIES)
-        text = trap.encode_capabilities(epoch, plan.source, shares, uses, want_epoch)
+        text = trap.encode_capabilities(epoch, source, shares, uses, want_epoch)
         shared = [self.apps.epoch.fd] if want_epoch else []
         shared += [self.sockets.handle(listener.id) for listener, _ in shares]
         return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)

@@ -129,7 +129,7 @@ class Connections:
             source=client and client.name.source,
             dest=client and client.name.dest,
             server=apps.get(to.name.app_id) if to else None,
-            listener=to and to.name.listener_id,
+            listener=self.apps.table.listeners.get(to.name.listener_id) if to else None,
             node=self.apps.table.node,
             state=State.CLOSING if shut else State.ESTABLISHED if server else State.QUEUED,
             inodes=(client.socket.inode if client else 0, server.socket.inode if server else 0),

@@ -31,7 +31,7 @@ from appswitch.edge.name_servers import NameServers
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Connection, Event, Kind, Node, Protocol
+from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, Protocol
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -50,6 +50,8 @@ class ControlServer:
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
     policing: Policing = field(factory=Policing)
+    node_called: Callable[[str], Node] = Node
+    """What is known of another host."""
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
@@ -118,11 +120,10 @@ class ControlServer:
             case control.Hello():
                 return None
             case control.Ps():
-                draining = self.table.draining
-                return [control.app_row(app, app.id in draining) for app in self.table.apps.values()]
+                apps = sorted(self.table.apps.values(), key=lambda app: (app.node, app.number))
+                return [control.app_row(app, self.table.state_of(app)) for app in apps]
             case control.Services():
-                draining = self.table.draining
-                return [control.service_row(each, each.app.id in draining) for each in self.table.services()]
+                return [self._service_row(each) for each in self.table.services()]
             case control.Nodes():
                 return [control.node_row(self.node)]
             case control.Connections():
@@ -152,12 +153,17 @@ class ControlServer:
                 await trio.lowlevel.checkpoint()
         return rows
 
+    def _service_row(self, listener: Listener) -> dict[str, object]:
+        app = listener.app
+        elsewhere = None if self.table.is_local(app) else self.node_called(app.node)
+        return control.service_row(listener, self.table.state_of(app), elsewhere)
+
     def _resolve(self, text: str) -> list[dict[str, object]]:
         name = plain_name(text)
         ip = self.table.resolve(name)
         if ip is None:
             raise AppSwitchError("unknown-name", f"no app is named {text!r}", "`appswitch ps` lists the apps")
-        instances = [each for each in self.table.services() if each.app.ip == ip]
+        instances = list(self.table.services(self.table.apps_at(ip)))
         return [control.resolve_row(name, str(ip), len(instances))]
 
     async def _wait_for(self, services: list[str], timeout: float, connection: trio.socket.SocketType) -> list[str]:  # noqa: ASYNC109
@@ -188,13 +194,13 @@ class ControlServer:
             if error is not None:
                 raise error
         left = await draining.left(apps)
-        return [control.drain_row(app, not call.undo, left[app.id]) for app in apps]
+        state = AppState.UP if call.undo else AppState.DRAINING
+        return [control.drain_row(app, state, left[app.id]) for app in apps]
 
     def _is_served(self, host: str, port: int) -> bool:
         ip = self.table.resolve(plain_name(host))
-        return any(
-            each.port == port and (each.app.ip == ip or str(each.app.ip) == host) for each in self.table.services()
-        )
+        apps = self.table.apps_at(ip) if ip else [app for app in self.table.apps.values() if str(app.ip) == host]
+        return any(each.port == port for each in self.table.services(apps))
 
     def _recent(self, call: control.Observe) -> list[Event]:
         recent = self.apps.events.recent(_filter(call))
@@ -252,7 +258,7 @@ class ControlServer:
 
     def _from_inside(self, caller: Credentials) -> AppSwitchError:
         owner = self.apps.owner_of(caller.netns)
-        where = f"app {owner.id}" if owner is not None else "another network namespace"
+        where = f"app {owner.number}" if owner is not None else "another network namespace"
         hint = "call it from the network namespace that the trap handler is in"
         return AppSwitchError("foreign-namespace", f"this can't be done from inside {where}", hint)
 
@@ -262,7 +268,7 @@ class ControlServer:
             raise AppSwitchError("no-namespace", "spawn called from the host's network namespace", "use --no-netns")
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
-            raise AppSwitchError("taken", f"this namespace is app {owner.id}'s already")
+            raise AppSwitchError("taken", f"this namespace is app {owner.number}'s already")
         tags = tuple(names.check_tag(tag) for tag in call.tags)
         check_tags(tags)
         app = self.apps.new_app(

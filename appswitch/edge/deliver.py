@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from attrs import define, evolve
 
-from appswitch.core.route import Local
+from appswitch.core.route import Reach
 from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.tcp_names import Name, TcpNames
 from appswitch.model import Listener
@@ -28,8 +28,8 @@ class Deliverer:
 
     async def deliver(
         self,
-        plan: Local,
-        again: Callable[[], Local],
+        plan: Reach,
+        again: Callable[[], Reach],
         asked: Asked,
         end_for: Callable[[Listener], socket.socket],
         patience: float,

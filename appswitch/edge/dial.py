@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 
 from appswitch.core.balance import Balancer, by_connections
-from appswitch.core.route import EPHEMERAL, Egress, Local
+from appswitch.core.route import EPHEMERAL, Egress, Reach
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.model import Address, App, Listener
@@ -70,7 +70,7 @@ class Dialer:
             next(self._ports)
 
     async def connect(
-        self, plan: Local, again: Callable[[], Local], asked: Asked, patience: float = PATIENCE
+        self, plan: Reach, again: Callable[[], Reach], asked: Asked, patience: float = PATIENCE
     ) -> tuple[socket.socket, Listener]:
         """A Unix socket connected to the first instance that takes it, and that instance.
 
@@ -94,7 +94,7 @@ class Dialer:
                 plan = again()
         raise OSError(errno.ETIMEDOUT, "the queue of every instance stays full")
 
-    async def _try_all(self, plan: Local, asked: Asked) -> tuple[socket.socket, Listener] | None:
+    async def _try_all(self, plan: Reach, asked: Asked) -> tuple[socket.socket, Listener] | None:
         """None: some instance lives, but its queue is full."""
         full = False
         loads = await self._loads.now() if by_connections(plan.candidates) else None
@@ -123,7 +123,7 @@ class Dialer:
             return None
         raise ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
 
-    async def _named_socket(self, plan: Local, asked: Asked, server_family: int) -> socket.socket:
+    async def _named_socket(self, plan: Reach, asked: Asked, server_family: int) -> socket.socket:
         client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             raise_sndbuf(client)
@@ -133,7 +133,7 @@ class Dialer:
             raise
         return client
 
-    async def _name(self, client: socket.socket, plan: Local, asked: Asked, server_family: int) -> None:
+    async def _name(self, client: socket.socket, plan: Reach, asked: Asked, server_family: int) -> None:
         """Binds the name; the kernel refuses one that is in use, so no two connections have the same two ends."""
         for count in range(1 if plan.port else len(OUR_PORTS)):
             if count % AT_ONCE == AT_ONCE - 1:

@@ -25,16 +25,19 @@ class Draining:
     snapshot: Callable[[], Awaitable[list[Connection]]]
 
     def start(self, text: str) -> list[App]:
-        """Takes what `text` (an id, a name or an IP) calls out of choice. AppSwitchError `unknown-app`."""
+        """Takes the apps of this node that `text` (an id, a name or an IP) calls out of choice.
+
+        AppSwitchError `unknown-app`, or `elsewhere`: all of them run on other nodes.
+        """
         apps = self._called(text)
-        self.apps.table.draining |= {app.id for app in apps}
+        self.apps.table.drain(apps)
         self.apps.services_changed()
         return apps
 
     def undo(self, text: str) -> list[App]:
         """Puts it back."""
         apps = self._called(text)
-        self.apps.table.draining -= {app.id for app in apps}
+        self.apps.table.drain(apps, False)
         self.apps.services_changed()
         return apps
 
@@ -74,7 +77,11 @@ class Draining:
         return app.id in self.apps.table.draining or app.id not in self.apps.table.apps
 
     def _called(self, text: str) -> list[App]:
-        apps = self.apps.table.apps_called(text)
-        if not apps:
+        found = self.apps.table.apps_called(text)
+        if not found:
             raise AppSwitchError("unknown-app", f"there is no app {text!r}", "`appswitch ps` lists the apps")
+        apps = [app for app in found if self.apps.table.is_local(app)]
+        if not apps:
+            nodes = ", ".join(sorted({app.node for app in found}))
+            raise AppSwitchError("elsewhere", f"app {text!r} runs on {nodes}", "drain it there")
         return apps

@@ -16,6 +16,7 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch.core.service_table import is_called
 from appswitch.model import App, Event, Kind
 from appswitch.wire import control
 
@@ -40,10 +41,12 @@ class Filter:
 
     def matches(self, event: Event) -> bool:
         """Whether it wants this one."""
-        return self.wants(event.kind) and (self.app is None or self._is(event.app) or self._is(event.server))
+        return self.wants(event.kind) and (
+            self.app is None or self._is(event.app, event) or self._is(event.server, event)
+        )
 
-    def _is(self, app: App | None) -> bool:
-        return app is not None and self.app in (app.name, str(app.id), str(app.ip))
+    def _is(self, app: App | None, event: Event) -> bool:
+        return app is not None and self.app is not None and is_called(app, self.app, event.node)
 
 
 class Subscription:
@@ -93,8 +96,12 @@ class Events:
         for each in self._subscriptions:
             each.offer(event)
         if kind not in UNLOGGED:
-            row = control.event_row(event)
-            log.info(kind.value, **{key: row[key] for key in row if key not in UNTOLD and row[key] not in (None, [])})
+            log.info(kind.value, **self._told(control.event_row(event)))
+
+    def _told(self, row: dict[str, Any]) -> dict[str, Any]:
+        """What the log says: not what doesn't apply, nor which node is ours."""
+        told = {key: row[key] for key in row if key not in UNTOLD and row[key] not in (None, [])}
+        return {key: told[key] for key in told if not (key.endswith("_node") and told[key] == self._node)}
 
     def recent(self, wanted: Filter) -> list[Event]:
         """The last ones, oldest first."""

@@ -48,7 +48,7 @@ class Loads:
             self._wanted = trio.Event()
             start, before = trio.current_time(), self._dialled.copy()
             found = await self._snapshot()
-            self._counted = Counter(each.listener for each in found if each.listener is not None)
+            self._counted = Counter(each.listener.id for each in found if each.listener is not None)
             self._dialled -= before  # those that were dialled meanwhile may count twice until the next time
             end = trio.current_time()
             self._good_until = end + HOLDS * (end - start)

@@ -18,7 +18,7 @@ import structlog
 import trio
 from attrs import define, evolve, field
 
-from appswitch.core.route import Local
+from appswitch.core.route import Reach
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Asked
@@ -92,7 +92,7 @@ class LocalTcp:
     _asking: trio.Lock = field(factory=trio.Lock)
 
     async def connect(
-        self, plan: Local, again: Callable[[], Local], asked: Asked, patience: float
+        self, plan: Reach, again: Callable[[], Reach], asked: Asked, patience: float
     ) -> tuple[socket.socket, Name]:
         """The client's socket, connected to the first instance that takes it, and its name.
 
@@ -103,7 +103,7 @@ class LocalTcp:
             for kind in {_kind(each) for each in plan.candidates}:
                 pairs[kind] = await self._make(asked.family, kind)
 
-            def again_these_kinds() -> Local:  # an instance may have come that takes another kind of socket
+            def again_these_kinds() -> Reach:  # an instance may have come that takes another kind of socket
                 later = again()
                 return evolve(later, candidates=tuple(each for each in later.candidates if _kind(each) in pairs))
 

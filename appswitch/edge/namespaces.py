@@ -23,7 +23,9 @@ from appswitch.edge.receivers import Receivers
 from appswitch.errors import AppSwitchError
 from appswitch.host.cookies import cookie_of, netns_of
 from appswitch.host.namespace import NETLINK_SOCK_DIAG
-from appswitch.model import Listener
+from appswitch.model import Address, Listener
+
+Pair = tuple[Address, int]
 
 MOST_SOCKETS = 4
 PATIENCE = 1.0  # seconds that a keeper may take: it may be stopped
@@ -41,7 +43,7 @@ class Namespace:
         self._owed = 0
         self._receivers: Receivers | None = None
         self._guard: Guard | None = None
-        self._dns_cookies: set[int] = set()
+        self.ours: set[int] = set()
         self._all = list(sockets)
         for each in sockets:
             if each.family == socket.AF_NETLINK:
@@ -51,7 +53,7 @@ class Namespace:
                 self._maker = each
             elif _serves_dns(each):
                 self.dns.append(each)
-                self._dns_cookies.add(cookie_of(each))
+                self.ours.add(cookie_of(each))
             else:
                 self.close()
                 raise AppSwitchError("bad-request", "the sockets that came along are of no use")
@@ -97,7 +99,7 @@ class Namespace:
             netlink = await self.make_socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
             if self._receivers is None:
                 self._all.append(netlink)
-                self._receivers = Receivers(netlink, self._dns_cookies)
+                self._receivers = Receivers(netlink, self.ours)
             else:  # another task was first
                 netlink.close()
         return self._receivers
@@ -117,7 +119,7 @@ class Namespace:
     def adopt_dns(self, made: socket.socket) -> None:
         """One more socket of our DNS server."""
         self._all.append(made)
-        self._dns_cookies.add(cookie_of(made))
+        self.ours.add(cookie_of(made))
 
     def drop(self, each: socket.socket) -> None:
         """Closes one of ours."""
@@ -127,6 +129,10 @@ class Namespace:
     def receives(self, listener: Listener) -> bool:
         """Whether what an app has bound is still there to receive datagrams."""
         return self._receivers is not None and self._receivers.has(listener)
+
+    def receives_from(self, source: Pair, dest: Pair) -> bool:
+        """Whether there is a socket that gets datagrams from `source` to `dest`. OSError: the app has ended."""
+        return self._receivers is not None and self._receivers.find(source, dest) is not None
 
     @property
     def netns(self) -> int:

@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 async def placed_connections(apps: Apps) -> list[Connection]:
     """All connected UDP sockets of apps: a source for Connections."""
-    serving = {each.app.id for each in apps.table.listeners.values() if each.protocol is Protocol.UDP}
+    serving = {each.app.id for each in apps.table.own_listeners() if each.protocol is Protocol.UDP}
     found = []
     for app_id in serving:
         namespace, server = apps.namespaces.get(app_id), apps.table.apps.get(app_id)
@@ -51,7 +51,7 @@ def _connection(table: ServiceTable, placed: Placed, server: App) -> Connection:
         source=source,
         dest=dest,
         server=server,
-        listener=listeners[0].id if listeners else None,
+        listener=listeners[0] if listeners else None,
         node=server.node,
         state=State.ESTABLISHED,
         proto="udp",

@@ -16,7 +16,9 @@ from appswitch.model import Address
 from appswitch.wire.trap import CONNECTED_PORTS
 
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it
-SO_ATTACH_FILTER, SO_LOCK_FILTER = 26, 44
+SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_LOCK_FILTER = 26, 27, 44
+SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
+RELAY_BUFFER = 1 << 20  # bytes, doubled by the kernel: what a host sends in a few milliseconds
 
 TRIES = 1024
 _ports = itertools.cycle(CONNECTED_PORTS)
@@ -50,6 +52,7 @@ async def place(
             made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         if deaf:
             _deafen(made)
+            made.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
         if bound is not None:
             _bind(made, family, bound)
         if bound is not None and to is not None:
@@ -87,10 +90,54 @@ def _bind(made: socket.socket, family: int, bound: Pair) -> None:
     raise OSError(errno.EAGAIN, "no port is free")
 
 
-def _deafen(sender: socket.socket) -> None:
+def _deafen(made: socket.socket) -> None:
     """It gets nothing."""
-    sender.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
-    sender.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
+    made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
+
+
+async def place_relay(home: Namespace, far: Pair, near: Pair) -> socket.socket:
+    """A socket that stands for the far one in the namespace of the near one (edge/flows.py). OSError."""
+    made = await _make_shared(home, far)
+    try:
+        _deafen(made)  # bound but not connected, it gets what is meant for others
+        made.bind(sockaddr(far[0].version, far))
+        made.connect(sockaddr(far[0].version, near))
+        made.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        _enlarge(made)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
+async def refuse(home: Namespace, far: Pair, near: Pair) -> None:
+    """Has the kernel tell the socket `near` that nobody receives at `far`, as it would had the socket sent there.
+
+    A datagram of the same name does that: the error (ICMP port unreachable, udp(7)) goes to the connected socket.
+    OSError.
+    """
+    if (await home.receivers()).find_any(near, far) is not None:
+        return  # somebody does by now
+    with await _make_shared(home, near) as made:
+        made.bind(sockaddr(near[0].version, near))
+        made.sendto(b"", sockaddr(near[0].version, far))
+
+
+async def _make_shared(home: Namespace, bound: Pair) -> socket.socket:
+    """One that may be bound there beside others."""
+    made = await home.make_socket(socket.AF_INET6 if bound[0].version == 6 else socket.AF_INET, socket.SOCK_DGRAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if bound[0].version == 6:
+        made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
+    return made
+
+
+def _enlarge(made: socket.socket) -> None:
+    for forced, usual in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            made.setsockopt(socket.SOL_SOCKET, forced, RELAY_BUFFER)
+        except PermissionError:
+            made.setsockopt(socket.SOL_SOCKET, usual, RELAY_BUFFER)
 
 
 def sockaddr(family: int, pair: Pair) -> tuple[str, int]:

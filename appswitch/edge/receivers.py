@@ -27,12 +27,21 @@ class Receivers:
         self._sequence = 0
 
     def find(self, source: tuple[Address, int], dest: tuple[Address, int]) -> UdpSocket | None:
-        """The socket that gets a datagram from `source` to `dest`. OSError: the kernel can't be asked."""
-        found = self.find_any(source, dest)
+        """The socket that gets a datagram from `source` to `dest`, or would if ours weren't there.
+
+        OSError: the kernel can't be asked.
+        """
+        found = self._ask(source, dest)
+        if found is not None and found.cookie in self._ours:  # a relay (edge/flows.py) is in front
+            found = self.find_any((_ANY[dest[0].version], 0), dest)
         return None if found is None or found.mark & DEAF else found
 
     def find_any(self, source: tuple[Address, int], dest: tuple[Address, int]) -> UdpSocket | None:
-        """As `find`, but it may be a sender, which gets nothing all the same."""
+        """The socket that gets it, if it isn't ours; it may be a sender, which gets nothing all the same."""
+        found = self._ask(source, dest)
+        return None if found is None or found.cookie in self._ours else found
+
+    def _ask(self, source: tuple[Address, int], dest: tuple[Address, int]) -> UdpSocket | None:
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         self._socket.send(inet_diag.receiver_request(self._sequence, source, dest), socket.MSG_DONTWAIT)
         while True:  # the kernel has answered before send returns (netlink_rcv_skb)
@@ -40,8 +49,7 @@ class Receivers:
                 if message.sequence != self._sequence:
                     continue
                 if message.kind != netlink.ERROR:
-                    found = inet_diag.decode(message.body)
-                    return None if found.cookie in self._ours else found
+                    return inet_diag.decode(message.body)
                 error = netlink.error_of(message)
                 if error == errno.ENOENT:
                     return None

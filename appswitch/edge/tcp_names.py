@@ -130,7 +130,7 @@ def _connection(ends: dict[Medium, tuple[Name, int]]) -> Connection:
         source=source,
         dest=dest,
         server=name.listener.app,
-        listener=name.listener.id,
+        listener=name.listener,
         node=name.client.node,
         state=State.ESTABLISHED if client and server else State.CLOSING,
         medium="tcp",

@@ -20,10 +20,11 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
     first = why.decisive
     reason = why.told.reason or (first and _reason(client, first))
     return {
-        "client_app": client.id,
+        "client_app": client.number,
+        "client_node": client.node,
         "client_name": client.name,
         "client_ip": str(client.ip),
-        "others": [app.id for app in others],
+        "others": [f"{app.node}/{app.number}" for app in others],
         "dest": dest,
         "ip": str(why.ip),
         "port": why.port,
@@ -39,7 +40,7 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
 def _candidate(client: App, judged: Judged) -> dict[str, Any]:
     app = judged.listener.app
     return {
-        "app": app.id,
+        "app": app.number,
         "name": app.name,
         "ip": str(app.ip),
         "port": judged.listener.port,

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, Connection, Event, Kind, Listener, Node, Protocol
+from appswitch.model import DOMAIN, App, AppState, Connection, Event, Kind, Listener, Node, Protocol
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -132,48 +132,54 @@ def encode_error(error: AppSwitchError) -> bytes:
     return msgspec.json.encode({"error": body}) + b"\n"
 
 
-def app_row(app: App, draining: bool = False) -> dict[str, Any]:
+def app_row(app: App, state: AppState = AppState.UP) -> dict[str, Any]:
     """A row of `ps`."""
     return {
-        "id": app.id,
+        "id": app.number,
         "name": app.name,
         "ip": str(app.ip),
         "tags": [f"{key}={value}" for key, value in app.tags],
         "node": app.node,
         "pid": app.pid,
         "netns": app.netns,
-        "state": _state(draining),
+        "state": state.value,
         "command": list(app.command),
     }
 
 
-def service_row(listener: Listener, draining: bool = False) -> dict[str, Any]:
-    """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there."""
+def service_row(listener: Listener, state: AppState = AppState.UP, elsewhere: Node | None = None) -> dict[str, Any]:
+    """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there.
+
+    elsewhere: the node that it is on, where that isn't this one.
+    """
     app = listener.app
-    medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if listener.app.tcp else "unix"
+    medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if app.tcp or elsewhere else "unix"
     return {
         "name": app.name,
         "ip": str(app.ip),
         "port": listener.port,
         "proto": listener.protocol.value,
-        "app": app.id,
+        "app": app.number,
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
-        "real": f"{medium}:{listener.id}",
+        "real": _at(medium, elsewhere) if elsewhere else f"{medium}:{listener.number}",
         "medium": medium,
         "scope": listener.scope.value,
-        "state": _state(draining),
+        "state": state.value,
     }
 
 
-def drain_row(app: App, draining: bool, connections: int) -> dict[str, Any]:
+def _at(medium: str, node: Node) -> str | None:
+    if node.address is None:
+        return None
+    host = f"[{node.address}]" if ":" in node.address else node.address
+    return f"{medium}:{host}:{node.port}"
+
+
+def drain_row(app: App, state: AppState, connections: int) -> dict[str, Any]:
     """What `drain` tells of an app. connections: how many others have to it still."""
-    row = {"app": app.id, "name": app.name, "ip": str(app.ip)}
-    return {**row, "state": _state(draining), "connections": connections}
-
-
-def _state(draining: bool) -> str:
-    return "draining" if draining else "up"
+    row = {"app": app.number, "name": app.name, "ip": str(app.ip)}
+    return {**row, "state": state.value, "connections": connections}
 
 
 def connection_row(connection: Connection) -> dict[str, Any]:
@@ -181,15 +187,17 @@ def connection_row(connection: Connection) -> dict[str, Any]:
     client, server = connection.client, connection.server
     source, dest = connection.source or (None, None), connection.dest or (None, None)
     return {
-        "client_app": client.id if client else None,
-        "client_name": client.name if client else None,
+        "client_app": client and client.number,
+        "client_node": client and client.node,
+        "client_name": client and client.name,
         "client_ip": None if source[0] is None else str(source[0]),
         "client_port": source[1],
         "dest_ip": None if dest[0] is None else str(dest[0]),
         "dest_port": dest[1],
-        "server_app": server.id if server else None,
-        "server_name": server.name if server else None,
-        "listener": connection.listener,
+        "server_app": server and server.number,
+        "server_node": server and server.node,
+        "server_name": server and server.name,
+        "listener": connection.listener and connection.listener.number,
         "proto": connection.proto,
         "medium": connection.medium,
         "state": connection.state.value,
@@ -223,10 +231,12 @@ def event_row(event: Event) -> dict[str, Any]:
         "time": datetime.fromtimestamp(event.time, UTC).isoformat(timespec="microseconds"),
         "kind": event.kind.value,
         "node": event.node,
-        "app": app and app.id,
+        "app": app and app.number,
+        "app_node": app and app.node,
         "name": app and app.name,
         "ip": app and str(app.ip),
-        "server_app": server and server.id,
+        "server_app": server and server.number,
+        "server_node": server and server.node,
         "server_name": server and server.name,
         "server_ip": server and str(server.ip),
         "address": event.address and str(event.address),

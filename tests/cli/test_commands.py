@@ -163,8 +163,20 @@ def test_lists_of_a_server(switch: Switch) -> None:
     assert json.loads(switch.command("services", "-o", "json").stdout) == [service]
 
     head, line = switch.command("services").stdout.splitlines()
-    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "TAGS", "MEDIUM", "SCOPE", "STATE"]
-    assert line.split() == ["web", "10.1.1.1", "8000", "tcp", str(app["id"]), "grp=1", "grp=2", "unix", "public", "up"]
+    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "NODE", "TAGS", "MEDIUM", "SCOPE", "STATE"]
+    assert line.split() == [
+        "web",
+        "10.1.1.1",
+        "8000",
+        "tcp",
+        str(app["id"]),
+        "n1",
+        "grp=1",
+        "grp=2",
+        "unix",
+        "public",
+        "up",
+    ]
     assert head.index("PORT") == line.index("8000")  # columns stand under their heads
     assert switch.command("services", "--no-headers").stdout.split() == line.split()
     head, line = switch.command("services", "-o", "wide").stdout.splitlines()

@@ -97,7 +97,7 @@ def test_udp_is_another_port_space(policed: Switch) -> None:
 def test_for_people(policed: Switch) -> None:
     done = policed.command("why", "web", "db:81", check=False)
     assert done.stdout.splitlines() == [
-        "deny: web (app 2) -> db (10.9.9.1) port 81/tcp",
+        f"deny: web (app {policed.rows('ps')[0]['node']}/2) -> db (10.9.9.1) port 81/tcp",
         "rule: admin-only",
         "reason: rule admin-only denies it",
         "APP  NAME  NODE  ALLOWED  REASON",
@@ -115,7 +115,7 @@ def test_a_client_that_several_apps_are(policed: Switch) -> None:
     eventually(lambda: len(webs()) == 2)
     ids = webs()
     done = policed.command("why", "web", "db:80")
-    assert f"this is for app {ids[0]}" in done.stderr
+    assert f"this is for app {policed.rows('ps')[0]['node']}/{ids[0]}" in done.stderr
     assert policed.command("why", str(ids[0]), "db:80").stderr == ""
 
 

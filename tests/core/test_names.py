@@ -159,10 +159,10 @@ def test_the_derived_address_is_the_same_on_every_node_and_in_every_version() ->
 @given(st.integers(0, 10**7))
 def test_client_only_identities(number: int) -> None:
     """RFC 3927 2.1: the first and the last 256 addresses of 169.254/16 are reserved."""
-    ip = names.link_local(number)
+    ip = names.link_local("n1", number)
     assert ip in ip_network("169.254.0.0/16")
     assert 1 <= ip.packed[2] <= 254
-    assert ip != names.link_local(number + 1)
+    assert ip != names.link_local("n1", number + 1)
 
 
 @pytest.mark.parametrize("text", ["grp", "=x", "a b=x", "a=b,c", "a=b c"])

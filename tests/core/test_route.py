@@ -19,7 +19,7 @@ from pyroute2 import IPRoute
 
 from appswitch.core import route
 from appswitch.core.policy import Action, Policy, Rule, Selector
-from appswitch.core.route import EPHEMERAL, BindRequest, Egress, Kernel, Local, Refuse
+from appswitch.core.route import EPHEMERAL, BindRequest, Egress, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable
 from appswitch.host import namespace
 from appswitch.model import Address, App, Listener, Tag
@@ -69,14 +69,14 @@ class World:
         port: int = 80,
         gateway: bool = False,
         bound: tuple[Address, int] | None = None,
-    ) -> Local | Egress | Kernel | Refuse:
+    ) -> Reach | Egress | Kernel | Refuse:
         dest = ip_address(dest) if isinstance(dest, str) else dest
         return route.plan_connect(self.table, self.policy, app, dest, port, gateway=gateway, bound=bound)
 
     def reached(self, app: App, dest: Address | str, port: int = 80) -> set[int]:
         """The ids of the listeners that a connect may reach."""
         plan = self.connect(app, dest, port)
-        return {each.id for each in plan.candidates} if isinstance(plan, Local) else set()
+        return {each.id for each in plan.candidates} if isinstance(plan, Reach) else set()
 
 
 @pytest.fixture
@@ -251,14 +251,14 @@ def test_a_connect_goes_where_the_kernels_goes(kernel: Kernels, several: list[As
         client.settimeout(5)
         error = client.connect_ex((str(dest), port))
         if error == errno.ECONNREFUSED:
-            if isinstance(plan, Local):  # DESIGN: loopback reaches what the app has at its virtual IP, too
+            if isinstance(plan, Reach):  # DESIGN: loopback reaches what the app has at its virtual IP, too
                 assert dest.is_loopback or dest.is_unspecified
                 assert all(each.ip == APP.source(each.ip.version) for each in plan.candidates)
             else:
                 assert refused(plan, errno.ECONNREFUSED)
             return
         assert error == 0
-        assert isinstance(plan, Local)
+        assert isinstance(plan, Reach)
         listening = [each for each in sockets if each.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
         took = select.select(listening, [], [], 5)[0]
         assert len(took) == 1
@@ -338,7 +338,7 @@ def test_nothing_there_is_refused(world: World) -> None:
     # Bound, and perhaps it listens already: that is for the kernel to say, on this host, gateway or not.
     for gateway in (False, True):
         plan = world.connect(client, OTHER_V4, gateway=gateway)
-        assert isinstance(plan, Local)
+        assert isinstance(plan, Reach)
         assert plan.candidates == (bound,)
 
 
@@ -450,7 +450,7 @@ def test_a_plan_says_of_every_instance_whether_it_is_allowed(world: World) -> No
     world.policy = Policy(rules)
     servers = [world.serve(world.app(tags=(("v", version),)), "0.0.0.0") for version in "12"]
     plan = world.connect(world.app(OTHER_V4), V4)
-    assert isinstance(plan, Local)
+    assert isinstance(plan, Reach)
     assert [each.id for each in plan.candidates] == [servers[1].id]
     assert [(each.listener.id, each.verdict.rule) for each in plan.judged] == [
         (servers[0].id, "no"),
@@ -509,7 +509,7 @@ def test_no_one_shows_an_address_that_is_not_theirs(
         world.serve(world.app(ip), "::", 80, v6only=False)
     client = world.app(client_ip)
     plan = world.connect(client, dest, bound=(bound_ip, bound_port))
-    if isinstance(plan, Local):
+    if isinstance(plan, Reach):
         inside = dest.is_loopback or dest.is_unspecified or dest in (client.ip, client.alias)
         assert plan.source in (client.ip, client.alias) or (inside and plan.source.is_loopback)
         assert plan.source.version == dest.version
@@ -526,17 +526,17 @@ def test_a_client_bound_to_loopback_gets_no_further(world: World, dest: Address 
     if dest == OTHER_V4:
         assert refused(plan, errno.EINVAL)
     else:
-        assert isinstance(plan, Local)
+        assert isinstance(plan, Reach)
 
 
 def test_the_source_is_of_the_destinations_version(world: World) -> None:
     server, client = world.app(V4), world.app(V6)
     world.serve(server, "0.0.0.0")
     plan = world.connect(client, V4)
-    assert isinstance(plan, Local)
+    assert isinstance(plan, Reach)
     assert plan.source == client.alias
     plan = world.connect(world.app(OTHER_V4), V4)
-    assert isinstance(plan, Local)
+    assert isinstance(plan, Reach)
     assert (plan.source, plan.port) == (OTHER_V4, 0)
 
 
@@ -547,7 +547,7 @@ def test_the_source_is_of_the_destinations_version(world: World) -> None:
 def test_inside_the_source_is_as_the_kernel_picks_it(world: World, dest: str, source: str) -> None:
     world.serve(world.app(), "::")
     plan = world.connect(world.app(), dest)
-    assert isinstance(plan, Local)
+    assert isinstance(plan, Reach)
     assert plan.source == ip_address(source)
 
 
@@ -555,7 +555,7 @@ def test_inside_the_source_is_as_the_kernel_picks_it(world: World, dest: str, so
 def test_what_the_client_has_bound_is_its_source(world: World, bound: tuple[str, int]) -> None:
     world.serve(world.app(V4), "0.0.0.0")
     plan = world.connect(world.app(OTHER_V4), V4, bound=(ip_address(bound[0]), bound[1]))
-    assert isinstance(plan, Local)
+    assert isinstance(plan, Reach)
     assert (plan.source, plan.port) == (OTHER_V4, bound[1])
 
 
@@ -570,7 +570,7 @@ def test_a_plan_is_always_one_that_can_be_carried_out(several: list[tuple[Ask, A
             if ask.listen and route.plan_listen(world.table, plan) is None:
                 world.table.mark_listening(plan.id)
     where = world.connect(apps[V4], dest)
-    if isinstance(where, Local):
+    if isinstance(where, Reach):
         assert where.candidates
         assert len({world.table.listeners[each.id].listening for each in where.candidates}) == 1
         assert len({each.id for each in where.candidates}) == len(where.candidates)

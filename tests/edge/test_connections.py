@@ -79,7 +79,7 @@ def expected(world: World, client: socket.socket | None, server: socket.socket |
         source=(world.client.ip, 40000) if client else None,
         dest=(IPv4Address("10.1.1.1"), 80) if client else None,
         server=world.server,
-        listener=world.listener.id,
+        listener=world.listener,
         node="n1",
         state=state,
         inodes=(inode(client) if client else 0, inode(server) if server else 0),

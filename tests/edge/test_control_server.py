@@ -183,7 +183,7 @@ async def test_lists(world: World) -> None:
 
 async def test_connections(world: World) -> None:
     app = world.table.new_app(name="web", ip=IPv4Address("10.9.9.1"))
-    one = Connection(app, (app.ip, 4000), (app.ip, 80), app, 3, "n1", State.ESTABLISHED)
+    one = Connection(app, (app.ip, 4000), (app.ip, 80), app, None, "n1", State.ESTABLISHED)
     world.connections = [one] * 150
     assert (await world.call("connections"))["ok"] == [connection_row(one)] * 150
 

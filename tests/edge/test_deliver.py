@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from appswitch.core.balance import Balancer
-from appswitch.core.route import Local
+from appswitch.core.route import Reach
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
@@ -71,9 +71,9 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, stack)
 
 
-def plan(*candidates: Listener, port: int = 0) -> tuple[Local, Callable[[], Local]]:
+def plan(*candidates: Listener, port: int = 0) -> tuple[Reach, Callable[[], Reach]]:
     """The plan, and how to make it again."""
-    made = Local(CLIENT.ip, port, candidates)
+    made = Reach(CLIENT.ip, port, candidates)
     return made, lambda: made
 
 
@@ -128,7 +128,7 @@ async def test_connections_as_long_as_they_live(world: World) -> None:
     with delivered:
         inodes = os.fstat(client.fileno()).st_ino, os.fstat(delivered.fileno()).st_ino
         source, dest = name.ends
-        row = Connection(CLIENT, source, dest, SERVER, 1, "n1", State.ESTABLISHED, medium="tcp", inodes=inodes)
+        row = Connection(CLIENT, source, dest, SERVER, listener, "n1", State.ESTABLISHED, medium="tcp", inodes=inodes)
         assert await world.names.connections() == [row]
         await world.names.sweep()
         assert len(world.names) == 2

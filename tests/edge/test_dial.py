@@ -15,7 +15,7 @@ import trio
 import trio.testing
 
 from appswitch.core.balance import Balancer
-from appswitch.core.route import Local
+from appswitch.core.route import Reach
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge import dial, loads
 from appswitch.edge.dial import Asked, Dialer
@@ -58,9 +58,9 @@ class World:
         bound.listen(queue)
         return listener, bound
 
-    def find(self, port: int = 0) -> Local:
+    def find(self, port: int = 0) -> Reach:
         self.plans += 1
-        return Local(self.client.ip, port, tuple(self.table.listeners.values()))
+        return Reach(self.client.ip, port, tuple(self.table.listeners.values()))
 
     async def connect(self, patience: float = 30.0) -> Listener:
         client, listener = await self.dialer.connect(self.find(), self.find, self.asked, patience)
@@ -146,7 +146,7 @@ async def test_patience_ends(world: World) -> None:
 
 
 async def test_it_stops_when_there_is_nowhere_to_go_any_more(world: World) -> None:
-    def again() -> Local:
+    def again() -> Reach:
         if world.plans == 4:
             raise ConnectionAbortedError(errno.ECONNABORTED, "the caller has gone")
         return world.find()
@@ -196,7 +196,7 @@ async def test_a_bound_port_that_is_in_use(world: World) -> None:
 async def test_least_connections(world: World, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loads, "HOLDS", 1e9)
     (busy, _), (idle, _) = world.instance(5, ("balance", "least-connections")), world.instance()
-    world.connections = [Connection(None, None, None, busy.app, busy.id, "n1", State.ESTABLISHED)] * 3
+    world.connections = [Connection(None, None, None, busy.app, busy, "n1", State.ESTABLISHED)] * 3
     nursery.start_soon(world.loads.keep)
     assert [await world.connect() for _ in range(3)] == [idle] * 3
     assert world.counted == 1

@@ -39,7 +39,7 @@ class World:
         return self.connections
 
     def connection(self, client: App | None, server: App | None) -> Connection:
-        return Connection(client, None, None, server, 1, "n1", State.ESTABLISHED)
+        return Connection(client, None, None, server, None, "n1", State.ESTABLISHED)
 
 
 @pytest.fixture

@@ -79,10 +79,11 @@ def test_bad_answers_are_one_line(reason: str, message: str, hint: str) -> None:
 
 
 APP = App(id=3, ip=IPv4Address("10.1.1.1"), node="n1", name="web", tags=(("grp", "1"), ("grp", "2")), command=("a",))
+LISTENER = Listener(id=9, app=APP, family=4, ip=APP.ip, port=80, listening=True)
 
 
 def test_rows_of_services_have_the_fields_of_the_contract() -> None:
-    row = control.service_row(Listener(id=9, app=APP, family=4, ip=APP.ip, port=80, listening=True))
+    row = control.service_row(LISTENER)
     wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state"}
     assert set(row) == wanted
     del row["real"]
@@ -106,11 +107,11 @@ def test_rows_of_udp_services() -> None:
 def test_rows_of_connections() -> None:
     outside = Connection(APP, (APP.ip, 4000), (IPv4Address("1.1.1.1"), 80), None, None, "n1", State.ESTABLISHED)
     assert control.connection_row(outside) == {
-        "client_app": 3, "client_name": "web", "client_ip": "10.1.1.1", "client_port": 4000,
-        "dest_ip": "1.1.1.1", "dest_port": 80, "server_app": None, "server_name": None, "listener": None,
-        "proto": "tcp", "medium": "unix", "state": "established", "node": "n1", "inodes": [0, 0],
+        "client_app": 3, "client_node": "n1", "client_name": "web", "client_ip": "10.1.1.1", "client_port": 4000,
+        "dest_ip": "1.1.1.1", "dest_port": 80, "server_app": None, "server_node": None, "server_name": None,
+        "listener": None, "proto": "tcp", "medium": "unix", "state": "established", "node": "n1", "inodes": [0, 0],
     }  # fmt: skip
-    closing = control.connection_row(Connection(None, None, None, APP, 9, "n1", State.CLOSING, inodes=(0, 5)))
+    closing = control.connection_row(Connection(None, None, None, APP, LISTENER, "n1", State.CLOSING, inodes=(0, 5)))
     assert (closing["client_app"], closing["client_ip"], closing["client_port"]) == (None, None, None)
     assert (closing["server_app"], closing["server_name"], closing["listener"]) == (3, "web", 9)
 
