@@ -39,9 +39,7 @@ class ClusterSettings:
         return self.bind[1] + 1
 
 
-def read_settings(
-    bind: str | None, join: tuple[str, ...], key_file: Path | None, serf: str
-) -> ClusterSettings | None:
+def read_settings(bind: str | None, join: tuple[str, ...], key_file: Path | None, serf: str) -> ClusterSettings | None:
     """From the command line; None: a host by itself. AppSwitchError `bad-bind`, `bad-join`, `bad-key`."""
     if bind is None and not join:
         if key_file is not None:
@@ -63,5 +61,28 @@ def parse_place(text: str, reason: str, port: int = PORT) -> Place:
     match = re.fullmatch(r"\[([^]]+)\](?::(\d+))?", text) or re.fullmatch(r"([^:\s]+)(?::(\d+))?", text)
     host, number = (match[1], int(match[2] or port)) if match else (text, port)
     if (match is None and not _is_ip(text)) or not 0 < number < 65535:  # the next port is ours, too
-        raise AppSwitchError(reason, f"{text!r} is not HOST[:PORT]", "for example 10.0.0.1, db.example:7946 or [fd00::1]:7946")
+        raise AppSwitchError(
+            reason, f"{text!r} is not HOST[:PORT]", "for example 10.0.0.1, db.example:7946 or [fd00::1]:7946"
+        )
     return host, number
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _source_towards(others: tuple[Place, ...]) -> str:
+    """Our address on the way to the first of them that has one. AppSwitchError `bad-join`."""
+    for host, port in others:
+        with suppress(OSError):
+            for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
+                with socket.socket(family, kind) as unsent:  # connecting UDP sends nothing, but chooses a route
+                    unsent.connect(address)
+                    source: str = unsent.getsockname()[0]
+                    return source
+    names = " or ".join(host for host, _ in others)
+    raise AppSwitchError("bad-join", f"there is no way to {names} now", "give our own address: --bind ADDR")

@@ -20,12 +20,14 @@ from attrs import define, evolve, field
 
 from appswitch.core.membership import Member
 from appswitch.core.membership import Status as SerfStatus
-from appswitch.core.sync import Copies, Delta, Gap, Log, Summary
+from appswitch.core.sync import Copies, Gap, Log
 from appswitch.edge.apps import Apps
+from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
-from appswitch.model import Kind, ListenerRecord, Node, NodeState, Protocol
-from appswitch.wire import records
+from appswitch.errors import AppSwitchError
+from appswitch.model import Delta, Kind, Node, NodeState, Summary
+from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
 EVENT_ROOM = 480  # bytes of an event that surely pass
@@ -92,8 +94,8 @@ class Router:
                 continue  # what has changed meanwhile goes along
             delta = self.log.since(told)
             events = records.pieces(delta, EVENT_ROOM)
-            if len(events) > allowance:
-                events = [records.notice(delta)]
+            if events is None or len(events) > allowance:
+                events = [records.encode_delta(evolve(delta, after=delta.seq, changes=()))]  # "pull"
             allowance -= len(events)
             told = self.log.summary
             for each in events:
@@ -112,21 +114,21 @@ class Router:
     async def _keep_tags(self) -> None:
         told: dict[str, str] = {}
         while True:
-            tags = records.tags(self.own, self.log.summary)
-            if tags != told:
-                await self.serf.set_tags(tags)
-                told = tags
+            current = tags.encode(self.own, self.log.summary)
+            if current != told:
+                await self.serf.set_tags(current)
+                told = current
             await trio.sleep(TAGS_EVERY)
 
-    async def _answer_pull(self, node: str, request: Pull) -> Pulled:
+    async def _answer_pull(self, _caller: Caller, request: Pull) -> Pulled:
         self._write_log()
         self._outlive(request.known)
         return Pulled(records.encode_delta(self.log.since(request.known)))
 
-    async def _answer_status(self, node: str, request: Status) -> Status:
+    async def _answer_status(self, caller: Caller, request: Status) -> Status:
         self._write_log()
         self._outlive(request.yours)
-        return Status(self.log.summary, self.copies.summary_of(node))
+        return Status(self.log.summary, self.copies.summary_of(caller.node))
 
     def _outlive(self, ours: Summary | None) -> None:
         """Somebody remembers more of us than there is: our clock has gone back, and our state is lost."""
@@ -158,8 +160,8 @@ class Router:
     def _hear(self, payload: bytes, nursery: trio.Nursery) -> None:
         try:
             delta = records.decode_delta(payload)
-        except ValueError as error:
-            log.warning("an event that can't be read", reason=str(error))
+        except AppSwitchError as error:
+            log.warning("an event that can't be read", reason=error.message)
             return
         if delta.owner != self.own.name and not self._apply(delta) and delta.owner in self.known:
             self._start_pull(delta.owner, nursery)
@@ -169,23 +171,18 @@ class Router:
         applied = self.copies.apply(delta)
         if isinstance(applied, Gap):
             return False
-        table, receivers = self.apps.table, False
         for key, value in applied.changed.items():
-            try:
-                record = None if value is None else records.decode(value)
-                before = table.told(delta.owner, key)
-                table.put_remote(delta.owner, key, record)
-            except ValueError as error:
-                log.warning("an entry that can't be read", node=delta.owner, key=key, reason=str(error))
-                continue
-            receivers |= any(
-                isinstance(each, ListenerRecord) and each.protocol is Protocol.UDP for each in (before, record)
-            )
-        if receivers:  # shims have sockets that lead there
-            self.apps.epoch.advance()
+            self._put(delta.owner, key, value)
         if applied.changed:
-            self.apps.note_change()
+            self.apps.services_changed()
         return True
+
+    def _put(self, node: str, key: str, value: bytes | None) -> None:
+        try:
+            record = None if value is None else records.decode(node, key, value)
+            self.apps.table.put_remote(node, key, record)
+        except (AppSwitchError, ValueError) as error:
+            log.warning("an entry that can't be read", node=node, key=key, reason=str(error))
 
     async def _look(self, nursery: trio.Nursery) -> None:
         """At who is there, and how far they are."""
@@ -199,12 +196,12 @@ class Router:
     def _see(self, member: Member, nursery: trio.Nursery) -> None:
         now, table = trio.current_time(), self.apps.table
         try:
-            told = records.read_tags(member.tags)
-        except ValueError:
-            return  # it has just started
-        node = Node(
-            member.name, STATES.get(member.status, NodeState.LEFT), told.gateway, member.address, told.port
-        )
+            told = tags.decode(member.tags)
+        except ValueError as error:
+            if member.tags.keys() & {"v"}:  # else it has just started
+                log.debug("a node's tags can't be read", node=member.name, reason=str(error))
+            return
+        node = Node(member.name, STATES.get(member.status, NodeState.LEFT), told.gateway, member.address, told.port)
         known = self.known.setdefault(member.name, Known(node))
         was, known.node = known.node, node
         if was is node or was.state is not node.state:
@@ -258,8 +255,8 @@ class Router:
             answer = await self.peers.ask(name, Pull(self.copies.summary_of(name)), PATIENCE)
             if self._apply(records.decode_delta(answer.delta)):
                 known.agreed = self.clock()
-        except ValueError as error:
-            log.warning("a table that can't be read", node=name, reason=str(error))
+        except AppSwitchError as error:
+            log.warning("a table that can't be read", node=name, reason=error.message)
         finally:
             known.pulling = False
 

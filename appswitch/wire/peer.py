@@ -10,18 +10,12 @@ from typing import Annotated
 
 import msgspec
 
+from appswitch.model import Summary
+
 Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """As wire/addresses.py packs it."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-
-
-class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How far a node's log is (core/sync.py)."""
-
-    incarnation: int
-    seq: int
-    digest: int
 
 
 class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull", forbid_unknown_fields=True):
@@ -37,9 +31,10 @@ class Pulled(msgspec.Struct, frozen=True, array_like=True, tag="pulled", forbid_
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", forbid_unknown_fields=True):
-    """How far my log is, and how far is yours? The answer is one, too."""
+    """How far my log is, and what I have of yours; and you? The answer is one, too."""
 
     mine: Summary
+    yours: Summary | None = None
 
 
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", forbid_unknown_fields=True):
