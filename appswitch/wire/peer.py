@@ -56,7 +56,6 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     """It may come, and begins with a preamble that has this number (wire/peer_channel.py: arrival)."""
 
     number: int
-    server_family: int
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
