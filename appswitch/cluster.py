@@ -6,22 +6,37 @@ connections by TCP, the datagrams of apps by UDP.
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
-import secrets
 import socket
+import time
+from collections.abc import Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
-from attrs import frozen
+import structlog
+import trio
+from attrs import define, frozen
 
+from appswitch.core.sync import Copies, Log
 from appswitch.edge import peers
-from appswitch.edge.serf import PORT, SerfSettings
+from appswitch.edge.apps import Apps
+from appswitch.edge.peers import Peers
+from appswitch.edge.router import Router
+from appswitch.edge.serf import PORT, Serf, SerfSettings
 from appswitch.errors import AppSwitchError
-from appswitch.host.cluster_key import ClusterKey, read_key
+from appswitch.host.cluster_key import ClusterKey, derive_peer_key, read_key
+from appswitch.model import Node
+
+Ports = tuple[socket.socket, socket.socket]
+"""The peer port: a listening TCP socket, and a UDP socket."""
 
 Place = tuple[str, int]
 """An address or a host's name, and a port."""
+
+LEAVE_WITHIN = 5.0  # seconds
+
+log = structlog.get_logger()
 
 
 @frozen
@@ -53,7 +68,17 @@ def read_settings(bind: str | None, join: tuple[str, ...], key_file: Path | None
     except ValueError:
         raise AppSwitchError("bad-bind", f"{own[0]} is no address that others could reach",
                              "give one of this host's: --bind 10.0.0.1") from None  # fmt: skip
-    return ClusterSettings(own, others, read_key(key_file) if key_file else None, serf)
+    return ClusterSettings(own, others, _key(key_file), serf)
+
+
+def _key(file: Path | None) -> ClusterKey | None:
+    if file is None:
+        log.warning("no --key-file: whoever reaches the ports of this host can be a part of the cluster")
+        return None
+    key, warning = read_key(file)
+    if warning is not None:
+        log.warning(warning)
+    return key
 
 
 def parse_place(text: str, reason: str, port: int = PORT) -> Place:
@@ -78,7 +103,7 @@ def _is_ip(text: str) -> bool:
 def _source_towards(others: tuple[Place, ...]) -> str:
     """Our address on the way to the first of them that has one. AppSwitchError `bad-join`."""
     for host, port in others:
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
                 with socket.socket(family, kind) as unsent:  # connecting UDP sends nothing, but chooses a route
                     unsent.connect(address)
@@ -86,3 +111,73 @@ def _source_towards(others: tuple[Place, ...]) -> str:
                     return source
     names = " or ".join(host for host, _ in others)
     raise AppSwitchError("bad-join", f"there is no way to {names} now", "give our own address: --bind ADDR")
+
+
+@contextlib.contextmanager
+def open_ports(settings: ClusterSettings) -> Iterator[Ports]:
+    """The peer port, TCP and UDP. AppSwitchError `bad-bind` when it can't be had."""
+    ip, port = settings.bind[0], settings.peer_port
+    try:
+        with peers.listen(ip, port) as listening, _datagrams(ip, port) as datagrams:
+            yield listening, datagrams
+    except OSError as error:
+        reason = f"{ip} port {port} can't be used: {error.strerror}"
+        raise AppSwitchError("bad-bind", reason, "another program's? --bind ADDR:PORT names another one") from None
+
+
+def _datagrams(ip: str, port: int) -> socket.socket:
+    made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        made.bind((ip, port))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
+@define
+class Cluster:
+    """Our host as one of several."""
+
+    serf: Serf
+    peers: Peers
+    router: Router
+
+    async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
+        """Until it is cancelled; then it takes leave of the others. Started: they can reach it. AppSwitchError."""
+        listening, _datagrams_socket = ports
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.peers.serve, listening)
+            await nursery.start(self.serf.run)
+            nursery.start_soon(self.router.run)
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(LEAVE_WITHIN, shield=True):
+                    await self.serf.leave()
+
+
+def make(settings: ClusterSettings, node: str, gateway: bool, state_dir: Path, apps: Apps) -> Cluster:
+    """Puts it together."""
+    own = Node(node, gateway=gateway, address=settings.bind[0], port=settings.peer_port)
+    directory = state_dir / "serf"
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    serf_key, peer_key = settings.key or (None, derive_peer_key(b""))
+    serf = Serf(SerfSettings(node, directory, settings.bind, settings.join, serf_key, settings.serf))
+    to_peers = Peers(node, peer_key, lambda name: router.address_of(name))
+    entries = Log(node, _next_life(state_dir / "life"))
+    router = Router(own, apps, entries, Copies(), serf, to_peers)
+    return Cluster(serf, to_peers, router)
+
+
+def _next_life(file: Path) -> int:
+    """The number of this life of the node: greater than that of each before, also where the clock has gone back."""
+    life = time.time_ns() // 1_000_000
+    with contextlib.suppress(OSError, ValueError):
+        life = max(life, int(file.read_text()) + 1)
+    try:
+        file.write_text(str(life))
+    except OSError as error:
+        log.warning("the number of this life can't be kept", file=str(file), reason=error.strerror)
+    return life

@@ -9,6 +9,7 @@ import click
 
 from appswitch import server
 from appswitch.cli.options import socket_option
+from appswitch.cluster import read_settings
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import trap_socket
 
@@ -56,10 +57,7 @@ def serve(
         server.Settings(
             trap=trap_socket(socket),
             node=node or sockets.gethostname(),
-            bind=bind,
-            join=join,
-            key_file=key_file,
-            serf=serf,
+            cluster=read_settings(bind, join, key_file, serf),
             gateway=gateway,
             policy=policy.absolute() if policy else None,
             state_dir=state_dir,

@@ -1,7 +1,7 @@
 """The service router: keeps the service tables of all hosts the same (the paper's term).
 
-Each node writes its own entries only, as a log (core/sync.py). What changes is told in three ways: deltas as Serf's user
-events, which are quick, small, and may be lost; the node's Serf tags, which say how far its log is; and pulls from
+Each node writes its own entries only, as a log (core/sync.py). What changes is told in three ways: deltas as Serf's
+user events, which are quick, small, and may be lost; the node's Serf tags, which say how far its log is; and pulls from
 the owner over the peer channel, whenever an event or a tag shows that something is missing. A delta without
 changes says only that there is something to pull: it is sent when a delta wouldn't fit, or too many follow each other.
 
@@ -20,13 +20,14 @@ from attrs import define, evolve, field
 
 from appswitch.core.membership import Member
 from appswitch.core.membership import Status as SerfStatus
-from appswitch.core.sync import Copies, Gap, Log
+from appswitch.core.sync import Applied, Copies, Gap, Log
 from appswitch.edge.apps import Apps
+from appswitch.edge.nodes import Standing
 from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
 from appswitch.errors import AppSwitchError
-from appswitch.model import Delta, Kind, Node, NodeState, Summary
+from appswitch.model import Delta, Kind, Node, NodeState
 from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
@@ -65,7 +66,6 @@ class Router:
     peers: Peers
     clock: Callable[[], float] = time.time
     known: dict[str, Known] = field(factory=dict)
-    _refused: str | None = None
 
     async def run(self) -> None:
         """Routes for ever."""
@@ -122,19 +122,13 @@ class Router:
 
     async def _answer_pull(self, _caller: Caller, request: Pull) -> Pulled:
         self._write_log()
-        self._outlive(request.known)
         return Pulled(records.encode_delta(self.log.since(request.known)))
 
     async def _answer_status(self, caller: Caller, request: Status) -> Status:
         self._write_log()
-        self._outlive(request.yours)
+        if request.yours is not None:
+            self.log.outlive(request.yours)
         return Status(self.log.summary, self.copies.summary_of(caller.node))
-
-    def _outlive(self, ours: Summary | None) -> None:
-        """Somebody remembers more of us than there is: our clock has gone back, and our state is lost."""
-        if ours is not None and ours.incarnation > self.log.summary.incarnation:
-            log.warning("others know a later life of this node: it starts another one", theirs=ours.incarnation)
-            self.log.outlive(ours.incarnation)
 
     # --- what we hear
 
@@ -143,19 +137,12 @@ class Router:
             if isinstance(message, UserEvent):
                 self._hear(message.payload, nursery)
             else:
-                self._say_refused()
                 await self._look(nursery)
 
     async def _poll(self, nursery: trio.Nursery) -> None:
         while True:
             await self._look(nursery)
             await trio.sleep(POLL_EVERY)
-
-    def _say_refused(self) -> None:
-        if self.serf.refused != self._refused:
-            self._refused = self.serf.refused
-            if self._refused is not None:
-                log.error("this node is not let in", reason=self._refused, hint="start it with another --node")
 
     def _hear(self, payload: bytes, nursery: trio.Nursery) -> None:
         try:
@@ -169,13 +156,11 @@ class Router:
     def _apply(self, delta: Delta) -> bool:
         """False: something is missing."""
         applied = self.copies.apply(delta)
-        if isinstance(applied, Gap):
-            return False
-        for key, value in applied.changed.items():
-            self._put(delta.owner, key, value)
-        if applied.changed:
+        if isinstance(applied, Applied) and applied.changed:
+            for key, value in applied.changed.items():
+                self._put(delta.owner, key, value)
             self.apps.services_changed()
-        return True
+        return not isinstance(applied, Gap)
 
     def _put(self, node: str, key: str, value: bytes | None) -> None:
         try:
@@ -210,6 +195,7 @@ class Router:
         match node.state:
             case NodeState.ALIVE:
                 known.failed = None
+                self.copies.admit(node.name)
                 if node.name in table.unreachable:
                     table.unreachable.discard(node.name)
                     self.apps.services_changed()
@@ -253,7 +239,7 @@ class Router:
         known.pulling = True
         try:
             answer = await self.peers.ask(name, Pull(self.copies.summary_of(name)), PATIENCE)
-            if self._apply(records.decode_delta(answer.delta)):
+            if isinstance(answer, Pulled) and self._apply(records.decode_delta(answer.delta)):
                 known.agreed = self.clock()
         except AppSwitchError as error:
             log.warning("a table that can't be read", node=name, reason=error.message)
@@ -267,20 +253,26 @@ class Router:
         known = self.known.get(name)
         return (known.node.address, known.node.port) if known and known.node.address and known.node.port else None
 
-    def nodes(self) -> Iterator[tuple[Node, int | None, float | None]]:
-        """Each with the seq of its table as it is here, and when that was last all of it; this one first."""
-        yield self.own, self.log.summary.seq, self.clock()
+    def called(self, name: str) -> Node:
+        """What is known of the node of that name."""
+        if name == self.own.name:
+            return self.own
+        return self.known[name].node if name in self.known else Node(name)
+
+    def standings(self) -> Iterator[Standing]:
+        """All nodes, this one first."""
+        yield Standing(self.own, self.log.summary.seq, self.clock())
         for name in sorted(self.known):
             summary = self.copies.summary_of(name)
-            yield self.known[name].node, summary and summary.seq, self.known[name].agreed
+            yield Standing(self.known[name].node, summary.seq if summary else None, self.known[name].agreed)
 
     async def until_agreed(self) -> None:
         """Waits until this node and each living one have all of the other's table."""
-        while not await self._agrees():
+        while not await self._agrees():  # noqa: ASYNC110 - that another one has ours is known when it is asked
             await trio.sleep(PAUSE)
 
     async def _agrees(self) -> bool:
-        if not self.serf.is_joined:
+        if not self.serf.has_met:
             return False
         self._write_log()
         living = [each.node.name for each in self.known.values() if each.node.state is NodeState.ALIVE]
@@ -293,6 +285,8 @@ class Router:
     async def _compare(self, name: str, agreeing: list[str]) -> None:
         try:
             told = await self.peers.ask(name, Status(self.log.summary, self.copies.summary_of(name)), PATIENCE)
+            if not isinstance(told, Status):
+                return
             if self.copies.heard(name, told.mine):
                 await self.refresh(name)
             elif told.yours == self.log.summary:

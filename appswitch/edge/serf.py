@@ -111,6 +111,11 @@ class Serf:
         """Why this node is no member, although it reaches others: another one has its name. None: it is a member."""
         return self._claim.refused
 
+    @property
+    def has_met(self) -> bool:
+        """Whether this node has joined others, or there were none to join."""
+        return self._met
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until we have left. Started: the agent answers. AppSwitchError: the first one can't be started."""
         pause = RESTART_FIRST
