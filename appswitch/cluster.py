@@ -16,11 +16,12 @@ from pathlib import Path
 
 import structlog
 import trio
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from appswitch.core.sync import Copies, Log
 from appswitch.edge import peers
 from appswitch.edge.apps import Apps
+from appswitch.edge.flows import Flows
 from appswitch.edge.peers import Peers
 from appswitch.edge.router import Router
 from appswitch.edge.serf import PORT, Serf, SerfSettings
@@ -47,6 +48,11 @@ class ClusterSettings:
     join: tuple[Place, ...] = ()
     key: ClusterKey | None = None
     serf: str = "serf"
+
+    @property
+    def secret(self) -> bytes:
+        """For channels between trap handlers, and datagrams."""
+        return self.key.peer if self.key else derive_peer_key(b"")
 
     @property
     def peer_port(self) -> int:
@@ -141,13 +147,15 @@ class Cluster:
 
     serf: Serf
     peers: Peers
+    flows: Flows
     router: Router
 
     async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
         """Until it is cancelled; then it takes leave of the others. Started: they can reach it. AppSwitchError."""
-        listening, _datagrams_socket = ports
+        listening, datagrams = ports
         async with trio.open_nursery() as nursery:
             await nursery.start(self.peers.serve, listening)
+            await nursery.start(self.flows.run, datagrams)
             await nursery.start(self.serf.run)
             nursery.start_soon(self.router.run)
             task_status.started()
@@ -158,17 +166,15 @@ class Cluster:
                     await self.serf.leave()
 
 
-def make(settings: ClusterSettings, node: str, gateway: bool, state_dir: Path, apps: Apps) -> Cluster:
-    """Puts it together."""
-    own = Node(node, gateway=gateway, address=settings.bind[0], port=settings.peer_port)
+def make(settings: ClusterSettings, node: Node, state_dir: Path, apps: Apps, to_peers: Peers, flows: Flows) -> Cluster:
+    """Puts it together. node: what is known of this host without a cluster."""
     directory = state_dir / "serf"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    serf_key, peer_key = settings.key or (None, derive_peer_key(b""))
-    serf = Serf(SerfSettings(node, directory, settings.bind, settings.join, serf_key, settings.serf))
-    to_peers = Peers(node, peer_key, lambda name: router.address_of(name))
-    entries = Log(node, _next_life(state_dir / "life"))
-    router = Router(own, apps, entries, Copies(), serf, to_peers)
-    return Cluster(serf, to_peers, router)
+    serf_key = settings.key.serf if settings.key else None
+    serf = Serf(SerfSettings(node.name, directory, settings.bind, settings.join, serf_key, settings.serf))
+    own = evolve(node, address=settings.bind[0], port=settings.peer_port)
+    router = Router(own, apps, Log(node.name, _next_life(state_dir / "life")), Copies(), serf, to_peers)
+    return Cluster(serf, to_peers, flows, router)
 
 
 def _next_life(file: Path) -> int:

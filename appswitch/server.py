@@ -31,6 +31,7 @@ from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
+from appswitch.edge.askers import Askers
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -42,11 +43,14 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
+from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.nodes import Nodes, OneNode
+from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
@@ -58,6 +62,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
+from appswitch.wire.peer import OpenFlow
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -164,9 +169,18 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
     homes = Homes(apps, new_dns)
-    datagrams = Datagrams(
-        apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
-    )
+
+    def address_of(name: str) -> tuple[str, int] | None:
+        node = nodes.called(name)
+        return (node.address, node.port) if node.address and node.port else None
+
+    secret = settings.cluster.secret if settings.cluster else b""
+    peers = Peers(settings.node, secret, address_of)
+    flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
+    askers = Askers()
+    peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
+    resolvers = [ip_address(server) for server in name_servers]
+    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
     calls = Calls(
         apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
     )
@@ -174,7 +188,7 @@ async def _serve(
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
     if settings.cluster is not None and ports is not None:
-        others = cluster.make(settings.cluster, settings.node, settings.gateway, state_dir, apps)
+        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, peers, flows)
         nodes = others.router
     control_server = ControlServer(apps, new_dns, nodes, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:

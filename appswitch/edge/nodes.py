@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -45,7 +44,7 @@ class OneNode:
         return Node(name)
 
     def standings(self) -> Iterator[Standing]:
-        yield Standing(self.own, None, time.time())
+        yield Standing(self.own)
 
     async def until_agreed(self) -> None:
         """It always does."""

@@ -248,11 +248,6 @@ class Router:
 
     # --- for people
 
-    def address_of(self, name: str) -> tuple[str, int] | None:
-        """Where a node's peer channel is."""
-        known = self.known.get(name)
-        return (known.node.address, known.node.port) if known and known.node.address and known.node.port else None
-
     def called(self, name: str) -> Node:
         """What is known of the node of that name."""
         if name == self.own.name:

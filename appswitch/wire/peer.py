@@ -58,6 +58,25 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     number: int
 
 
+class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
+    """Datagrams are to come: from the app that has the number `client` on the asking node, to your app `server`.
+
+    flow: of the packets (wire/flow.py); source, dest: the names of the two sockets.
+    """
+
+    flow: Annotated[int, msgspec.Meta(ge=0)]
+    client: int
+    source_ip: Ip
+    source_port: Port
+    server: int
+    dest_ip: Ip
+    dest_port: Port
+
+
+class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened", forbid_unknown_fields=True):
+    """They may come, and what is sent back goes the same way."""
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
     """No. error: an errno; reason: for people."""
 
@@ -65,8 +84,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | Pull | Status
-Answer = Announced | Pulled | Status | Refused
+Request = Announce | OpenFlow | Pull | Status
+Answer = Announced | FlowOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
