@@ -107,8 +107,8 @@ async def start(settings: AgentSettings) -> tuple[Agent, Rpc]:
     if shutil.which(settings.program) is None:
         hint = "install the Debian package serf, or say with --serf where the program is"
         raise AppSwitchError("no-serf", f"Serf, which keeps hosts together, isn't there: {settings.program}", hint)
-    await _check_address(*settings.bind)
     port = _free_loopback_port()
+    await _check_address(*settings.bind)
     auth_key = secrets.token_hex(16)
     try:
         file = _write_configuration(settings, port, auth_key)
@@ -179,13 +179,14 @@ def _try_bind(kind: socket.SocketKind, host: str, port: int) -> int:
 
 def _free_loopback_port() -> int:
     """Serf's RPC can't be a Unix socket, nor choose a port by itself. Should this one go, a new start takes another."""
-    try:
-        return _try_bind(socket.SOCK_STREAM, "127.0.0.1", 0)
-    except OSError as error:
-        if error.errno != errno.EADDRNOTAVAIL:
-            raise AppSwitchError("no-loopback", f"127.0.0.1 can't be used: {error.strerror}") from None
-        reason = "the loopback device is down here, and the Serf agent is asked through it"
-        raise AppSwitchError("no-loopback", reason, "`ip link set lo up`") from None
+    port = _try_bind(socket.SOCK_STREAM, "127.0.0.1", 0)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unsent:
+        try:
+            unsent.connect(("127.0.0.1", port))  # sends nothing, but looks for a route
+        except OSError as error:
+            reason = "127.0.0.1, by which the Serf agent is asked, has no route here"
+            raise AppSwitchError("no-loopback", f"{reason}: {error.strerror}", "`ip link set lo up`") from None
+    return port
 
 
 def _write_configuration(settings: AgentSettings, rpc_port: int, auth_key: str) -> Path:
