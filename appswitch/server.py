@@ -29,6 +29,7 @@ from attrs import frozen
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
+from appswitch.edge.askers import Askers
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -40,10 +41,15 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
+from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.named import NamedSockets
+from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
@@ -55,6 +61,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
+from appswitch.wire.peer import OpenFlow
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -145,8 +152,9 @@ async def _serve(
     sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps), egress.connections]
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
-    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
-    tcp = LocalTcp(Deliverer(dialer, tcp_names))
+    named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
+    tcp = LocalTcp(Deliverer(named, tcp_names))
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -157,12 +165,13 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
     homes = Homes(apps, new_dns)
-    datagrams = Datagrams(
-        apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
-    )
-    calls = Calls(
-        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
-    )
+    peers = Peers(settings.node, b"", lambda _node: None)
+    flows = Flows(apps, policing, b"", FlowAnnouncer(peers).announce, peers.address_of)
+    askers = Askers()
+    peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
+    resolvers = [ip_address(server) for server in name_servers]
+    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
     handler = TrapHandler(apps, calls, netns)
     node = Node(settings.node, gateway=settings.gateway)
     control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Connection, Listener, Node, Protocol, State
+from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, Protocol, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -102,6 +102,24 @@ def test_rows_of_udp_services() -> None:
     listener = Listener(id=9, app=APP, family=4, ip=APP.ip, port=53, listening=True, protocol=Protocol.UDP)
     row = control.service_row(listener)
     assert (row["proto"], row["medium"], row["real"]) == ("udp", "udp", "udp:9")
+
+
+def test_rows_of_what_is_on_another_node() -> None:
+    app = evolve(APP, id=1 << 31, number=3, node="b")
+    listener = evolve(LISTENER, app=app)
+    assert control.app_row(app, AppState.SUSPECT)["id"] == 3
+    row = control.service_row(listener, AppState.SUSPECT, Node("b", address="10.0.0.2", port=7947))
+    assert (row["app"], row["node"], row["real"], row["medium"]) == (3, "b", "tcp:10.0.0.2:7947", "tcp")
+    assert row["state"] == "suspect"
+    udp = evolve(listener, protocol=Protocol.UDP)
+    assert control.service_row(udp, elsewhere=Node("b", address="fd00::2", port=1))["real"] == "udp:[fd00::2]:1"
+    assert control.service_row(listener, elsewhere=Node("b"))["real"] is None
+    connection = Connection(app, None, None, app, evolve(listener, id=7, number=9), "n1", State.ESTABLISHED)
+    row = control.connection_row(connection)
+    assert (row["client_app"], row["client_node"], row["server_app"], row["server_node"]) == (3, "b", 3, "b")
+    assert row["listener"] == 9
+    row = control.event_row(Event(0, Kind.CONNECT, "n1", APP, app))
+    assert (row["app"], row["app_node"], row["server_app"], row["server_node"]) == (3, "n1", 3, "b")
 
 
 def test_rows_of_connections() -> None:
