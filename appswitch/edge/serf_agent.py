@@ -33,13 +33,13 @@ TUNING: Mapping[str, object] = {
     # Gossip every 200 ms, each message four times. "local" is twice as quick in the median, but sends each only twice:
     # one in a hundred events then takes seconds (docs/design.md). Single timings can't be configured.
     "profile": "lan",
-    # With its default, 512, an event of 480 bytes passes while Serf's clock, which is sent along, is small, and not later.
+    # With the default, 512, an event of 480 bytes passes only while Serf's clock, which goes along, is a small number.
     "user_event_size_limit": 544,
-    # How long a leave waits until it is passed on; the default, 5 s, is what the last node alone would wait.
+    # How long a leave waits until it is sent; the default, 5 s, passes when the others have just gone.
     "broadcast_timeout": "1s",
 }
-"""What differs from Serf's defaults. Those that are kept on purpose: failed members are remembered for 24 h, and so is who
-has left, so that a host that was cut off can't bring it back; members have coordinates."""
+"""What differs from Serf's defaults. Kept on purpose: who has failed is remembered for 24 h, and so is who has left, so
+that a host that was cut off meanwhile can't bring it back; members have coordinates."""
 
 _LINE = re.compile(r"\s*\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(\w+)\] (.*)")
 
