@@ -49,6 +49,8 @@ from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.named import NamedSockets
 from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
@@ -157,8 +159,9 @@ async def _serve(
     sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps), egress.connections]
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
-    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
-    tcp = LocalTcp(Deliverer(dialer, tcp_names))
+    named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
+    tcp = LocalTcp(Deliverer(named, tcp_names))
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -181,9 +184,7 @@ async def _serve(
     peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
     resolvers = [ip_address(server) for server in name_servers]
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
-    calls = Calls(
-        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
-    )
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))

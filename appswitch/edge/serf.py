@@ -313,11 +313,11 @@ class Serf:
 
 async def _source_towards(hosts: tuple[Address, ...]) -> str | None:
     """Our address on the way to the first of them that has one. None: not known."""
-    with trio.move_on_after(RESOLVE_WITHIN), suppress(OSError):
-        for host, port in hosts:
+    for host, port in hosts:
+        with trio.move_on_after(RESOLVE_WITHIN), suppress(OSError):
             for family, kind, _, _, address in await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
-                with socket.socket(family, kind) as unsent:  # connecting UDP sends nothing, but chooses a route
-                    unsent.connect(address)
+                with socket.socket(family, kind) as unsent, suppress(OSError):
+                    unsent.connect(address)  # sends nothing, but chooses a route
                     source: str = unsent.getsockname()[0]
                     return source
     return None
