@@ -15,6 +15,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import trio
 from attrs import define, field, frozen
@@ -84,7 +85,7 @@ class Arrivals:
     async def _client(self, node: str, number: int) -> App:
         table = self.apps.table
         if table.app_of(node, number) is None:  # it may just have been started
-            with trio.move_on_after(REFRESH_WITHIN):
+            with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
                 await self.refresh(node)
         client = table.app_of(node, number)
         if client is None or table.is_local(client):
