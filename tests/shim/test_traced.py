@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -142,3 +144,37 @@ def test_data_calls_do_not_stop(switch: Switch, build: Build) -> None:
         assert switch.run("--ip", VIP, str(client), ip, "80").stdout == "ok\n"
         slept[count] = switches_of(tracer) - before
     assert slept[2000] <= slept[20] + 10
+
+
+def test_job_control(switch: Switch, build: Build) -> None:
+    """^Z, fg and ^C, at a terminal."""
+    shell, terminal = pty.fork()
+    if shell == 0:
+        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], {**switch.environment, "PS1": "$ "})
+    said = b""
+
+    def until(text: str) -> None:
+        nonlocal said
+        while text.encode() not in said:
+            assert select.select([terminal], [], [], PATIENCE)[0], said
+            said += os.read(terminal, 4096)
+        said = said.partition(text.encode())[2]
+
+    def type_in(text: str) -> None:
+        os.write(terminal, text.encode())
+
+    try:
+        type_in(" ".join([*switch.appswitch, "spawn", "--ip", VIP, str(build("dialler", "-static")), VIP, "9"]) + "\n")
+        until("errno 111")
+        type_in("\x1a")
+        until("Stopped")
+        type_in("fg\n\n")
+        until("errno 111")
+        type_in("\x03")
+        until("$ ")
+        type_in("echo status $?\n")
+        until("status 130")
+    finally:
+        os.kill(shell, signal.SIGKILL)
+        os.waitpid(shell, 0)
+        os.close(terminal)
