@@ -41,11 +41,13 @@ from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.homes import Homes
+from appswitch.edge.journal import Journal, open_journal
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.resumption import take_back
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -99,7 +101,10 @@ def run(settings: Settings) -> None:
         control = stack.enter_context(_listen(control_socket(settings.trap), socket.SOCK_STREAM, 0o600))
         state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
         try:
-            sockets = ListenerSockets(state_dir / "listeners")
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            journal = open_journal(state_dir, settings.node)
+            stack.callback(journal.close)
+            sockets = ListenerSockets(state_dir / "listeners", journal.past.head.salt)
         except OSError as error:
             raise AppSwitchError(
                 "no-directory", f"{state_dir} can't be used: {error.strerror}", "name another place with --state-dir"
@@ -107,7 +112,7 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        trio.run(_serve, settings, policing, trap, control, sockets, epoch)
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal)
 
 
 class _Log(structlog.PrintLogger):
@@ -132,12 +137,13 @@ async def _serve(
     control: socket.socket,
     sockets: ListenerSockets,
     epoch: Epoch,
+    journal: Journal,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
-    table = ServiceTable(settings.node)
+    table = ServiceTable(settings.node, journal.past.head.last_app, max(journal.past.receivers, default=0))
     events = Events(settings.node)
-    apps = Apps(table, sockets, epoch, events)
+    apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
     balancer = Balancer(table)
     host = Diag(open_diag_socket())
@@ -165,7 +171,10 @@ async def _serve(
     )
     handler = TrapHandler(apps, calls, netns)
     node = Node(settings.node, gateway=settings.gateway)
-    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
+    control_server = ControlServer(
+        apps, new_dns, node, netns, connections.snapshot, policing, share_dns=datagrams.share_dns
+    )
+    await take_back(apps, sockets, host)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
