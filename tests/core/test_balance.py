@@ -13,7 +13,7 @@ from appswitch.core import balance
 from appswitch.core.balance import Balancer, by_connections, check_tags
 from appswitch.core.service_table import ServiceTable
 from appswitch.errors import AppSwitchError
-from appswitch.model import Listener, Tag
+from appswitch.model import App, AppRecord, Listener, ListenerRecord, Tag
 
 WEIGHTS = st.lists(st.integers(1, 256), min_size=1, max_size=30)
 
@@ -180,6 +180,85 @@ def test_when_all_are_aside_the_next_one_due_is_tried_first(world: World) -> Non
     world.balancer.failed(b, 1.0)
     world.balancer.failed(a, 1.01)
     assert world.balancer.order(candidates, 1.02) == [b, a, zero]
+
+
+# --- instances on several nodes
+
+
+def on(world: World, node: str, *tags: Tag, count: int = 1) -> list[Listener]:
+    """Instances there."""
+    for number in range(1, count + 1):
+        app = App(number, IPv4Address("10.1.1.1"), node, tags=tags)
+        world.table.put_remote(node, f"{number}", AppRecord(app))
+        world.table.put_remote(node, f"{number}/1", ListenerRecord(1, 4, app.ip, 80))
+    return [each for each in world.table.listeners.values() if each.app.node == node]
+
+
+def nodes(world: World, candidates: list[Listener], now: float = 0.0) -> list[str]:
+    return [each.app.node for each in world.balancer.order(candidates, now)]
+
+
+def test_ours_first(world: World) -> None:
+    candidates = on(world, "b") + world.instances(None, None) + on(world, "c")
+    assert [nodes(world, candidates)[:2] for _ in range(4)] == [["n1", "n1"]] * 4
+    assert Counter(world.chosen(candidates, 4)) == {1: 2, 2: 2}
+    assert [each.app.node for each in world.balancer.first_tier(candidates)] == ["n1", "n1"]
+
+
+def test_where_none_is_ours_the_others_take_turns(world: World) -> None:
+    candidates = on(world, "b") + on(world, "c") + world.instances(0)
+    assert world.chosen(candidates, 4) == [0, 1, 0, 1]
+    assert world.balancer.first_tier(candidates) == candidates[:2], "ours is for want of others"
+
+
+def test_those_of_the_next_tier_take_turns_while_ours_is_aside(world: World) -> None:
+    candidates = world.instances(None) + on(world, "b") + on(world, "c")
+    world.balancer.failed(candidates[0], 0.0)
+    assert nodes(world, candidates) == ["b", "c", "n1"]
+    assert nodes(world, candidates) == ["c", "b", "n1"]
+
+
+def test_any_node(world: World) -> None:
+    candidates = world.instances(None) + on(world, "b", ("prefer", "any")) + on(world, "c")
+    assert world.chosen(candidates, 6) == [0, 1, 2] * 2
+    assert world.balancer.first_tier(candidates) == candidates
+
+
+def test_the_nearest_node(world: World) -> None:
+    world.balancer.distance = {"b": 0.05, "c": 0.004, "d": 0.003, "e": float("inf"), "f": 0.0}.__getitem__
+    far = on(world, "b", ("prefer", "near")) + on(world, "e") + on(world, "c") + on(world, "d")
+    assert nodes(world, far) == ["c", "d", "b", "e"]
+    assert nodes(world, far) == ["d", "c", "b", "e"]
+    candidates = far + on(world, "f") + world.instances(None)
+    assert nodes(world, candidates)[:2] == ["n1", "f"]
+    assert [each.app.node for each in world.balancer.first_tier(far)] == ["c", "d"]
+
+
+def test_a_node_that_does_not_answer_is_put_aside(world: World) -> None:
+    candidates = on(world, "b", count=2) + on(world, "c")
+    world.balancer.node_failed("b", 10.0)
+    assert nodes(world, candidates, 10.9) == ["c", "b", "b"]
+    assert nodes(world, candidates, 11.1)[0] == "b", "tried again"
+    world.balancer.node_failed("b", 11.1)
+    assert nodes(world, candidates, 13.0)[0] == "c", "twice as long"
+    world.balancer.node_worked("b")
+    assert Counter(nodes(world, candidates, 13.0)[0] for _ in range(30)) == {"b": 20, "c": 10}
+    for _ in range(10):
+        world.balancer.node_failed("b", 20.0)
+    assert nodes(world, candidates, 29.9)[0] == "c"
+    assert "b" in {nodes(world, candidates, 30.1)[0] for _ in range(3)}
+
+
+@pytest.mark.parametrize("ways", [["here"], [""], ["local", "any"]])
+def test_a_preference_that_is_none(ways: list[str]) -> None:
+    with pytest.raises(AppSwitchError, match="no way to prefer") as caught:
+        check_tags([("prefer", way) for way in ways])
+    assert "local, any or near" in caught.value.hint
+
+
+@pytest.mark.parametrize(("weight", "taken"), [("x", 1), ("", 1), ("9999", 256), ("2", 2)])
+def test_weights_as_another_node_may_have_let_them_pass(weight: str, taken: int) -> None:
+    assert balance.weight_of(App(1, IPv4Address("10.1.1.1"), "b", tags=(("weight", weight),))) == taken
 
 
 # --- clients that connect by themselves

@@ -146,7 +146,7 @@ def test_what_programs_do_shows(web: Switch, observe: Observe) -> None:
     assert seen[2]["command"] == [PYTHON, "-m", "http.server", "5432"]
     assert seen[3] | {"time": ""} == dict.fromkeys(seen[3]) | {
         "time": "", "kind": "listen", "node": "n1", "app": 2, "app_node": "n1", "name": "db", "ip": "10.9.9.3",
-        "port": 5432, "proto": "tcp", "answer": [], "command": [],
+        "address": "0.0.0.0", "port": 5432, "proto": "tcp", "answer": [], "command": [],
     }  # fmt: skip
 
     def of(*command: str) -> dict[str, Row]:

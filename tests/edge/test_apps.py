@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from appswitch.core import route
 from appswitch.core.route import BindRequest
@@ -23,7 +24,7 @@ from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.host import namespace
 from appswitch.host.cookies import netns_of
-from appswitch.model import App, Listener
+from appswitch.model import App, AppRecord, Listener, ListenerRecord
 from appswitch.wire.trap import NO_TOKEN
 
 
@@ -234,6 +235,19 @@ def test_a_listener_that_goes_twice(world: World) -> None:
     world.apps.listener_gone(listener)
     world.apps.listener_gone(listener)
     world.apps.sweep()
+
+
+def test_other_nodes_look_after_theirs(world: World) -> None:
+    app = world.app()
+    world.table.put_remote("b", "1", AppRecord(evolve(app, node="b")))
+    world.table.put_remote("b", "1/1", ListenerRecord(1, 4, app.ip, 80))
+    _, bound = world.listener(app)
+    bound.close()
+    world.apps.forget_closed(app, 80)
+    assert [each.app.node for each in world.table.at_port(app.ip, 80)] == ["b"]
+    world.apps.sweep()
+    assert [each.node for each in world.table.apps.values()] == ["b"]
+    assert list(world.table.own_apps()) == []
 
 
 async def test_the_sweep_finds_a_closed_listener_by_itself(

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Connection, Listener, Node, Protocol, State
+from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -104,6 +104,24 @@ def test_rows_of_udp_services() -> None:
     assert (row["proto"], row["medium"], row["real"]) == ("udp", "udp", "udp:9")
 
 
+def test_rows_of_what_is_on_another_node() -> None:
+    app = evolve(APP, id=1 << 31, number=3, node="b")
+    listener = evolve(LISTENER, app=app)
+    assert control.app_row(app, AppState.SUSPECT)["id"] == 3
+    row = control.service_row(listener, AppState.SUSPECT, Node("b", address="10.0.0.2", port=7947))
+    assert (row["app"], row["node"], row["real"], row["medium"]) == (3, "b", "tcp:10.0.0.2:7947", "tcp")
+    assert row["state"] == "suspect"
+    udp = evolve(listener, protocol=Protocol.UDP)
+    assert control.service_row(udp, elsewhere=Node("b", address="fd00::2", port=1))["real"] == "udp:[fd00::2]:1"
+    assert control.service_row(listener, elsewhere=Node("b"))["real"] is None
+    connection = Connection(app, None, None, app, evolve(listener, id=7, number=9), "n1", State.ESTABLISHED)
+    row = control.connection_row(connection)
+    assert (row["client_app"], row["client_node"], row["server_app"], row["server_node"]) == (3, "b", 3, "b")
+    assert row["listener"] == 9
+    row = control.event_row(Event(0, Kind.CONNECT, "n1", APP, app))
+    assert (row["app"], row["app_node"], row["server_app"], row["server_node"]) == (3, "n1", 3, "b")
+
+
 def test_rows_of_connections() -> None:
     outside = Connection(APP, (APP.ip, 4000), (IPv4Address("1.1.1.1"), 80), None, None, "n1", State.ESTABLISHED)
     assert control.connection_row(outside) == {
@@ -118,6 +136,10 @@ def test_rows_of_connections() -> None:
 
 def test_other_rows() -> None:
     assert control.app_row(APP)["tags"] == ["grp=1", "grp=2"]
-    assert control.node_row(Node("n1", gateway=True)) == {"name": "n1", "state": "alive", "gateway": True}
+    row = {"name": "n1", "state": "alive", "gateway": True, "address": None, "port": None, "seq": None, "agreed": None}
+    assert control.node_row(Node("n1", gateway=True)) == row
+    known = control.node_row(Node("n2", NodeState.SUSPECT, address="10.0.0.2", port=7947), 3, 1.5)
+    assert (known["state"], known["address"], known["port"], known["seq"]) == ("suspect", "10.0.0.2", 7947, 3)
+    assert known["agreed"] == "1970-01-01T00:00:01.500+00:00"
     row = control.resolve_row("web", "10.1.1.1", 2)
     assert row == {"name": "web", "fqdn": "web.appswitch.local", "ip": "10.1.1.1", "instances": 2}

@@ -1,0 +1,121 @@
+"""What trap handlers ask each other, and answer, over a peer channel (wire/peer_channel.py): msgpack, an array each.
+
+Whoever has opened a channel asks; the other side answers, in whatever order it is done: questions have numbers. What
+is added here is known to all nodes of one version only (wire/peer_channel.py, VERSION).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from appswitch.model import Summary
+
+Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+"""As wire/addresses.py packs it."""
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+
+
+class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull", forbid_unknown_fields=True):
+    """What has changed in your own entries since `known`? None: all of them."""
+
+    known: Summary | None = None
+
+
+class Pulled(msgspec.Struct, frozen=True, array_like=True, tag="pulled", forbid_unknown_fields=True):
+    """A delta (wire/records.py)."""
+
+    delta: bytes
+
+
+class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", forbid_unknown_fields=True):
+    """How far my log is, and what I have of yours; and you? The answer is one, too."""
+
+    mine: Summary
+    yours: Summary | None = None
+
+
+class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", forbid_unknown_fields=True):
+    """A TCP connection is to come: from the app that has the number `app` on the asking node, to one of your listeners.
+
+    source: what the server is to see; dest: as the client asked for it; family: 4 or 6, of the client's socket.
+    """
+
+    app: int
+    listener: int
+    source_ip: Ip
+    source_port: Port
+    dest_ip: Ip
+    dest_port: Port
+    family: int
+
+
+class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", forbid_unknown_fields=True):
+    """It may come, and begins with a preamble that has this number (wire/peer_channel.py: arrival)."""
+
+    number: int
+
+
+class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
+    """Datagrams are to come: from the app that has the number `client` on the asking node, to your app `server`.
+
+    flow: of the packets (wire/flow.py); source, dest: the names of the two sockets.
+    """
+
+    flow: Annotated[int, msgspec.Meta(ge=0)]
+    client: int
+    source_ip: Ip
+    source_port: Port
+    server: int
+    dest_ip: Ip
+    dest_port: Port
+
+
+class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened", forbid_unknown_fields=True):
+    """They may come, and what is sent back goes the same way."""
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
+    """No. error: an errno; reason: for people."""
+
+    error: int
+    reason: str
+
+
+Request = Announce | OpenFlow | Pull | Status
+Answer = Announced | FlowOpened | Pulled | Status | Refused
+
+
+class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A question. number: of this channel, never used again."""
+
+    number: int
+    request: Request
+
+
+class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The answer to the question of that number."""
+
+    number: int
+    answer: Answer
+
+
+_ask: msgspec.msgpack.Decoder[Ask] = msgspec.msgpack.Decoder(Ask)
+_reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
+
+
+def encode(message: Ask | Reply) -> bytes:
+    """The body of a frame."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode_ask(body: bytes) -> Ask:
+    """ValueError (msgspec's are) when it is none."""
+    return _ask.decode(body)
+
+
+def decode_reply(body: bytes) -> Reply:
+    """ValueError when it is none."""
+    return _reply.decode(body)

@@ -1,0 +1,56 @@
+"""Questions and answers as bytes: what isn't one is a ValueError, whatever it is."""
+
+from __future__ import annotations
+
+import contextlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from appswitch.model import Summary
+from appswitch.wire import peer
+from appswitch.wire.peer import Announce, Announced, Ask, FlowOpened, OpenFlow, Pull, Pulled, Refused, Reply, Status
+
+REQUESTS = [
+    Announce(1, 2, bytes(16), 3, bytes(16), 80, 4),
+    OpenFlow(2**64 - 1, 1, bytes(16), 3, 2, bytes(16), 80),
+    Pull(),
+    Pull(Summary(1, 2, 3)),
+    Status(Summary(1, 2, 2**64 - 1)),
+]
+ANSWERS = [Announced(2**64 - 1), FlowOpened(), Pulled(b"x"), Status(Summary(1, 2, 3)), Refused(111, "nobody listens")]
+
+
+@pytest.mark.parametrize("request_", REQUESTS)
+def test_a_question(request_: peer.Request) -> None:
+    assert peer.decode_ask(peer.encode(Ask(7, request_))) == Ask(7, request_)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_an_answer(answer: peer.Answer) -> None:
+    assert peer.decode_reply(peer.encode(Reply(7, answer))) == Reply(7, answer)
+
+
+@given(st.binary(max_size=60))
+def test_garbage(data: bytes) -> None:
+    for decode in (peer.decode_ask, peer.decode_reply):
+        with contextlib.suppress(ValueError):
+            decode(data)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [1, ["announce", 1, 2, bytes(15), 3, bytes(16), 80, 4]],
+        [1, ["announce", 1, 2, bytes(16), 65536, bytes(16), 80, 4]],
+        [1, ["announce", 1, 2, bytes(16), 3, bytes(16), 80, "4"]],
+        [1, ["no such thing"]],
+        ["1", ["pull"]],
+        [1, ["pull", None, "more"]],
+    ],
+)
+def test_what_is_not_quite_a_question(wrong: object) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        peer.decode_ask(msgspec.msgpack.encode(wrong))
