@@ -26,9 +26,12 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch import cluster
+from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
+from appswitch.edge.askers import Askers
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -40,12 +43,19 @@ from appswitch.edge.dns import DnsServer, Upstream, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
+from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
+from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.named import NamedSockets
+from appswitch.edge.nodes import Nodes, OneNode
+from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -55,6 +65,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
+from appswitch.wire.peer import OpenFlow
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -70,6 +81,7 @@ class Settings:
 
     trap: Path
     node: str
+    cluster: ClusterSettings | None = None
     gateway: bool = False
     policy: Path | None = None
     state_dir: Path | None = None
@@ -107,7 +119,8 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        trio.run(_serve, settings, policing, trap, control, sockets, epoch)
+        ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch, state_dir, ports)
 
 
 class _Log(structlog.PrintLogger):
@@ -132,6 +145,8 @@ async def _serve(
     control: socket.socket,
     sockets: ListenerSockets,
     epoch: Epoch,
+    state_dir: Path,
+    ports: Ports | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -145,8 +160,10 @@ async def _serve(
     sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps), egress.connections]
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
-    dialer = Dialer(sockets, apps.listener_gone, rng, balancer, loads, tcp_names.is_taken)
-    tcp = LocalTcp(Deliverer(dialer, tcp_names))
+    named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
+    deliverer = Deliverer(named, tcp_names)
+    tcp = LocalTcp(deliverer)
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -157,19 +174,34 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
     homes = Homes(apps, new_dns)
-    datagrams = Datagrams(
-        apps, policing, homes, [ip_address(server) for server in name_servers], settings.gateway, netns
-    )
-    calls = Calls(
-        apps, sockets, dialer, egress, tcp, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns
-    )
+
+    def address_of(name: str) -> tuple[str, int] | None:
+        node = nodes.called(name)
+        return (node.address, node.port) if node.address and node.port else None
+
+    secret = settings.cluster.secret if settings.cluster else b""
+    peers = Peers(settings.node, secret, address_of)
+    flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
+    askers = Askers()
+    peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
+    resolvers = [ip_address(server) for server in name_servers]
+    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
     handler = TrapHandler(apps, calls, netns)
-    node = Node(settings.node, gateway=settings.gateway)
-    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
+    others: cluster.Cluster | None = None
+    nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
+    if settings.cluster is not None and ports is not None:
+        tcp_names.diags.append(host)
+        dialer.remote = Remote(peers, named, tcp_names)
+        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
+        nodes = others.router
+    control_server = ControlServer(apps, new_dns, nodes, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
+        if others is not None:
+            await nursery.start(others.run, ports)
         nursery.start_soon(homes.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)

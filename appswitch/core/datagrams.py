@@ -1,7 +1,8 @@
 """Where datagrams go: a UDP socket lives in the network namespace of the app that receives (docs/design.md, "UDP").
 
 Who would receive, only the kernel knows; so the edge asks it about each of `candidates`, and `plan_datagrams` decides.
-As in core/route.py a decision is a value, and errors are the kernel's.
+Of apps on other hosts the table tells what they have bound. Their kernel isn't asked before a flow is announced to them
+(edge/flows.py); `plan_flow` judges an announce. As in core/route.py a decision is a value, and errors are the kernel's.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Collection
 from attrs import frozen
 
 from appswitch.core.policy import Policy, Verdict
-from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse, check_path, is_own
+from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse, check_path, is_own, serves
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, Listener, Protocol, is_alias
 
@@ -31,6 +32,20 @@ class Place:
 
 
 @frozen
+class Relay:
+    """A flow to the first of `candidates`, apps on other hosts, that takes it, from (source, port).
+
+    port: 0: any that is free; heard: they have bound a socket there; is_answer: they have asked.
+    """
+
+    source: Address
+    port: int
+    candidates: tuple[App, ...]
+    heard: bool = True
+    is_answer: bool = False
+
+
+@frozen
 class Lost:
     """Nobody is there to get it, nor to refuse it: as on a network whose host has gone."""
 
@@ -43,7 +58,7 @@ class Deny:
     verdict: Verdict
 
 
-DatagramPlan = Place | Egress | Kernel | Refuse | Deny | Lost
+DatagramPlan = Place | Relay | Egress | Kernel | Refuse | Deny | Lost
 
 
 def plan_udp_bind(table: ServiceTable, app: App, ip: Address, port: int, v6only: bool = False) -> Refuse | None:
@@ -98,6 +113,13 @@ def candidates(table: ServiceTable, app: App, dest: Address) -> list[App]:
     return [app, *(each for each in there if each.id != app.id and each.reachable)]
 
 
+def serving_elsewhere(table: ServiceTable, app: App, dest: Address, port: int) -> set[int]:
+    """The ids of those of `candidates` on other hosts that have bound a socket for what `app` sends to (dest, port)."""
+    inside = is_own(app, dest)
+    there = table.at_port(app.ip if inside else dest, port, Protocol.UDP)
+    return {each.app.id for each in there if not table.is_local(each.app) and serves(each, dest, inside)}
+
+
 def plan_datagrams(
     table: ServiceTable,
     policy: Policy,
@@ -113,7 +135,8 @@ def plan_datagrams(
 ) -> DatagramPlan:
     """How datagrams of `app` get to (dest, port).
 
-    serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself;
+    serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself; of
+    those on other hosts: `serving_elsewhere`;
     asker: the app that has sent datagrams from (dest, port) to `app`: what goes back is its answer, and may go;
     turn: a number that grows by one each time; bound: the socket's own name.
     """
@@ -129,7 +152,9 @@ def plan_datagrams(
         return refused
     own_port = bound[1] if bound else 0
     if asker is not None:
-        return Place(source, own_port, (asker,))
+        if table.is_local(asker):
+            return Place(source, own_port, (asker,))
+        return Relay(source, own_port, (asker,), is_answer=True)
     if inside or table.owns(dest):
         others = [each for each in candidates(table, app, dest) if each.id != app.id and each.id not in table.draining]
         verdicts = {each.id: policy.decide(app, each, port, Protocol.UDP.value) for each in others}
@@ -137,8 +162,12 @@ def plan_datagrams(
         heard = [each for each in allowed if each.id in serving]
         if heard or (allowed and not inside):
             chosen = heard or allowed
-            start = turn % len(chosen)
-            return Place(source, own_port, tuple(chosen[start:] + chosen[:start]), heard=bool(heard))
+            here = [each for each in chosen if table.is_local(each)]
+            if here and (heard or len(here) == len(chosen)):
+                return Place(source, own_port, _in_turn(here, turn), heard=bool(heard))
+            there = [each for each in chosen if not table.is_local(each)]
+            answering = [each for each in there if each.node not in table.unreachable]
+            return Relay(source, own_port, _in_turn(answering or there, turn), heard=bool(heard))
         denied = [each for each in others if each not in allowed and (each.id in serving or not inside)]
         if denied:
             return Deny(denied[0], verdicts[denied[0].id])
@@ -150,3 +179,28 @@ def plan_datagrams(
     if gateway:
         return Egress(dest, port)
     return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+
+
+def _in_turn(apps: list[App], turn: int) -> tuple[App, ...]:
+    start = turn % len(apps)
+    return tuple(apps[start:] + apps[:start])
+
+
+def plan_flow(
+    table: ServiceTable, policy: Policy, peer: App, app: App, source: Address, dest: Address, port: int, *, asked: bool
+) -> Refuse | Deny | None:
+    """Whether `peer`, an app on another host, may send datagrams from `source` to (dest, port) of `app`; None: yes.
+
+    asked: `app` has sent datagrams there: these are the answer.
+    """
+    inside = peer.ip == app.ip and peer.reachable
+    for whose, ip in ((peer, source), (app, dest)):
+        if ip.is_unspecified or not is_own(whose, ip) or (ip.is_loopback and not inside):
+            return Refuse(errno.EADDRNOTAVAIL, f"{ip} is not an address of app {table.label(whose)}")
+    refused = check_path(source, dest, inside)
+    if refused is not None or asked:
+        return refused
+    if not app.reachable:
+        return Refuse(errno.ECONNREFUSED, f"nobody reaches app {table.label(app)}: it has no virtual IP of its own")
+    verdict = policy.decide(peer, app, port, Protocol.UDP.value)
+    return None if verdict.allowed else Deny(app, verdict)

@@ -236,7 +236,7 @@ def _conflict(wanted: Listener, other: Listener) -> bool:
 
 def _instances(table: ServiceTable, app: App, dest: Address, port: int, inside: bool) -> list[Listener]:
     """The instances that serve (dest, port) for `app`: its own alone if it has one, else its siblings'."""
-    bound = [each for each in table.at_port(app.ip if inside else dest, port) if _serves(each, dest, inside)]
+    bound = [each for each in table.at_port(app.ip if inside else dest, port) if serves(each, dest, inside)]
     # One that is only bound may listen already, the word of it still under way: the kernel will say.
     serving = [each for each in bound if each.listening] or bound
     own = [each for each in serving if each.app.id == app.id]
@@ -267,7 +267,8 @@ def _score(listener: Listener, dest: Address) -> int:
     return 1  # loopback's way to what is bound to the virtual IP
 
 
-def _serves(listener: Listener, dest: Address, inside: bool) -> bool:
+def serves(listener: Listener, dest: Address, inside: bool) -> bool:
+    """Whether what comes to `dest` is for this listener. inside: it comes from a sibling, or from the app itself."""
     if dest.version not in listener.versions:
         return False
     if listener.ip.is_unspecified or listener.ip == dest:

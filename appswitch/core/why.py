@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from attrs import frozen
 
 from appswitch.core import datagrams, route
-from appswitch.core.datagrams import Deny, Lost, Place
+from appswitch.core.datagrams import Deny, Lost, Place, Relay
 from appswitch.core.policy import Policy, explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Judged, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, plain_name
@@ -91,7 +91,7 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
         table, policy, client, ip, port, serving=serving, asker=None, turn=0, gateway=gateway
     )
     match plan:
-        case Place(heard=True):
+        case Place(heard=True) | Relay(heard=True):
             audited = any(each.verdict.audit for each in judged)
             return Told("audit" if audited else "allow", judged=judged)
         case Kernel() if client.id in serving:
@@ -104,7 +104,7 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
             return Told("deny", explain(plan.verdict, client, plan.server), judged)
         case Refuse():
             return Told("unreachable", plan.reason)
-        case Place() | Kernel() | Lost():
+        case Place() | Relay() | Kernel() | Lost():
             return Told("unreachable", nobody)
 
 

@@ -25,7 +25,6 @@ from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.listeners import ListenerSockets
-from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.model import DOMAIN, Address, App, Kind, Listener
@@ -61,7 +60,6 @@ class Calls:
     sockets: ListenerSockets
     dialer: Dialer
     egress: EgressSockets
-    tcp: LocalTcp
     tcp_names: TcpNames
     balancer: Balancer
     datagrams: Datagrams
@@ -136,13 +134,10 @@ class Calls:
         patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
         if request.nonblocking:
             patience = PATIENCE_NONBLOCKING
-        asked = Asked(app, (request.ip, request.port), request.family)
-        if app.tcp or any(each.app.tcp for each in plan.candidates):
-            client, name = await self.tcp.connect(plan, again, asked, patience)
-            server, kind, medium, text = name.listener, trap.FD_TCP, "tcp", name.packed
-        else:
-            client, server = await self.dialer.connect(plan, again, asked, patience)
-            kind, medium, text = trap.FD_UNIX, "unix", b""
+        asked = Asked(app, (request.ip, request.port), request.family, request.nonblocking)
+        dialled = await self.dialer.connect(plan, again, asked, patience)
+        client, server, name = dialled.client, dialled.listener, dialled.name
+        kind, medium, text = (trap.FD_TCP, "tcp", name.packed) if name else (trap.FD_UNIX, "unix", b"")
         verdict = self.policing.policy.decide(app, server.app, server.port)
         seen = {"server": server.app, "rule": verdict.rule, "medium": medium}
         if not verdict.allowed:  # since a reload while we waited for room
@@ -153,7 +148,8 @@ class Calls:
         if verdict.audit:
             self._publish(Kind.AUDIT, app, request, **seen)
         near = self.balancer.first_tier(plan.candidates)
-        here = kind == trap.FD_UNIX and all(self.apps.table.is_local(each.app) for each in near)
+        by_unix = not any(each.app.tcp or not self.apps.table.is_local(each.app) for each in near)
+        here = kind == trap.FD_UNIX and by_unix
         each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
         if here and request.want_capabilities and app.netns and not plan.port and not each_seen:
             return self._with_capabilities(client, plan.source, near, epoch, request.want_epoch)

@@ -8,6 +8,9 @@ A socket that sends without being connected stays where it is, since answers may
 through a *sender* for each destination: placed in the same way, but deaf (a filter lets nothing pass, and its mark says
 so), so that the answers of the other side aren't swallowed. They come back by a sender of its own.
 
+What goes to an app on another host stays where it is, too, connected or not: a relay socket is in its own namespace
+(edge/flows.py).
+
 Who would receive, the kernel tells (edge/receivers.py). What is remembered here is only what we have answered, so that
 an answer finds the app that asked, and so that the shims ask again when a new socket makes old answers wrong.
 """
@@ -18,6 +21,7 @@ import errno
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -26,10 +30,12 @@ import trio
 from attrs import define, field
 
 from appswitch.core import datagrams, route
-from appswitch.core.datagrams import Deny, Lost, Place
+from appswitch.core.datagrams import Deny, Lost, Place, Relay
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
+from appswitch.edge.askers import Askers
+from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.placing import Pair, place, sockaddr
@@ -41,6 +47,7 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 REMEMBERED = 65536  # answers
+TRIES = 4  # ports
 SO_REUSEADDR, SO_REUSEPORT = socket.SO_REUSEADDR, socket.SO_REUSEPORT
 
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
@@ -63,6 +70,8 @@ class Datagrams:
     apps: Apps
     policing: Policing
     homes: Homes
+    askers: Askers
+    flows: Flows
     name_servers: Sequence[Address]
     """The system's, which programs find in /etc/resolv.conf."""
     gateway: bool
@@ -73,8 +82,6 @@ class Datagrams:
     """What shims were told of a way: by the program's own socket (True), or through a sender."""
     _turns: WeakValueDictionary[frozenset[Pair], trio.Lock] = field(factory=WeakValueDictionary)
     """Of pairs of peers."""
-    _askers: OrderedDict[tuple[Pair, int], App] = field(factory=OrderedDict)
-    """Who has sent from an address and port to an app (its id), whatever it answers from."""
 
     async def answer(self, app: App, request: trap.UdpRequest) -> Answer:
         """OSError with the errno for the program."""
@@ -157,6 +164,8 @@ class Datagrams:
                 placed = await self._place(app, plan, to, request.family)
                 self._heed(_name_of(placed), to, native=False)
                 return Answer(trap.FD_UDP, placed, epoch)
+            case Relay():
+                return await self._connect_far(app, plan, request, to, epoch)
             case Kernel():
                 if request.netns == home.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
@@ -168,6 +177,32 @@ class Datagrams:
                 if request.netns == self.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
                 return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
+
+    async def _connect_far(self, app: App, plan: Relay, request: trap.UdpConnect, to: Pair, epoch: int) -> Answer:
+        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again."""
+        if await self._is_connected(app, request, to):
+            assert request.bound is not None
+            with suppress(OSError):
+                await self._reach(app, plan, request.bound, to)
+            return Answer(trap.KERNEL, epoch=epoch)
+        bound = request.bound if request.bound and request.bound[1] else (_ANY[request.family], 0)
+        for _ in range(TRIES):
+            made = await place(self._home(app), request.family, bound)
+            try:
+                made.connect(sockaddr(request.family, to))
+                await self._reach(app, plan, _name_of(made), to)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    break
+                made.close()
+                if bound[1]:
+                    raise
+            except BaseException:
+                made.close()
+                raise
+            else:
+                break
+        return Answer(trap.FD_UDP, made, epoch)
 
     async def _is_connected(self, server: App, request: trap.UdpConnect, to: Pair) -> bool:
         """Whether the socket has been placed for this: for another port of the server's it has no route (guard.py)."""
@@ -182,7 +217,6 @@ class Datagrams:
         epoch = self.apps.epoch.now
         plan, serving = await self._plan(app, to, request.bound)
         source = (datagrams.source_of(app, to[0], request.bound[0]), request.bound[1])
-        home = self._home(app)
         match plan:
             case Place():
                 if not request.bound[1]:
@@ -194,14 +228,19 @@ class Datagrams:
                 self._heed(source, to, native=True)
                 _remember(self._given, (source, to), False)
                 return Answer(trap.FD_UDP, sender, epoch)
-            case Kernel():
-                if request.netns == home.netns:
-                    _remember(self._given, (source, to), True)
-                    may_turn = serving and route.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
-                    return Answer(trap.KERNEL, epoch=epoch, check=source if may_turn else None)
+            case Relay():
                 if not request.bound[1]:
                     return Answer(trap.FREE)
-                return Answer(trap.FD_UDP, await place(home, request.family, source, to, deaf=True), epoch)
+                try:
+                    await self._reach(app, plan, source, to)
+                except OSError as error:
+                    if error.errno in (errno.EADDRINUSE, errno.ENOBUFS):
+                        raise
+                    return Answer(trap.LOST)
+                return await self._from_home(app, request, to, epoch)
+            case Kernel():
+                may_turn = serving and route.is_own(app, to[0]) and len(self.apps.table.apps_at(app.ip)) > 1
+                return await self._from_home(app, request, to, epoch, source if may_turn else None)
             case Lost():
                 return Answer(trap.LOST, epoch=epoch)
             case Egress():
@@ -213,21 +252,56 @@ class Datagrams:
                     raise OSError(errno.ENETUNREACH, reason)
                 return Answer(trap.HOME, self._leave(app, to, request.family), epoch)
 
-    async def _plan(self, app: App, to: Pair, bound: Pair | None) -> tuple[Place | Egress | Kernel | Lost, set[int]]:
+    async def _from_home(
+        self, app: App, request: trap.UdpSend, to: Pair, epoch: int, check: Pair | None = None
+    ) -> Answer:
+        """It goes by the kernel alone; from a socket that is elsewhere by now, through a sender."""
+        source = (datagrams.source_of(app, to[0], request.bound[0]), request.bound[1])
+        home = self._home(app)
+        if request.netns == home.netns:
+            _remember(self._given, (source, to), True)
+            return Answer(trap.KERNEL, epoch=epoch, check=check)
+        if not request.bound[1]:
+            return Answer(trap.FREE)
+        return Answer(trap.FD_UDP, await place(home, request.family, source, to, deaf=True), epoch)
+
+    async def _reach(self, app: App, plan: Relay, source: Pair, to: Pair) -> None:
+        """A flow from `source` to an app on another host. OSError: why the first that was tried won't have it."""
+        known = self.flows.peer_of(app, source, to)
+        if known is not None and any(each.id == known.id for each in plan.candidates):
+            return
+        error: OSError | None = None
+        for each in plan.candidates:
+            self.askers.remember(source, each, app)
+            try:
+                await self.flows.open(app, source, each, to, is_answer=plan.is_answer)
+            except OSError as failed:
+                error = error or failed
+            else:
+                self._publish_connect(app, each, to)
+                return
+        assert error is not None
+        self._publish(Kind.REFUSE, app, to, server=plan.candidates[0], reason=error.strerror, error=error.errno)
+        raise error
+
+    async def _plan(
+        self, app: App, to: Pair, bound: Pair | None
+    ) -> tuple[Place | Relay | Egress | Kernel | Lost, set[int]]:
         """Where datagrams to `to` go, and the ids of the apps that have a receiver for them. OSError when refused."""
         source = (datagrams.source_of(app, to[0], bound[0] if bound else None), bound[1] if bound else 0)
-        serving = set()
-        for each in datagrams.candidates(self.apps.table, app, to[0]):
+        table = self.apps.table
+        serving = datagrams.serving_elsewhere(table, app, *to)
+        for each in datagrams.candidates(table, app, to[0]):
             if await self._receives(each, source, to, exactly=each.id == app.id and not route.is_own(app, to[0])):
                 serving.add(each.id)
-        asker = self._askers.get((to, app.id))
+        asker = self.askers.find(to, app)
         if asker is not None and (
-            asker.id not in self.apps.table.apps
-            or (serving and asker.id not in serving and not await self._receives(asker, source, to))
+            asker.id not in table.apps
+            or (serving and asker.id not in serving and not await self._hears(asker, app, source, to))
         ):
             asker = None
         plan = datagrams.plan_datagrams(
-            self.apps.table,
+            table,
             self.policing.policy,
             app,
             *to,
@@ -244,11 +318,18 @@ class Datagrams:
             reason, rule = explain(plan.verdict, app, plan.server), plan.verdict.rule
             self._publish(Kind.DENY, app, to, server=plan.server, rule=rule, reason=reason, error=errno.ECONNREFUSED)
             raise OSError(errno.ECONNREFUSED, reason)
-        if isinstance(plan, Place) and len(plan.candidates) > 1:
+        if isinstance(plan, Place | Relay) and len(plan.candidates) > 1:
             self._turn += 1
         if isinstance(plan, Kernel) and to[1] == DNS_PORT and not serving and app.id in self.apps.name_servers:
             await self.apps.name_servers[app.id].take(to[0])
         return plan, serving
+
+    async def _hears(self, asker: App, app: App, source: Pair, to: Pair) -> bool:
+        """Whether who has asked `app` has its socket still."""
+        if self.apps.table.is_local(asker):
+            return await self._receives(asker, source, to)
+        peer = self.flows.peer_of(app, source, to)
+        return peer is not None and peer.id == asker.id
 
     async def _receives(self, app: App, source: Pair, to: Pair, exactly: bool = False) -> bool:
         """exactly: a socket bound to all of the app's addresses doesn't count, for `to` isn't one of them."""
@@ -266,10 +347,8 @@ class Datagrams:
                 error = error or failed
             else:
                 if deaf:
-                    _remember(self._askers, ((plan.source, plan.port), each.id), app)
-                verdict = self.policing.policy.decide(app, each, to[1], "udp")
-                for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
-                    self._publish(kind, app, to, server=each, rule=verdict.rule, medium="udp")
+                    self.askers.remember((plan.source, plan.port), each, app)
+                self._publish_connect(app, each, to)
                 return placed
         if error is None or error.errno in (errno.ENETDOWN, errno.EPIPE, errno.ECONNRESET):  # it ends just now
             raise OSError(errno.ECONNREFUSED, "the app has ended")
@@ -286,6 +365,11 @@ class Datagrams:
             raise
         self._publish(Kind.CONNECT, app, to, medium="udp")
         return outside
+
+    def _publish_connect(self, app: App, server: App, to: Pair) -> None:
+        verdict = self.policing.policy.decide(app, server, to[1], "udp")
+        for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+            self._publish(kind, app, to, server=server, rule=verdict.rule, medium="udp")
 
     def _publish(self, kind: Kind, app: App, to: Pair, **facts: Any) -> None:
         self.apps.events.publish(kind, app, address=to[0], port=to[1], proto="udp", **facts)

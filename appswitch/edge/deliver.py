@@ -9,38 +9,34 @@ here: this host's own (edge/local_tcp.py), another host's trap handler, a gatewa
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
-from attrs import define, evolve
+from attrs import frozen
 
-from appswitch.core.route import Reach
-from appswitch.edge.dial import Asked, Dialer
+from appswitch.edge.dial import Asked
+from appswitch.edge.named import NamedSockets, Pair
 from appswitch.edge.tcp_names import Name, TcpNames
-from appswitch.model import Listener
+from appswitch.model import App, Listener
+from appswitch.wire.socknames import Medium
 
 
-@define
+@frozen
 class Deliverer:
     """Delivers, and keeps the names."""
 
-    dialer: Dialer
+    named: NamedSockets
     names: TcpNames
 
-    async def deliver(
-        self,
-        plan: Reach,
-        again: Callable[[], Reach],
-        asked: Asked,
-        end_for: Callable[[Listener], socket.socket],
-        patience: float,
-    ) -> Name:
-        """Gives the server's end of a connection to the first instance that takes it.
+    async def address(self, source: Pair, asked: Asked, listener: Listener) -> socket.socket:
+        """What a delivery goes by; nobody else has this source to there while it is open. OSError EADDRNOTAVAIL."""
+        return await self.named.make(source, asked, listener.family, Medium.TCP_SERVER)
 
-        plan, again, OSError: as of Dialer.connect; end_for: the socket that an instance gets; it stays the caller's to
-        close.
+    def deliver(self, carrier: socket.socket, client: App, listener: Listener, end: socket.socket) -> Name:
+        """Gives `end` to an instance; it stays the caller's to close, as the carrier does.
+
+        ConnectionRefusedError: the instance doesn't take it; BlockingIOError: it has no room now.
         """
-        carrier, listener = await self.dialer.connect(plan, again, evolve(asked, end_for=end_for), patience)
-        with carrier:
-            name = Name(carrier.getsockname(), asked.app, listener)
-        self.names.add(end_for(listener), name)
+        self.named.connect(carrier, listener)
+        socket.send_fds(carrier, [b"\0"], [end.fileno()])  # at once: accept may be faster than we
+        name = Name(carrier.getsockname(), client, listener)
+        self.names.add(end, name)
         return name

@@ -33,7 +33,7 @@ from attrs import define, field
 
 from appswitch.edge.apps import Apps
 from appswitch.edge.namespaces import Namespace
-from appswitch.edge.placing import place_relay, refuse, sockaddr
+from appswitch.edge.placing import enlarge, place_relay, refuse, sockaddr
 from appswitch.edge.policing import Policing
 from appswitch.host.cookies import cookie_of
 from appswitch.model import Address, App
@@ -50,11 +50,31 @@ LOOK_EVERY = 1.0  # seconds
 REVIEW_EVERY = 0.1  # seconds at least
 RENEW_EVERY = 1.0  # seconds at least, of one flow
 IDLE = 300.0  # seconds until a flow ends
-ANSWERS_WITHIN = 0.3  # seconds
 REFUSAL_HOLDS = 0.2  # seconds that nobody is asked again
 MOST_REFUSALS = 1024
 
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT = 10, 0  # linux/in.h; the socket module has no names for them
+
 log = structlog.get_logger()
+
+
+def open_shared(ip: str, port: int) -> socket.socket:
+    """The UDP socket of a node, for all its flows, at the address and port of its peer channel. OSError."""
+    try:
+        shared = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    except OSError:  # a kernel without IPv6
+        shared = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        enlarge(shared)
+        # No path is asked for its MTU: what is too large is sent in fragments (ip(7)).
+        shared.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+        shared.setblocking(False)
+        shared.bind(sockaddr(6 if shared.family == socket.AF_INET6 else 4, (ip_address(ip), port)))
+    except OSError:
+        shared.close()
+        raise
+    return shared
 
 
 @define(eq=False)

@@ -11,18 +11,16 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
-from functools import partial
+from contextlib import ExitStack
 
 import structlog
 import trio
-from attrs import define, evolve, field
+from attrs import define, field
 
 from appswitch.core.route import Reach
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
-from appswitch.edge.dial import Asked
-from appswitch.edge.tcp_names import Name
+from appswitch.edge.dial import Asked, Dial, Dialled
 from appswitch.host import sealed
 from appswitch.model import Listener
 
@@ -85,38 +83,29 @@ def _kind(listener: Listener) -> int:
 
 @define
 class LocalTcp:
-    """Connects."""
+    """The way to an instance here when it is to be TCP. OSError, too, when no connection can be made."""
 
     deliverer: Deliverer
     _maker: Maker | None = None
     _asking: trio.Lock = field(factory=trio.Lock)
 
-    async def connect(
-        self, plan: Reach, again: Callable[[], Reach], asked: Asked, patience: float
-    ) -> tuple[socket.socket, Name]:
-        """The client's socket, connected to the first instance that takes it, and its name.
-
-        plan, again, OSError: as of Dialer.connect; OSError, too, when no connection can be made.
-        """
+    def begin(self, asked: Asked, closing: ExitStack) -> Dial:
+        """As of Way. One pair serves until some instance takes it."""
         pairs: dict[int, sealed.Pair] = {}
-        try:
-            for kind in {_kind(each) for each in plan.candidates}:
+
+        async def dial(plan: Reach, listener: Listener) -> Dialled:
+            kind = _kind(listener)
+            if kind not in pairs:
                 pairs[kind] = await self._make(asked.family, kind)
-
-            def again_these_kinds() -> Reach:  # an instance may have come that takes another kind of socket
-                later = again()
-                return evolve(later, candidates=tuple(each for each in later.candidates if _kind(each) in pairs))
-
-            deliver = partial(self.deliverer.deliver, plan, again_these_kinds, asked)
-            delivered = await deliver(lambda each: pairs[_kind(each)][1], patience)
-            name = delivered.of_client()
-            client = pairs[_kind(name.listener)][0].dup()
+                for each in pairs[kind]:
+                    closing.callback(each.close)
+            client, server = pairs[kind]
+            with await self.deliverer.address((plan.source, plan.port), asked, listener) as carrier:
+                name = self.deliverer.deliver(carrier, asked.app, listener, server).of_client()
             self.deliverer.names.add(client, name)
-            return client, name
-        finally:
-            for pair in pairs.values():
-                for each in pair:
-                    each.close()
+            return Dialled(client.dup(), listener, name)
+
+        return dial
 
     async def _make(self, client_version: int, server_version: int) -> sealed.Pair:
         async with self._asking:

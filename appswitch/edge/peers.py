@@ -145,15 +145,21 @@ class Peers:
         UnreachableError (an OSError): it can't be asked, or doesn't answer within `patience` seconds from when the
         channel stands; any other OSError: it says no.
         """
+        answer, _ = await self.ask_in_session(node, request, patience)
+        return answer
+
+    async def ask_in_session(self, node: str, request: Request, patience: float) -> tuple[Answer, Session]:
+        """As `ask`; and in which session it was answered."""
         kept = self._open.get(node)
         if kept is not None and not kept.is_over:
             try:
-                return await kept.ask(request, patience)
+                return await kept.ask(request, patience), kept.session
             except UnreachableError:
                 if not kept.is_over:
                     raise
                 # Its trap handler may have been restarted since we asked last.
-        return await (await self.channel(node)).ask(request, patience)
+        channel = await self.channel(node)
+        return await channel.ask(request, patience), channel.session
 
     async def channel(self, node: str) -> Channel:
         """One that is open. UnreachableError."""

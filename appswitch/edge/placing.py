@@ -103,7 +103,7 @@ async def place_relay(home: Namespace, far: Pair, near: Pair) -> socket.socket:
         made.bind(sockaddr(far[0].version, far))
         made.connect(sockaddr(far[0].version, near))
         made.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-        _enlarge(made)
+        enlarge(made)
     except BaseException:
         made.close()
         raise
@@ -132,7 +132,8 @@ async def _make_shared(home: Namespace, bound: Pair) -> socket.socket:
     return made
 
 
-def _enlarge(made: socket.socket) -> None:
+def enlarge(made: socket.socket) -> None:
+    """Gives it room for RELAY_BUFFER bytes each way; as an ordinary user, as much as may be (socket(7))."""
     for forced, usual in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
         try:
             made.setsockopt(socket.SOL_SOCKET, forced, RELAY_BUFFER)

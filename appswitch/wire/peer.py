@@ -10,18 +10,12 @@ from typing import Annotated
 
 import msgspec
 
+from appswitch.model import Summary
+
 Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """As wire/addresses.py packs it."""
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-
-
-class Summary(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """How far a node's log is (core/sync.py)."""
-
-    incarnation: int
-    seq: int
-    digest: int
 
 
 class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull", forbid_unknown_fields=True):
@@ -37,9 +31,10 @@ class Pulled(msgspec.Struct, frozen=True, array_like=True, tag="pulled", forbid_
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", forbid_unknown_fields=True):
-    """How far my log is, and how far is yours? The answer is one, too."""
+    """How far my log is, and what I have of yours; and you? The answer is one, too."""
 
     mine: Summary
+    yours: Summary | None = None
 
 
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", forbid_unknown_fields=True):
@@ -61,7 +56,25 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     """It may come, and begins with a preamble that has this number (wire/peer_channel.py: arrival)."""
 
     number: int
-    server_family: int
+
+
+class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
+    """Datagrams are to come: from the app that has the number `client` on the asking node, to your app `server`.
+
+    flow: of the packets (wire/flow.py); source, dest: the names of the two sockets.
+    """
+
+    flow: Annotated[int, msgspec.Meta(ge=0)]
+    client: int
+    source_ip: Ip
+    source_port: Port
+    server: int
+    dest_ip: Ip
+    dest_port: Port
+
+
+class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened", forbid_unknown_fields=True):
+    """They may come, and what is sent back goes the same way."""
 
 
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
@@ -71,8 +84,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | Pull | Status
-Answer = Announced | Pulled | Status | Refused
+Request = Announce | OpenFlow | Pull | Status
+Answer = Announced | FlowOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

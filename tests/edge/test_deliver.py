@@ -22,7 +22,9 @@ from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
-from appswitch.edge.tcp_names import TcpNames
+from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.named import NamedSockets
+from appswitch.edge.tcp_names import Name, TcpNames
 from appswitch.host import namespace
 from appswitch.host.cookies import cookie_of
 from appswitch.model import App, Connection, Listener, State
@@ -46,9 +48,12 @@ class World:
         self.names = TcpNames()
         self.names.diags.append(Diag(stack.enter_context(namespace.open_diag_socket())))
         rng = random.Random(1)
-        balancer, loads = Balancer(ServiceTable("n1")), Loads(self.names.connections)
-        dialer = Dialer(self.sockets, lambda each: self.gone.append(each.id), rng, balancer, loads, self.names.is_taken)
-        self.deliverer = Deliverer(dialer, self.names)
+        table = ServiceTable("n1")
+        balancer, loads = Balancer(table), Loads(self.names.connections)
+        named = NamedSockets(self.sockets, lambda each: self.gone.append(each.id), rng, self.names.is_taken)
+        self.deliverer = Deliverer(named, self.names)
+        self.local = LocalTcp(self.deliverer)
+        self.dialer = Dialer(table, balancer, loads, LocalUnix(named), self.local)
         self.asked = Asked(CLIENT, DEST, 4)
         stack.callback(self.sockets.close)
 
@@ -57,6 +62,15 @@ class World:
         listening = self.stack.enter_context(self.sockets.open(listener))
         listening.listen(5)
         return listener, listening
+
+    async def deliver(self, listener: Listener, end: socket.socket, port: int = 0) -> Name:
+        with await self.deliverer.address((CLIENT.ip, port), self.asked, listener) as carrier:
+            return self.deliverer.deliver(carrier, CLIENT, listener, end)
+
+    def stop_local(self) -> None:
+        self.local._stop()
+        for diag in self.names.diags[1:]:
+            diag.socket.close()
 
     def tcp(self) -> tuple[socket.socket, socket.socket]:
         """A connection that somebody has made: the client's end and the server's."""
@@ -71,9 +85,9 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(tmp_path, stack)
 
 
-def plan(*candidates: Listener, port: int = 0) -> tuple[Reach, Callable[[], Reach]]:
+def plan(*candidates: Listener) -> tuple[Reach, Callable[[], Reach]]:
     """The plan, and how to make it again."""
-    made = Reach(CLIENT.ip, port, candidates)
+    made = Reach(CLIENT.ip, 0, candidates)
     return made, lambda: made
 
 
@@ -90,7 +104,7 @@ def take(listening: socket.socket) -> tuple[bytes, socket.socket]:
 async def test_a_delivery(world: World) -> None:
     listener, listening = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(*plan(listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliver(listener, server)
     packed, delivered = take(listening)
     with delivered:
         assert cookie_of(delivered) == cookie_of(server)
@@ -106,7 +120,7 @@ async def test_a_delivery(world: World) -> None:
 async def test_whoever_has_an_end_may_ask_for_its_name_and_nobody_else(world: World) -> None:
     listener, _ = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(*plan(listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliver(listener, server)
     world.names.add(client, name.of_client())
     for end, medium in ((client, Medium.TCP_CLIENT), (server, Medium.TCP_SERVER)):
         for app in (CLIENT, SERVER):
@@ -121,7 +135,7 @@ async def test_whoever_has_an_end_may_ask_for_its_name_and_nobody_else(world: Wo
 async def test_connections_as_long_as_they_live(world: World) -> None:
     listener, listening = world.serve(1)
     client, server = world.tcp()
-    name = await world.deliverer.deliver(*plan(listener), world.asked, lambda _: server, PATIENCE)
+    name = await world.deliver(listener, server)
     world.names.add(client, name.of_client())
     _, delivered = take(listening)
     server.close()
@@ -147,43 +161,44 @@ async def test_connections_as_long_as_they_live(world: World) -> None:
 async def test_an_instance_that_has_gone_is_tried_past(world: World) -> None:
     (gone, closed), (listener, listening) = world.serve(1), world.serve(2)
     closed.close()
-    _, server = world.tcp()
-    name = await world.deliverer.deliver(*plan(gone, listener), world.asked, lambda _: server, PATIENCE)
-    assert name.listener.id == 2
-    assert world.gone == [1]
-    take(listening)[1].close()
-    listening.close()
-    with pytest.raises(ConnectionRefusedError):
-        await world.deliverer.deliver(*plan(gone, listener), world.asked, lambda _: server, PATIENCE)
+    try:
+        dialled = await world.dialer.connect(*plan(gone, listener), world.asked, PATIENCE)
+        dialled.client.close()
+        assert dialled.listener.id == 2
+        assert world.gone == [1]
+        take(listening)[1].close()
+        listening.close()
+        with pytest.raises(ConnectionRefusedError):
+            await world.dialer.connect(*plan(gone, listener), world.asked, PATIENCE)
+    finally:
+        world.stop_local()
 
 
 async def test_no_two_connections_have_the_same_ends(world: World) -> None:
     listener, _ = world.serve(1)
     _, server = world.tcp()
-    await world.deliverer.deliver(*plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
+    await world.deliver(listener, server, 40000)
     with pytest.raises(OSError, match="in use") as caught:
-        await world.deliverer.deliver(*plan(listener, port=40000), world.asked, lambda _: server, PATIENCE)
+        await world.deliver(listener, server, 40000)
     assert caught.value.errno == errno.EADDRNOTAVAIL
 
 
 async def test_local_connections_outlive_the_process_that_makes_them(world: World) -> None:
     listener, listening = world.serve(1)
-    local = LocalTcp(world.deliverer)
     try:
-        client, name = await local.connect(*plan(listener), world.asked, PATIENCE)
+        first = await world.dialer.connect(*plan(listener), world.asked, PATIENCE)
         packed, server = take(listening)
-        assert name.packed == socknames.with_medium(packed, Medium.TCP_CLIENT)
-        assert local._maker is not None
-        local._maker._process.kill()
-        local._maker._process.wait()
-        again, _ = await local.connect(*plan(listener), world.asked, PATIENCE)
+        assert first.name is not None
+        assert first.name.packed == socknames.with_medium(packed, Medium.TCP_CLIENT)
+        assert world.local._maker is not None
+        world.local._maker._process.kill()
+        world.local._maker._process.wait()
+        again = await world.dialer.connect(*plan(listener), world.asked, PATIENCE)
         _, later = take(listening)
-        with client, server, again, later:
-            for one, other in ((client, server), (again, later)):
+        with first.client, server, again.client, later:
+            for one, other in ((first.client, server), (again.client, later)):
                 one.sendall(b"there")
                 assert other.recv(9) == b"there"
             assert [each.state for each in await world.names.connections()] == [State.ESTABLISHED] * 2
     finally:
-        local._stop()
-        for diag in world.names.diags[1:]:
-            diag.socket.close()
+        world.stop_local()

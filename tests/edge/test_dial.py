@@ -17,10 +17,12 @@ import trio.testing
 from appswitch.core.balance import Balancer
 from appswitch.core.route import Reach
 from appswitch.core.service_table import ServiceTable
-from appswitch.edge import dial, loads
+from appswitch.edge import loads, named
 from appswitch.edge.dial import Asked, Dialer
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
+from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.named import NamedSockets
 from appswitch.model import Connection, Listener, State, Tag
 
 
@@ -37,9 +39,14 @@ class World:
         self.connections: list[Connection] = []
         self.counted = 0
         self.loads = Loads(self.snapshot)
-        self.dialer = Dialer(self.sockets, self.drop, random.Random(1), Balancer(self.table), self.loads)
+        self.dialer = self.new_dialer()
         self.asked = Asked(self.client, (IPv4Address("10.1.1.1"), 80), 4)
         self.plans = 0
+
+    def new_dialer(self) -> Dialer:
+        """No TCP, no other hosts."""
+        unix = LocalUnix(NamedSockets(self.sockets, self.drop, random.Random(1)))
+        return Dialer(self.table, Balancer(self.table), self.loads, unix, unix)
 
     async def snapshot(self) -> list[Connection]:
         self.counted += 1
@@ -63,10 +70,10 @@ class World:
         return Reach(self.client.ip, port, tuple(self.table.listeners.values()))
 
     async def connect(self, patience: float = 30.0) -> Listener:
-        client, listener = await self.dialer.connect(self.find(), self.find, self.asked, patience)
-        self.stack.enter_context(client)
-        assert client.getblocking()
-        return listener
+        dialled = await self.dialer.connect(self.find(), self.find, self.asked, patience)
+        self.stack.enter_context(dialled.client)
+        assert dialled.client.getblocking()
+        return dialled.listener
 
 
 @pytest.fixture
@@ -100,9 +107,9 @@ async def test_one_that_came_when_the_last_one_went_is_found(world: World) -> No
     world.instance()[1].close()
     plan = world.find()
     fresh, _ = world.instance()
-    client, met = await world.dialer.connect(plan, world.find, world.asked)
-    client.close()
-    assert met == fresh
+    dialled = await world.dialer.connect(plan, world.find, world.asked)
+    dialled.client.close()
+    assert dialled.listener == fresh
 
 
 async def test_full_ones_are_gone_past(world: World) -> None:
@@ -160,11 +167,11 @@ async def test_it_stops_when_there_is_nowhere_to_go_any_more(world: World) -> No
 async def test_a_long_search_for_a_port_lets_others_have_their_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dial, "OUR_PORTS", range(32768, 32768 + 4 * dial.AT_ONCE))
-    dialer = Dialer(world.sockets, world.drop, random.Random(1), Balancer(world.table), world.loads)
+    monkeypatch.setattr(named, "OUR_PORTS", range(32768, 32768 + 4 * named.AT_ONCE))
+    dialer = world.new_dialer()
     world.instance(queue=500)
-    for _ in dial.OUR_PORTS:
-        world.stack.enter_context((await dialer.connect(world.find(), world.find, world.asked))[0])
+    for _ in named.OUR_PORTS:
+        world.stack.enter_context((await dialer.connect(world.find(), world.find, world.asked)).client)
     turns = 0
 
     async def count() -> None:
@@ -184,8 +191,8 @@ async def test_a_long_search_for_a_port_lets_others_have_their_turn(
 
 async def test_a_bound_port_that_is_in_use(world: World) -> None:
     world.instance()
-    client, _ = await world.dialer.connect(world.find(5000), world.find, world.asked)
-    with client, pytest.raises(OSError, match="in use") as caught:
+    dialled = await world.dialer.connect(world.find(5000), world.find, world.asked)
+    with dialled.client, pytest.raises(OSError, match="in use") as caught:
         await world.dialer.connect(world.find(5000), world.find, world.asked)
     assert caught.value.errno == errno.EADDRNOTAVAIL
 

@@ -1,0 +1,110 @@
+"""The announces of flows (edge/flows.py): ours to other nodes, and theirs, which are judged by our own table."""
+
+from __future__ import annotations
+
+import errno
+
+import trio
+from attrs import define
+
+from appswitch.core import datagrams
+from appswitch.core.datagrams import Deny
+from appswitch.core.policy import explain
+from appswitch.core.route import Refuse
+from appswitch.edge.apps import Apps
+from appswitch.edge.askers import Askers
+from appswitch.edge.flows import Flows
+from appswitch.edge.homes import Homes
+from appswitch.edge.peer_channel import Caller
+from appswitch.edge.peers import Peers
+from appswitch.edge.policing import Policing
+from appswitch.model import Address, App, Kind
+from appswitch.wire.addresses import pack_ip, unpack_ip
+from appswitch.wire.peer import FlowOpened, OpenFlow
+
+Pair = tuple[Address, int]
+
+ANSWERS_WITHIN = 0.3  # seconds
+HEARD_OF_WITHIN = 0.2  # seconds that the word of an app may be later than its announce
+
+
+@define
+class FlowAnnouncer:
+    """Announces ours."""
+
+    peers: Peers
+
+    async def announce(self, app: App, near: Pair, peer: App, far: Pair, number: int) -> None:
+        """As Flows wants it. OSError when the peer's node won't have it, or doesn't answer."""
+        request = OpenFlow(
+            flow=number,
+            client=app.number,
+            source_ip=pack_ip(near[0]),
+            source_port=near[1],
+            server=peer.number,
+            dest_ip=pack_ip(far[0]),
+            dest_port=far[1],
+        )
+        await self.peers.ask(peer.node, request, ANSWERS_WITHIN)
+
+
+@define
+class FlowJudge:
+    """Answers those of others."""
+
+    apps: Apps
+    policing: Policing
+    homes: Homes
+    askers: Askers
+    flows: Flows
+
+    async def answer(self, caller: Caller, request: OpenFlow) -> FlowOpened:
+        """OSError when it isn't to be."""
+        source = unpack_ip(request.source_ip), request.source_port
+        dest = unpack_ip(request.dest_ip), request.dest_port
+        app = self.apps.table.app_of(self.apps.table.node, request.server)
+        peer = await self._app_of(caller.node, request.client)
+        if app is None or peer is None:
+            raise OSError(errno.ECONNREFUSED, "there is no such app")
+        is_answer = self._has_asked(app, dest, peer) or await self._is_connected(app, dest, source)
+        self._check(peer, app, source, dest, is_answer)
+        if not await self._receives(app, source, dest):
+            raise OSError(errno.ECONNREFUSED, "nobody receives there")
+        await self.flows.accept(app, dest, peer, source, request.flow, is_answer=is_answer)
+        self.askers.remember(source, app, peer)
+        return FlowOpened()
+
+    async def _app_of(self, node: str, number: int) -> App | None:
+        with trio.move_on_after(HEARD_OF_WITHIN):
+            while (peer := self.apps.table.app_of(node, number)) is None:
+                await self.apps.changed()
+        return peer
+
+    def _has_asked(self, app: App, near: Pair, peer: App) -> bool:
+        asker = self.askers.find(near, peer)
+        return asker is not None and asker.id == app.id
+
+    async def _is_connected(self, app: App, near: Pair, far: Pair) -> bool:
+        """Who is connected to a socket wants to hear of it: our predecessor may have let it."""
+        home = self.apps.namespaces.get(app.id)
+        if home is None or near[0].version != far[0].version:
+            return False
+        found = (await home.receivers()).find(far, near)
+        return found is not None and (found.local, found.remote) == (near, far)
+
+    def _check(self, peer: App, app: App, source: Pair, dest: Pair, is_answer: bool) -> None:
+        plan = datagrams.plan_flow(self.apps.table, self.policing.policy, peer, app, source[0], *dest, asked=is_answer)
+        facts = {"server": app, "address": dest[0], "port": dest[1], "proto": "udp"}
+        if isinstance(plan, Refuse):
+            self.apps.events.publish(Kind.REFUSE, peer, reason=plan.reason, error=plan.error, **facts)
+            raise OSError(plan.error, plan.reason)
+        if isinstance(plan, Deny):
+            reason, rule = explain(plan.verdict, peer, app), plan.verdict.rule
+            self.apps.events.publish(Kind.DENY, peer, rule=rule, reason=reason, error=errno.ECONNREFUSED, **facts)
+            raise OSError(errno.ECONNREFUSED, reason)
+
+    async def _receives(self, app: App, source: Pair, dest: Pair) -> bool:
+        if not app.netns:
+            await self.homes.of(app)
+        home = self.apps.namespaces.get(app.id)
+        return home is not None and (await home.receivers()).find(source, dest) is not None
