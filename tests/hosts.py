@@ -38,7 +38,8 @@ class Namespace:
         return done.stdout
 
     def close(self) -> None:
-        stop(self._holder)
+        with self._holder:  # its pipes, too
+            stop(self._holder)
 
 
 class Host(Switch):
