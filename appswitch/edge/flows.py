@@ -373,7 +373,7 @@ class Flows:
         if flow.judged is None:
             return True
         client, server, port = flow.judged
-        return self.policing.policy.decide(client, server, port, "udp").allowed
+        return self.policing.policy.decide(apps[client.id], apps[server.id], port, "udp").allowed
 
 
 async def _refuse(flow: Flow) -> None:
