@@ -247,6 +247,8 @@ class Kind(StrEnum):
     """A connect failed for another reason: nobody listens there, say."""
     BIND_REFUSED = "bind-refused"
     RESOLVE = "resolve"
+    NODE = "node"
+    """Another host has come, has gone, or doesn't answer."""
     LOST = "lost"
     """Events that this reader was too slow for."""
 

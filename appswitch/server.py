@@ -26,6 +26,8 @@ import structlog
 import trio
 from attrs import frozen
 
+from appswitch import cluster
+from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
@@ -49,9 +51,11 @@ from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.local_unix import LocalUnix
 from appswitch.edge.named import NamedSockets
+from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -77,6 +81,7 @@ class Settings:
 
     trap: Path
     node: str
+    cluster: ClusterSettings | None = None
     gateway: bool = False
     policy: Path | None = None
     state_dir: Path | None = None
@@ -114,7 +119,8 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        trio.run(_serve, settings, policing, trap, control, sockets, epoch)
+        ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch, state_dir, ports)
 
 
 class _Log(structlog.PrintLogger):
@@ -139,6 +145,8 @@ async def _serve(
     control: socket.socket,
     sockets: ListenerSockets,
     epoch: Epoch,
+    state_dir: Path,
+    ports: Ports | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -153,7 +161,8 @@ async def _serve(
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
-    tcp = LocalTcp(Deliverer(named, tcp_names))
+    deliverer = Deliverer(named, tcp_names)
+    tcp = LocalTcp(deliverer)
     dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -165,20 +174,34 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app))
 
     homes = Homes(apps, new_dns)
-    peers = Peers(settings.node, b"", lambda _node: None)
-    flows = Flows(apps, policing, b"", FlowAnnouncer(peers).announce, peers.address_of)
+
+    def address_of(name: str) -> tuple[str, int] | None:
+        node = nodes.called(name)
+        return (node.address, node.port) if node.address and node.port else None
+
+    secret = settings.cluster.secret if settings.cluster else b""
+    peers = Peers(settings.node, secret, address_of)
+    flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
     askers = Askers()
     peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
     resolvers = [ip_address(server) for server in name_servers]
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
     calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
     handler = TrapHandler(apps, calls, netns)
-    node = Node(settings.node, gateway=settings.gateway)
-    control_server = ControlServer(apps, new_dns, node, netns, connections.snapshot, policing)
+    others: cluster.Cluster | None = None
+    nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
+    if settings.cluster is not None and ports is not None:
+        tcp_names.diags.append(host)
+        dialer.remote = Remote(peers, named, tcp_names)
+        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
+        nodes = others.router
+    control_server = ControlServer(apps, new_dns, nodes, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
+        if others is not None:
+            await nursery.start(others.run, ports)
         nursery.start_soon(homes.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)

@@ -9,18 +9,23 @@ import click
 
 from appswitch import server
 from appswitch.cli.options import socket_option
+from appswitch.cluster import read_settings
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import trap_socket
 
 
 @click.command()
 @click.option("--node", metavar="NAME", help="This host's name among the nodes; by default its host name.")
-@click.option("--bind", metavar="ADDR", help="Not yet: the address for other hosts.")
-@click.option("--join", metavar="HOST[:PORT]", multiple=True, help="Not yet: a host to join.")
+@click.option("--bind", metavar="ADDR[:PORT]",
+              help="Be one of several hosts: our address for the others; by default the one that leads to --join. "
+                   "PORT (7946) is Serf's, TCP and UDP; the next one is for connections.")  # fmt: skip
+@click.option("--join", metavar="HOST[:PORT]", multiple=True, help="A host that is there already; one is enough.")
 @click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns.")
 @click.option("--policy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
               help="Who may reach whom (TOML); SIGHUP reads it again.")  # fmt: skip
-@click.option("--key-file", metavar="FILE", help="Not yet: the cluster's key.")
+@click.option("--key-file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
+              help="The key that all hosts share; `serf keygen` makes one.")  # fmt: skip
+@click.option("--serf", metavar="PROGRAM", default="serf", show_default=True, help="The gossip engine.")
 @socket_option
 @click.option("--state-dir", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
               help="Where to keep what is ours; by default beside the trap socket.")  # fmt: skip
@@ -31,6 +36,10 @@ from appswitch.host.paths import trap_socket
 @click.option("--ready-fd", type=int, hidden=True)
 def serve(
     node: str | None,
+    bind: str | None,
+    join: tuple[str, ...],
+    key_file: Path | None,
+    serf: str,
     gateway: bool,
     policy: Path | None,
     socket: str | None,
@@ -48,6 +57,7 @@ def serve(
         server.Settings(
             trap=trap_socket(socket),
             node=node or sockets.gethostname(),
+            cluster=read_settings(bind, join, key_file, serf),
             gateway=gateway,
             policy=policy.absolute() if policy else None,
             state_dir=state_dir,

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from appswitch.cli.options import ask, printable, socket_option
+from appswitch.cli.options import Seconds, ask, printable, socket_option
 
 Row = dict[str, Any]
 
@@ -28,7 +28,7 @@ NARROW = {
         "state",
         "medium",
     ),
-    "nodes": ("name", "state", "gateway"),
+    "nodes": ("name", "state", "address", "gateway", "seq", "agreed"),
     "resolve": ("name", "ip", "instances"),
     "doctor": ("level", "check", "message"),
 }
@@ -74,10 +74,12 @@ def connections(socket: str | None, output: str, no_headers: bool) -> None:
 
 
 @click.command()
+@click.option("--wait", is_flag=True, help="Wait until this host and all that are alive have the same tables.")
+@click.option("--timeout", type=Seconds(), metavar="SECONDS", help="Wait no longer than this; then the status is 1.")
 @listing
-def nodes(socket: str | None, output: str, no_headers: bool) -> None:
+def nodes(wait: bool, timeout: float | None, socket: str | None, output: str, no_headers: bool) -> None:
     """List the hosts."""
-    show("nodes", ask(socket, "nodes"), output, no_headers)
+    show("nodes", ask(socket, "nodes", wait=wait, timeout=timeout), output, no_headers)
 
 
 @click.command()

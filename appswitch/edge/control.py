@@ -28,10 +28,11 @@ from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
 from appswitch.edge.name_servers import NameServers
+from appswitch.edge.nodes import Nodes
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, Protocol
+from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Protocol
 from appswitch.wire import control
 
 log = structlog.get_logger()
@@ -44,14 +45,12 @@ class ControlServer:
     apps: Apps
     dns: Callable[[App], DnsServer]
     """Makes the DNS server of a new app."""
-    node: Node
+    nodes: Nodes
     netns: int
     """The cookie of our own network namespace."""
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
     policing: Policing = field(factory=Policing)
-    node_called: Callable[[str], Node] = Node
-    """What is known of another host."""
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
@@ -125,7 +124,7 @@ class ControlServer:
             case control.Services():
                 return [self._service_row(each) for each in self.table.services()]
             case control.Nodes():
-                return [control.node_row(self.node)]
+                return await self._list_nodes(call, stream.socket)
             case control.Connections():
                 return await self._list_connections()
             case control.Resolve(name=name):
@@ -134,7 +133,7 @@ class ControlServer:
                 service, _, suffix = dest.partition("/")
                 host, port = _split_service(service)
                 protocol = _protocol(suffix or Protocol.TCP.value)
-                policy, gateway = self.policing.policy, self.node.gateway
+                policy, gateway = self.policing.policy, self.nodes.own.gateway
                 return [why_row(host, why(self.table, policy, client, host, port, protocol, gateway=gateway))]
             case control.WaitFor(services=services, timeout=timeout):
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
@@ -144,6 +143,18 @@ class ControlServer:
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn() | control.Ticket():
                 raise AssertionError("handled by the caller")
+
+    async def _list_nodes(self, call: control.Nodes, connection: trio.socket.SocketType) -> list[dict[str, object]]:
+        if call.wait:
+            with trio.move_on_after(math.inf if call.timeout is None else call.timeout) as waiting:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_break_when_closed, connection)
+                    await self.nodes.until_agreed()
+                    nursery.cancel_scope.cancel()
+            if waiting.cancelled_caught:
+                raise AppSwitchError("no-agreement", f"the tables aren't the same after {call.timeout:g} s",
+                                     "`appswitch nodes` shows whose isn't, the log of `serve` why")  # fmt: skip
+        return [control.node_row(*each) for each in self.nodes.standings()]
 
     async def _list_connections(self) -> list[dict[str, object]]:
         rows = []
@@ -155,7 +166,7 @@ class ControlServer:
 
     def _service_row(self, listener: Listener) -> dict[str, object]:
         app = listener.app
-        elsewhere = None if self.table.is_local(app) else self.node_called(app.node)
+        elsewhere = None if self.table.is_local(app) else self.nodes.called(app.node)
         return control.service_row(listener, self.table.state_of(app), elsewhere)
 
     def _resolve(self, text: str) -> list[dict[str, object]]:

@@ -111,6 +111,11 @@ class Serf:
         """Why this node is no member, although it reaches others: another one has its name. None: it is a member."""
         return self._claim.refused
 
+    @property
+    def has_met(self) -> bool:
+        """Whether this node has joined others, or there were none to join."""
+        return self._met
+
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until we have left. Started: the agent answers. AppSwitchError: the first one can't be started."""
         pause = RESTART_FIRST
@@ -308,11 +313,11 @@ class Serf:
 
 async def _source_towards(hosts: tuple[Address, ...]) -> str | None:
     """Our address on the way to the first of them that has one. None: not known."""
-    with trio.move_on_after(RESOLVE_WITHIN), suppress(OSError):
-        for host, port in hosts:
+    for host, port in hosts:
+        with trio.move_on_after(RESOLVE_WITHIN), suppress(OSError):
             for family, kind, _, _, address in await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
-                with socket.socket(family, kind) as unsent:  # connecting UDP sends nothing, but chooses a route
-                    unsent.connect(address)
+                with socket.socket(family, kind) as unsent, suppress(OSError):
+                    unsent.connect(address)  # sends nothing, but chooses a route
                     source: str = unsent.getsockname()[0]
                     return source
     return None

@@ -19,7 +19,7 @@ def command(*program: str) -> list[str]:
 
 
 def main() -> None:
-    """Becomes the program; ends with status 127 and a reason on stderr when it can't be."""
+    """Becomes the program; ends with a reason on stderr when it can't be."""
     parent, *program = sys.argv[1:]
     die_with_parent()
     if os.getppid() != int(parent):  # it has gone before it could be tied to

@@ -51,7 +51,10 @@ class Services(msgspec.Struct, tag_field="call", tag="services", forbid_unknown_
 
 
 class Nodes(msgspec.Struct, tag_field="call", tag="nodes", forbid_unknown_fields=True):
-    """The hosts."""
+    """The hosts. wait: answer once this one and each living one have the same tables; timeout: seconds, null: any."""
+
+    wait: bool = False
+    timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
 class Connections(msgspec.Struct, tag_field="call", tag="connections", forbid_unknown_fields=True):
@@ -203,9 +206,17 @@ def connection_row(connection: Connection) -> dict[str, Any]:
     }
 
 
-def node_row(node: Node) -> dict[str, Any]:
-    """A row of `nodes`."""
-    return {"name": node.name, "state": node.state.value, "gateway": node.gateway}
+def node_row(node: Node, seq: int | None = None, agreed: float | None = None) -> dict[str, Any]:
+    """A row of `nodes`. seq: of its table as it is here; agreed: when that was last all of it (seconds since 1970)."""
+    return {
+        "name": node.name,
+        "state": node.state.value,
+        "gateway": node.gateway,
+        "address": node.address,
+        "port": node.port,
+        "seq": seq,
+        "agreed": agreed and datetime.fromtimestamp(agreed, UTC).isoformat(timespec="milliseconds"),
+    }
 
 
 def resolve_row(name: str, ip: str, instances: int) -> dict[str, Any]:

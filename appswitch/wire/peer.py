@@ -31,9 +31,10 @@ class Pulled(msgspec.Struct, frozen=True, array_like=True, tag="pulled", forbid_
 
 
 class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", forbid_unknown_fields=True):
-    """How far my log is, and how far is yours? The answer is one, too."""
+    """How far my log is, and what I have of yours; and you? The answer is one, too."""
 
     mine: Summary
+    yours: Summary | None = None
 
 
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", forbid_unknown_fields=True):

@@ -27,6 +27,7 @@ from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.listeners import ListenerSockets
+from appswitch.edge.nodes import OneNode
 from appswitch.host import namespace
 from appswitch.host.cookies import netns_of
 from appswitch.model import AppRecord, Connection, Listener, ListenerRecord, Node, State
@@ -55,7 +56,7 @@ class World:
         self.server = ControlServer(
             self.apps,
             lambda _: DnsServer(zone, Upstream(()), lambda _: None),
-            Node("n1"),
+            OneNode(Node("n1")),
             netns_of(self.listening),
             self.snapshot,
         )
@@ -182,12 +183,28 @@ async def test_lists(world: World) -> None:
             assert (name["name"], name["ip"], name["instances"]) == ("web", "10.1.1.1", 1)
 
 
+class TwoNodes(OneNode):
+    """Node b is there, too, with a table of its own, which never becomes the same."""
+
+    def called(self, name: str) -> Node:
+        return Node(name, address="10.0.0.2", port=7947)
+
+    async def until_agreed(self) -> None:
+        await trio.sleep_forever()
+
+
+async def test_nodes_that_dont_agree(world: World) -> None:
+    world.server.nodes = TwoNodes(Node("n1"))
+    assert (await world.call("nodes", wait=True, timeout=0.01))["error"]["reason"] == "no-agreement"
+    assert (await world.call("nodes", wait=False))["ok"][0]["name"] == "n1"
+
+
 async def test_lists_with_another_node(world: World) -> None:
     app = world.table.new_app(name="web", ip=IPv4Address("10.9.9.1"))
     world.table.put_remote("b", "1", AppRecord(evolve(app, node="b")))
     world.table.put_remote("b", "1/5", ListenerRecord(5, 4, app.ip, 80))
     world.table.unreachable.add("b")
-    world.server.node_called = lambda name: Node(name, address="10.0.0.2", port=7947)
+    world.server.nodes = TwoNodes(Node("n1"))
     assert [(row["id"], row["node"], row["state"]) for row in (await world.call("ps"))["ok"]] == [
         (1, "b", "suspect"), (1, "n1", "up"),
     ]  # fmt: skip

@@ -8,6 +8,8 @@ import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ import trio
 from attrs import evolve
 
 from appswitch.core.membership import Member
-from appswitch.edge.serf import MAX_EVENT, MembersChanged, Message, Reconnected, Serf, SerfSettings, UserEvent
+from appswitch.edge.serf import MAX_EVENT, PORT, MembersChanged, Message, Reconnected, Serf, SerfSettings, UserEvent
 from appswitch.edge.serf_joins import joined
 from appswitch.errors import AppSwitchError
 
@@ -333,6 +335,31 @@ async def test_a_taken_port(nodes: Nodes) -> None:
 async def test_an_address_of_another_host(nodes: Nodes) -> None:
     with pytest.raises(AppSwitchError, match=r"198\.51\.100\.1:7946 is no address of this host"):
         await Serf(evolve(nodes.settings("a"), bind=("198.51.100.1", 7946))).run()
+
+
+@pytest.mark.root
+def test_a_loopback_device_that_is_down(tmp_path: Path) -> None:
+    code = f"""
+import trio
+from pathlib import Path
+from appswitch.edge.serf import Serf, SerfSettings
+trio.run(Serf(SerfSettings("a", Path({str(tmp_path)!r}))).run)
+"""
+    command = ["unshare", "--net", sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=WITHIN)
+    assert done.stderr.endswith(
+        "AppSwitchError: 127.0.0.1, by which the Serf agent is asked, has no route here: Network is unreachable\n"
+        "hint: `ip link set lo up`\n"
+    )
+
+
+async def test_the_address_that_leads_to_the_others_is_the_one_they_are_told(nodes: Nodes) -> None:
+    settings = evolve(nodes.settings("a", ("nowhere.invalid", 7946), ("127.0.0.1", 7946)), bind=None)
+    ours = await Serf(settings)._agent_settings()
+    assert (ours.bind, ours.advertise) == (("0.0.0.0", PORT), "127.0.0.1")
+    ours = await Serf(evolve(settings, join=(("::1", 7946),)))._agent_settings()
+    assert (ours.bind, ours.advertise) == (("::", PORT), "::1")
+    assert (await Serf(evolve(settings, join=()))._agent_settings()).advertise is None
 
 
 async def test_no_serf(nodes: Nodes) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, Protocol, State
+from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -136,6 +136,10 @@ def test_rows_of_connections() -> None:
 
 def test_other_rows() -> None:
     assert control.app_row(APP)["tags"] == ["grp=1", "grp=2"]
-    assert control.node_row(Node("n1", gateway=True)) == {"name": "n1", "state": "alive", "gateway": True}
+    row = {"name": "n1", "state": "alive", "gateway": True, "address": None, "port": None, "seq": None, "agreed": None}
+    assert control.node_row(Node("n1", gateway=True)) == row
+    known = control.node_row(Node("n2", NodeState.SUSPECT, address="10.0.0.2", port=7947), 3, 1.5)
+    assert (known["state"], known["address"], known["port"], known["seq"]) == ("suspect", "10.0.0.2", 7947, 3)
+    assert known["agreed"] == "1970-01-01T00:00:01.500+00:00"
     row = control.resolve_row("web", "10.1.1.1", 2)
     assert row == {"name": "web", "fqdn": "web.appswitch.local", "ip": "10.1.1.1", "instances": 2}

@@ -1,0 +1,295 @@
+"""The service router: keeps the service tables of all hosts the same (the paper's term).
+
+Each node writes its own entries only, as a log (core/sync.py). What changes is told in three ways: deltas as Serf's
+user events, which are quick, small, and may be lost; the node's Serf tags, which say how far its log is; and pulls from
+the owner over the peer channel, whenever an event or a tag shows that something is missing. A delta without
+changes says only that there is something to pull: it is sent when a delta wouldn't fit, or too many follow each other.
+
+Serf says which nodes are there. The entries of one that has failed are kept for its return, but not chosen while others
+live; after a time, or once it has left, they go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import structlog
+import trio
+from attrs import define, evolve, field
+
+from appswitch.core.membership import Member
+from appswitch.core.membership import Status as SerfStatus
+from appswitch.core.sync import Applied, Copies, Gap, Log
+from appswitch.edge.apps import Apps
+from appswitch.edge.nodes import Standing
+from appswitch.edge.peer_channel import Caller
+from appswitch.edge.peers import Peers
+from appswitch.edge.serf import Serf, UserEvent
+from appswitch.errors import AppSwitchError
+from appswitch.model import Delta, Kind, Node, NodeState
+from appswitch.wire import records, tags
+from appswitch.wire.peer import Pull, Pulled, Status
+
+EVENT_ROOM = 480  # bytes of an event that surely pass
+EVENTS_A_SECOND = 20  # more than twice as many would be lost for good
+TAGS_EVERY = 1.0  # seconds
+POLL_EVERY = 1.0  # seconds: what Serf's stream has dropped is found by then
+PATIENCE = 5.0  # seconds that a pull may take
+PAUSE = 0.1  # seconds between two looks whether all agree
+KEPT = 300.0  # seconds that a failed node's entries are kept
+
+STATES = {SerfStatus.ALIVE: NodeState.ALIVE, SerfStatus.FAILED: NodeState.SUSPECT}
+
+log = structlog.get_logger()
+
+
+@define
+class Known:
+    """What we know of another node. failed: since when; agreed: when we last had all of its table."""
+
+    node: Node
+    failed: float | None = None
+    agreed: float | None = None
+    pulling: trio.Event | None = None
+    """Of a pull that is under way: set at its end."""
+
+
+@define
+class Router:
+    """Of one node. own: itself, as others see it; clock: seconds since 1970."""
+
+    own: Node
+    apps: Apps
+    log: Log
+    copies: Copies
+    serf: Serf
+    peers: Peers
+    clock: Callable[[], float] = time.time
+    known: dict[str, Known] = field(factory=dict)
+
+    async def run(self) -> None:
+        """Routes for ever."""
+        self.peers.handlers[Pull] = self._answer_pull
+        self.peers.handlers[Status] = self._answer_status
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._announce)
+            nursery.start_soon(self._keep_tags)
+            nursery.start_soon(self._listen, nursery)
+            nursery.start_soon(self._poll, nursery)
+
+    # --- what we tell
+
+    async def _announce(self) -> None:
+        """Tells of changes at once; where they are many, only that there are some."""
+        told, allowance, since = self.log.summary, float(EVENTS_A_SECOND), trio.current_time()
+        while True:
+            self._write_log()
+            if self.log.summary == told:
+                await self.apps.changed()
+                continue
+            now = trio.current_time()
+            allowance, since = min(EVENTS_A_SECOND, allowance + (now - since) * EVENTS_A_SECOND), now
+            if allowance < 1:
+                await trio.sleep((1 - allowance) / EVENTS_A_SECOND)
+                continue  # what has changed meanwhile goes along
+            delta = self.log.since(told)
+            events = records.pieces(delta, EVENT_ROOM)
+            if events is None or len(events) > allowance:
+                events = [records.encode_delta(evolve(delta, after=delta.seq, changes=()))]  # "pull"
+            allowance -= len(events)
+            told = self.log.summary
+            for each in events:
+                await self.serf.event(each)
+
+    def _write_log(self) -> None:
+        table = self.apps.table
+        for key in sorted(table.dirty):
+            record = table.record(key)
+            if record is None:
+                self.log.remove(key)
+            else:
+                self.log.put(key, records.encode(record))
+        table.dirty.clear()
+
+    async def _keep_tags(self) -> None:
+        told: dict[str, str] = {}
+        while True:
+            current = tags.encode(self.own, self.log.summary)
+            if current != told:
+                await self.serf.set_tags(current)
+                told = current
+            await trio.sleep(TAGS_EVERY)
+
+    async def _answer_pull(self, _caller: Caller, request: Pull) -> Pulled:
+        self._write_log()
+        return Pulled(records.encode_delta(self.log.since(request.known)))
+
+    async def _answer_status(self, caller: Caller, request: Status) -> Status:
+        self._write_log()
+        if request.yours is not None:
+            self.log.outlive(request.yours)
+        return Status(self.log.summary, self.copies.summary_of(caller.node))
+
+    # --- what we hear
+
+    async def _listen(self, nursery: trio.Nursery) -> None:
+        async for message in self.serf.messages:
+            if isinstance(message, UserEvent):
+                self._hear(message.payload, nursery)
+            else:
+                await self._look(nursery)
+
+    async def _poll(self, nursery: trio.Nursery) -> None:
+        while True:
+            await self._look(nursery)
+            await trio.sleep(POLL_EVERY)
+
+    def _hear(self, payload: bytes, nursery: trio.Nursery) -> None:
+        try:
+            delta = records.decode_delta(payload)
+        except AppSwitchError as error:
+            log.warning("an event that can't be read", reason=error.message)
+            return
+        if delta.owner != self.own.name and not self._apply(delta) and delta.owner in self.known:
+            self._start_pull(delta.owner, nursery)
+
+    def _apply(self, delta: Delta) -> bool:
+        """False: something is missing."""
+        applied = self.copies.apply(delta)
+        if isinstance(applied, Applied) and applied.changed:
+            for key, value in applied.changed.items():
+                self._put(delta.owner, key, value)
+            self.apps.services_changed()
+        return not isinstance(applied, Gap)
+
+    def _put(self, node: str, key: str, value: bytes | None) -> None:
+        try:
+            record = None if value is None else records.decode(node, key, value)
+            self.apps.table.put_remote(node, key, record)
+        except (AppSwitchError, ValueError) as error:
+            log.warning("an entry that can't be read", node=node, key=key, reason=str(error))
+
+    async def _look(self, nursery: trio.Nursery) -> None:
+        """At who is there, and how far they are."""
+        members = {each.name: each for each in await self.serf.members() if each.name != self.own.name}
+        for member in members.values():
+            self._see(member, nursery)
+        for name in [each for each in self.known if each not in members]:
+            self._lose(name)
+            del self.known[name]
+
+    def _see(self, member: Member, nursery: trio.Nursery) -> None:
+        now, table = trio.current_time(), self.apps.table
+        try:
+            told = tags.decode(member.tags)
+        except ValueError as error:
+            if member.tags.keys() & {"v"}:  # else it has just started
+                log.debug("a node's tags can't be read", node=member.name, reason=str(error))
+            return
+        node = Node(member.name, STATES.get(member.status, NodeState.LEFT), told.gateway, member.address, told.port)
+        known = self.known.setdefault(member.name, Known(node))
+        was, known.node = known.node, node
+        if was is node or was.state is not node.state:
+            self.apps.events.publish(Kind.NODE, reason=f"{node.name} is {node.state.value}")
+            self.apps.note_change()
+        match node.state:
+            case NodeState.ALIVE:
+                known.failed = None
+                self.copies.admit(node.name)
+                if node.name in table.unreachable:
+                    table.unreachable.discard(node.name)
+                    self.apps.services_changed()
+                if self.copies.heard(node.name, told.summary):
+                    self._start_pull(node.name, nursery)
+                else:
+                    known.agreed = self.clock()
+            case NodeState.SUSPECT:
+                if node.name not in table.unreachable:
+                    known.failed = now
+                    table.unreachable.add(node.name)
+                    self.apps.services_changed()
+                if known.failed is not None and now >= known.failed + KEPT:
+                    known.failed = None
+                    self._lose(node.name)
+                    nursery.start_soon(self.serf.force_leave, node.name)
+            case NodeState.LEFT:
+                self._lose(node.name)
+
+    def _lose(self, name: str) -> None:
+        """What it had is gone for good."""
+        self.copies.forget(name)
+        self.apps.table.forget_node(name)
+        self.apps.services_changed()
+
+    def _start_pull(self, name: str, nursery: trio.Nursery) -> None:
+        if self.known[name].pulling is None:
+            nursery.start_soon(self._pull_logged, name)
+
+    async def _pull_logged(self, name: str) -> None:
+        try:
+            await self.refresh(name)
+        except OSError as error:
+            log.debug("a table can't be had", node=name, error=error.strerror)
+
+    async def refresh(self, name: str) -> None:
+        """Gets what we lack of a node's table as it is from now on. OSError when it doesn't answer."""
+        known = self.known.get(name)
+        while known is not None and known.pulling is not None:
+            await known.pulling.wait()
+        if known is None:
+            return
+        known.pulling = trio.Event()
+        try:
+            answer = await self.peers.ask(name, Pull(self.copies.summary_of(name)), PATIENCE)
+            if isinstance(answer, Pulled) and self._apply(records.decode_delta(answer.delta)):
+                known.agreed = self.clock()
+        except AppSwitchError as error:
+            log.warning("a table that can't be read", node=name, reason=error.message)
+        finally:
+            known.pulling.set()
+            known.pulling = None
+
+    # --- for people
+
+    def called(self, name: str) -> Node:
+        """What is known of the node of that name."""
+        if name == self.own.name:
+            return self.own
+        return self.known[name].node if name in self.known else Node(name)
+
+    def standings(self) -> Iterator[Standing]:
+        """All nodes, this one first."""
+        yield Standing(self.own, self.log.summary.seq, self.clock())
+        for name in sorted(self.known):
+            summary = self.copies.summary_of(name)
+            yield Standing(self.known[name].node, summary.seq if summary else None, self.known[name].agreed)
+
+    async def until_agreed(self) -> None:
+        """Waits until this node and each living one have all of the other's table."""
+        while not await self._agrees():  # noqa: ASYNC110 - that another one has ours is known when it is asked
+            await trio.sleep(PAUSE)
+
+    async def _agrees(self) -> bool:
+        if not self.serf.has_met:
+            return False
+        self._write_log()
+        living = [each.node.name for each in self.known.values() if each.node.state is NodeState.ALIVE]
+        agreeing: list[str] = []
+        async with trio.open_nursery() as nursery:
+            for name in living:
+                nursery.start_soon(self._compare, name, agreeing)
+        return len(agreeing) == len(living)
+
+    async def _compare(self, name: str, agreeing: list[str]) -> None:
+        try:
+            told = await self.peers.ask(name, Status(self.log.summary, self.copies.summary_of(name)), PATIENCE)
+            if not isinstance(told, Status):
+                return
+            if self.copies.heard(name, told.mine):
+                await self.refresh(name)
+            elif told.yours == self.log.summary:
+                self.known[name].agreed = self.clock()
+                agreeing.append(name)
+        except OSError:
+            pass  # it isn't alive, then, or comes back
