@@ -38,8 +38,10 @@ class Namespace:
         return done.stdout
 
     def close(self) -> None:
-        with self._holder:  # its pipes, too
-            stop(self._holder)
+        stop(self._holder)
+        for pipe in (self._holder.stdin, self._holder.stdout):
+            assert pipe
+            pipe.close()
 
 
 class Host(Switch):
