@@ -2,9 +2,9 @@
 
 Each node gives addresses to the names of its own apps (core/names.py), avoiding those that it knows to be taken. Two
 may do so at once, or while they can't reach each other. Then all that know both decide the same: an app's claim to its
-name and address is as old as the app. Of two names that derived one address, the younger has to give way; of one name with
-two addresses, the older is what it stands for, and derived ones follow it. An address that somebody asked for (--ip) is
-never changed; where such an app's name stands for another address, the app is reached by its IP only.
+name and address is as old as the app. Of two names that derived one address, the younger has to give way; of one name
+with two addresses, the older is what it stands for, and derived ones follow it. An address that somebody asked for
+(--ip) is never changed; where such an app's name stands for another address, the app is reached by its IP only.
 
 An app is given another address by its own node alone.
 """
