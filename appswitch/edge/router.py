@@ -162,6 +162,7 @@ class Router:
         if isinstance(applied, Applied) and applied.changed:
             for key, value in applied.changed.items():
                 self._put(delta.owner, key, value)
+            self.apps.settle_names()
             self.apps.services_changed()
         return not isinstance(applied, Gap)
 
