@@ -23,7 +23,7 @@ from appswitch.edge import peers
 from appswitch.edge.apps import Apps
 from appswitch.edge.arrivals import Arrivals
 from appswitch.edge.deliver import Deliverer
-from appswitch.edge.flows import Flows
+from appswitch.edge.flows import Flows, open_shared
 from appswitch.edge.peers import Peers
 from appswitch.edge.policing import Policing
 from appswitch.edge.router import Router
@@ -128,21 +128,11 @@ def open_ports(settings: ClusterSettings) -> Iterator[Ports]:
     """The peer port, TCP and UDP. AppSwitchError `bad-bind` when it can't be had."""
     ip, port = settings.bind[0], settings.peer_port
     try:
-        with peers.listen(ip, port) as listening, _datagrams(ip, port) as datagrams:
+        with peers.listen(ip, port) as listening, open_shared(ip, port) as datagrams:
             yield listening, datagrams
     except OSError as error:
         reason = f"{ip} port {port} can't be used: {error.strerror}"
         raise AppSwitchError("bad-bind", reason, "another program's? --bind ADDR:PORT names another one") from None
-
-
-def _datagrams(ip: str, port: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        made.bind((ip, port))
-    except OSError:
-        made.close()
-        raise
-    return made
 
 
 @define

@@ -189,7 +189,6 @@ async def _serve(
     peers = Peers(settings.node, secret, address_of)
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
     askers = Askers()
-    peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
     resolvers = [ip_address(server) for server in name_servers]
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
     calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
@@ -200,6 +199,8 @@ async def _serve(
         tcp_names.diags.append(host)
         dialer.remote = Remote(peers, named, tcp_names)
         others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
+        judge = FlowJudge(apps, policing, homes, askers, flows, others.arrivals.client_of)
+        peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
     control_server = ControlServer(
         apps, new_dns, nodes, netns, connections.snapshot, policing, share_dns=datagrams.share_dns

@@ -126,6 +126,13 @@ class Switch:
         """Everything that was said."""
         return "\n".join(f"--- {path.name}\n{path.read_text()[-4000:]}" for path in self.directory.glob("*.log"))
 
+    def end_apps(self) -> None:
+        """Ends what was started, but for the trap handler."""
+        for process in reversed(self._started):
+            if process is not self.server:
+                stop(process)
+        self._started = [self.server]
+
     def close(self) -> None:
         """Ends what was started, the trap handler last."""
         for process in reversed(self._started):

@@ -85,9 +85,10 @@ class ServiceTable:
     ) -> App:
         """Adds an app of this node. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
+        identity = self._identity(name, ip)
         app = App(
             id=self._last_app,
-            ip=self._identity(name, ip),
+            ip=identity,
             node=self.node,
             name=name,
             tags=tags,
@@ -98,6 +99,7 @@ class ServiceTable:
             exclusive=exclusive,
             tcp=tcp,
             started=started,
+            derived=ip is None and name is not None and self._derives(name, identity),
         )
         return self.revive(app)
 
@@ -130,6 +132,11 @@ class ServiceTable:
             return known or ip or names.derive_ip(name, self._by_ip)
         return ip or self._client_only_identity()
 
+    def _derives(self, name: str, ip: Address) -> bool:
+        """Whether its address was derived, or is to be now."""
+        known = [app for app in self._by_name.get(name, {}).values() if app.ip == ip]
+        return not known or any(app.derived for app in known)
+
     def _client_only_identity(self) -> Address:
         """One that nobody has; where other nodes have used up all of them, one that no app of ours has."""
         ours = {app.ip for app in self.own_apps()}
@@ -155,6 +162,16 @@ class ServiceTable:
             self._retired[app.ip] = None
             if len(self._retired) > RETIRED:
                 self._retired.popitem(last=False)
+
+    def move(self, app: App, ip: Address) -> App:
+        """Gives an app of this node another virtual IP, and what it has bound to the old one along with it."""
+        moved, bound, draining = evolve(app, ip=ip), list(self.listeners_of(app)), app.id in self.draining
+        self.remove_app(app.id)
+        self._add_app(moved)
+        self.drain([moved], draining)
+        for each in bound:
+            self.add_listener(evolve(each, app=moved, ip=ip if each.ip == app.ip else each.ip))
+        return moved
 
     def drain(self, apps: Iterable[App], draining: bool = True) -> None:
         """They are to get no new connections, or are to again. Apps of this node."""
@@ -204,8 +221,9 @@ class ServiceTable:
     # --- names
 
     def resolve(self, name: str) -> Address | None:
-        """The virtual IP that `name` stands for."""
-        return next((app.ip for app in self._by_name.get(name, {}).values()), None)
+        """The virtual IP that `name` stands for: that of the app which has had it longest."""
+        apps = self._by_name.get(name)
+        return min(apps.values(), key=claim).ip if apps else None
 
     def names_of(self, ip: Address) -> list[str]:
         """The names of the apps with this virtual IP, each once."""
@@ -347,6 +365,11 @@ class ServiceTable:
     def _note(self, app: App, listener: Listener | None = None) -> None:
         if self.is_local(app):
             self.dirty.add(f"{app.number}/{listener.number}" if listener else str(app.number))
+
+
+def claim(app: App) -> tuple[float, str, int]:
+    """How old an app's claim to its name is: the least is the oldest, and all nodes see it so."""
+    return app.started, app.node, app.number
 
 
 def is_called(app: App, text: str, node: str) -> bool:

@@ -21,9 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
 import trio
 from attrs import evolve
 
+from appswitch.core import clashes
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
@@ -36,6 +38,8 @@ from appswitch.model import Address, App, Kind, Listener, Protocol
 from appswitch.wire.journal import Known
 
 Key = TypeVar("Key")
+
+log = structlog.get_logger()
 
 DORMANT = 4096  # apps remembered by their namespace after their end
 STARTING = 1.0  # seconds
@@ -125,6 +129,25 @@ class Apps:
     def is_starting(self, ip: Address) -> bool:
         """Whether an app with this virtual IP has started just now."""
         return self._started.get(ip, -STARTING) + STARTING > trio.current_time()
+
+    def now(self, app: App) -> App:
+        """As the table has it now, if it does: its address may have changed (core/clashes.py)."""
+        return self.table.apps.get(app.id, app)
+
+    def settle_names(self) -> None:
+        """Gives our apps other addresses where names of theirs have met older ones."""
+        moved = clashes.settle(self.table)
+        for app in moved:
+            log.warning("another name has this app's address: it has a new one", name=app.name, ip=str(app.ip))
+            self._remember(self._by_netns, app)
+            self._remember(self._by_token, app)
+        if moved:
+            self.services_changed()
+
+    @staticmethod
+    def _remember(index: OrderedDict[Key, App], app: App) -> None:
+        for key in [key for key, known in index.items() if known.id == app.id]:
+            index[key] = app
 
     def bind_netns(self, app: App, netns: int) -> None:
         """`app` is whoever calls from this network namespace."""

@@ -65,7 +65,7 @@ class Arrivals:
 
     async def announce(self, caller: Caller, said: Announce) -> Announced:
         """Of Peers.handlers. OSError with the errno for the client; EADDRINUSE: another port of its might be free."""
-        client = await self._client(caller.node, said.app)
+        client = await self.client_of(caller.node, said.app)
         source, dest = (unpack_ip(said.source_ip), said.source_port), (unpack_ip(said.dest_ip), said.dest_port)
         listener = self._judge(client, source, dest, said.listener)
         self.deliverer.named.check(listener)
@@ -82,7 +82,8 @@ class Arrivals:
         self.deliverer.names.reserve((source, dest))
         return Announced(number)
 
-    async def _client(self, node: str, number: int) -> App:
+    async def client_of(self, node: str, number: int) -> App:
+        """The app that has this number on another node. ConnectionRefusedError: it isn't known here."""
         table = self.apps.table
         if table.app_of(node, number) is None:  # it may just have been started
             with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
