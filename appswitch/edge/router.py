@@ -96,7 +96,7 @@ class Router:
             delta = self.log.since(told)
             events = records.pieces(delta, EVENT_ROOM)
             if events is None or len(events) > allowance:
-                events = [records.encode_delta(evolve(delta, after=delta.seq, changes=()))]  # "pull"
+                events = [records.encode_delta(evolve(delta, after=delta.seq, changes=(), whole=False))]  # "pull"
             allowance -= len(events)
             told = self.log.summary
             for each in events:
