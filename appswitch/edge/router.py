@@ -46,10 +46,11 @@ log = structlog.get_logger()
 
 @define
 class Known:
-    """What we know of another node. failed: since when; agreed: when we last had all of its table."""
+    """What we know of another node. failed: since when; forgotten: for too long; agreed: when we last had all it has."""
 
     node: Node
     failed: float | None = None
+    forgotten: bool = False
     agreed: float | None = None
     pulling: bool = False
 
@@ -91,7 +92,7 @@ class Router:
             now = trio.current_time()
             allowance, since = min(EVENTS_A_SECOND, allowance + (now - since) * EVENTS_A_SECOND), now
             if allowance < 1:
-                await trio.sleep((1 - allowance) / EVENTS_A_SECOND)
+                await trio.sleep(1 / EVENTS_A_SECOND)
                 continue  # what has changed meanwhile goes along
             delta = self.log.since(told)
             events = records.pieces(delta, EVENT_ROOM)
@@ -196,9 +197,9 @@ class Router:
             self.apps.note_change()
         match node.state:
             case NodeState.ALIVE:
-                known.failed = None
                 self.copies.admit(node.name)
-                if node.name in table.unreachable:
+                if known.failed is not None:
+                    known.failed, known.forgotten = None, False
                     table.unreachable.discard(node.name)
                     self.apps.services_changed()
                 if self.copies.heard(node.name, told.summary):
@@ -206,12 +207,12 @@ class Router:
                 else:
                     known.agreed = self.clock()
             case NodeState.SUSPECT:
-                if node.name not in table.unreachable:
+                if known.failed is None:
                     known.failed = now
                     table.unreachable.add(node.name)
                     self.apps.services_changed()
-                if known.failed is not None and now >= known.failed + KEPT:
-                    known.failed = None
+                elif now >= known.failed + KEPT and not known.forgotten:
+                    known.forgotten = True
                     self._lose(node.name)
                     self._nursery.start_soon(self.serf.force_leave, node.name)
             case NodeState.LEFT:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any, cast
@@ -100,8 +101,8 @@ class FakeCaller:
 
 
 class World:
-    def __init__(self, directory: Path, nursery: trio.Nursery) -> None:
-        self.directory, self.nursery = directory, nursery
+    def __init__(self, directory: Path, nursery: trio.Nursery, stack: ExitStack) -> None:
+        self.directory, self.nursery, self.stack = directory, nursery, stack
         self.wire = Wire()
         self.lives = 0
 
@@ -110,7 +111,10 @@ class World:
         self.lives += 1
         table = ServiceTable(name)
         sockets = ListenerSockets(self.directory / f"{name}{self.lives}")
-        apps = Apps(table, sockets, Epoch(), Events(name))
+        epoch = Epoch()
+        self.stack.callback(sockets.close)
+        self.stack.callback(epoch.close)
+        apps = Apps(table, sockets, epoch, Events(name))
         serf, peers = cast(Serf, FakeSerf(self.wire, name)), cast(Peers, FakePeers(self.wire, name))
         own = Node(name, address="10.0.0.1", port=7947)
         router = Router(own, apps, Log(name, incarnation), Copies(), serf, peers, clock=lambda: 0.0)
@@ -124,8 +128,10 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path, nursery: trio.Nursery) -> World:
-    return World(tmp_path, nursery)
+def world(tmp_path: Path, nursery: trio.Nursery) -> Iterator[World]:
+    with ExitStack() as stack:
+        yield World(tmp_path, nursery, stack)
+        nursery.cancel_scope.cancel()
 
 
 def serve(router: Router, port: int, name: str = "web") -> int:
