@@ -46,13 +46,14 @@ log = structlog.get_logger()
 
 @define
 class Known:
-    """What we know of another node. failed: since when; forgotten: for too long; agreed: when we last had all it has."""
+    """What we know of another node. failed: since when; forgotten: for too long; agreed: when we last had all of it."""
 
     node: Node
     failed: float | None = None
     forgotten: bool = False
     agreed: float | None = None
-    pulling: bool = False
+    pulling: trio.Event | None = None
+    """Of a pull that is under way: set at its end."""
 
 
 @define
@@ -161,6 +162,7 @@ class Router:
         if isinstance(applied, Applied) and applied.changed:
             for key, value in applied.changed.items():
                 self._put(delta.owner, key, value)
+            self.apps.settle_names()
             self.apps.services_changed()
         return not isinstance(applied, Gap)
 
@@ -225,7 +227,7 @@ class Router:
         self.apps.services_changed()
 
     def _start_pull(self, name: str) -> None:
-        if not self.known[name].pulling:
+        if self.known[name].pulling is None:
             self._nursery.start_soon(self._pull_logged, name)
 
     async def _pull_logged(self, name: str) -> None:
@@ -235,11 +237,15 @@ class Router:
             log.debug("a table can't be had", node=name, error=error.strerror)
 
     async def refresh(self, name: str) -> None:
-        """Gets what we lack of a node's table. OSError when it doesn't answer."""
+        """Gets what we lack of a node's table as it is from now on. OSError when it doesn't answer."""
+        if name not in self.known:
+            await self._look()  # it may have seen us before we see it
         known = self.known.get(name)
-        if known is None or known.pulling:
+        while known is not None and known.pulling is not None:
+            await known.pulling.wait()
+        if known is None:
             return
-        known.pulling = True
+        known.pulling = trio.Event()
         try:
             answer = await self.peers.ask(name, Pull(self.copies.summary_of(name)), PATIENCE)
             if isinstance(answer, Pulled) and self._apply(records.decode_delta(answer.delta)):
@@ -247,7 +253,8 @@ class Router:
         except AppSwitchError as error:
             log.warning("a table that can't be read", node=name, reason=error.message)
         finally:
-            known.pulling = False
+            known.pulling.set()
+            known.pulling = None
 
     # --- for people
 
