@@ -40,7 +40,7 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", "--diff")
     session.run("mypy")
     session.run("lint-imports")
-    sources = sorted(str(path) for folder in ("shim", "benchmarks") for path in Path(folder).glob("*.[ch]"))
+    sources = sorted(str(path) for folder in ("shim", "benchmarks") for path in Path(folder).rglob("*.[ch]"))
     session.run("clang-format", "--dry-run", "-Werror", *sources)
 
 

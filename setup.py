@@ -1,56 +1,76 @@
-"""Builds the two native parts: appswitch/_wire (cffi) and appswitch/libappswitch.so (the preload library).
+"""Builds the native parts: appswitch/_wire (cffi), appswitch/libappswitch.so (the preload library), and
+appswitch/appswitch-tracer (which brings it into programs that can't preload it).
 
 Everything else about the package is in pyproject.toml.
 """
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SHIM = "appswitch.libappswitch"
+SHIM, TRACER = "appswitch.libappswitch", "appswitch.appswitch-tracer"
+SUFFIXES = {SHIM: ".so", TRACER: ""}
+HAS_TRACER = platform.machine() == "x86_64"  # shim/tracer/arch.h
 
 # The library is loaded into every program: it imports nothing but errno's place (and weakly dlsym and environ), so it
-# is freestanding, without stack protector or thread-local storage (DESIGN 3.2).
+# is freestanding, without stack protector or thread-local storage (DESIGN 3.2), and keeps its hands off the registers
+# that its landing doesn't save (shim/landing.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach
+# it.
 COMPILE = (
     "-std=gnu11 -O2 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fvisibility=hidden"
-    " -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE -fno-lto"
+    " -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE -fno-lto -mgeneral-regs-only"
 )
-LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro"
+LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro" + " -Wl,-e,land" * HAS_TRACER
+LINK_TRACER = "-nostdlib -static -no-pie"
 
 
 class BuildShim(build_ext):
-    """The preload library has a plain name: it is not a Python module."""
+    """The preload library and the tracer have plain names: they are no Python modules."""
 
     def get_ext_filename(self, fullname: str) -> str:
-        if fullname.endswith("libappswitch"):
-            return fullname.replace(".", "/") + ".so"
+        for name, suffix in SUFFIXES.items():
+            if name.endswith(fullname):
+                return fullname.replace(".", "/") + suffix
         return super().get_ext_filename(fullname)
 
     def build_extension(self, ext: Extension) -> None:
-        """Python's own linker flags may name a place of the builder's to look for libraries in: not for the shim."""
+        """Python's own linker flags may name a place of the builder's to look for libraries in: not for the shim.
+
+        The tracer is no shared object, for which there is no Extension: -shared is left out.
+        """
         linker = self.compiler.linker_so
-        if ext.name == SHIM:
+        if ext.name in SUFFIXES:
             self.compiler.linker_so = [word for word in linker if not word.startswith("-Wl,-rpath")]
+        if ext.name == TRACER:
+            self.compiler.linker_so = [word for word in self.compiler.linker_so if word != "-shared"]
         super().build_extension(ext)
         self.compiler.linker_so = linker
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
-        return [] if ext.name == SHIM else super().get_export_symbols(ext)
+        return [] if ext.name in SUFFIXES else super().get_export_symbols(ext)
 
+
+def extension(name: str, sources: list[Path], link: str) -> Extension:
+    return Extension(
+        name,
+        sources=sorted(map(str, sources)),
+        depends=sorted(str(path) for path in Path("shim").rglob("*.h")),
+        extra_compile_args=COMPILE.split(),
+        extra_link_args=link.split(),
+    )
+
+
+SHARED = [Path("shim/sys.c"), Path("shim/elf.c")]
+extensions = [extension(SHIM, list(Path("shim").glob("*.c")), LINK)]
+if HAS_TRACER:
+    extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 
 setup(
     cffi_modules=["shim/build_wire.py:ffibuilder"],
-    ext_modules=[
-        Extension(
-            SHIM,
-            sources=sorted(str(path) for path in Path("shim").glob("*.c")),
-            depends=sorted(str(path) for path in Path("shim").glob("*.h")),
-            extra_compile_args=COMPILE.split(),
-            extra_link_args=LINK.split(),
-        )
-    ],
+    ext_modules=extensions,
     cmdclass={"build_ext": BuildShim},
 )

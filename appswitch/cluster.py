@@ -21,17 +21,13 @@ from attrs import define, evolve, frozen
 from appswitch.core.sync import Copies, Log
 from appswitch.edge import peers
 from appswitch.edge.apps import Apps
-from appswitch.edge.arrivals import Arrivals
-from appswitch.edge.deliver import Deliverer
 from appswitch.edge.flows import Flows
 from appswitch.edge.peers import Peers
-from appswitch.edge.policing import Policing
 from appswitch.edge.router import Router
 from appswitch.edge.serf import PORT, Serf, SerfSettings
 from appswitch.errors import AppSwitchError
 from appswitch.host.cluster_key import ClusterKey, derive_peer_key, read_key
 from appswitch.model import Node
-from appswitch.wire.peer import Announce
 
 Ports = tuple[socket.socket, socket.socket]
 """The peer port: a listening TCP socket, and a UDP socket."""
@@ -151,7 +147,6 @@ class Cluster:
     peers: Peers
     flows: Flows
     router: Router
-    arrivals: Arrivals
 
     async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
         """Until it is cancelled; then it takes leave of the others. Started: they can reach it. AppSwitchError."""
@@ -161,20 +156,10 @@ class Cluster:
             await nursery.start(self.flows.run, datagrams)
             await nursery.start(self.serf.run)
             nursery.start_soon(self.router.run)
-            nursery.start_soon(self.arrivals.keep_swept)
             task_status.started()
 
 
-def make(
-    settings: ClusterSettings,
-    node: Node,
-    state_dir: Path,
-    apps: Apps,
-    policing: Policing,
-    to_peers: Peers,
-    flows: Flows,
-    deliverer: Deliverer,
-) -> Cluster:
+def make(settings: ClusterSettings, node: Node, state_dir: Path, apps: Apps, to_peers: Peers, flows: Flows) -> Cluster:
     """Puts it together. node: what is known of this host without a cluster."""
     directory = state_dir / "serf"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -182,10 +167,7 @@ def make(
     serf = Serf(SerfSettings(node.name, directory, settings.bind, settings.join, serf_key, settings.serf))
     own = evolve(node, address=settings.bind[0], port=settings.peer_port)
     router = Router(own, apps, Log(node.name, _next_life(state_dir / "life")), Copies(), serf, to_peers)
-    arrivals = Arrivals(apps, policing, deliverer, router.refresh)
-    to_peers.handlers[Announce] = arrivals.announce
-    to_peers.arrived = arrivals.arrived
-    return Cluster(serf, to_peers, flows, router, arrivals)
+    return Cluster(serf, to_peers, flows, router)
 
 
 def _next_life(file: Path) -> int:

@@ -55,7 +55,6 @@ from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
-from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -161,8 +160,7 @@ async def _serve(
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
-    deliverer = Deliverer(named, tcp_names)
-    tcp = LocalTcp(deliverer)
+    tcp = LocalTcp(Deliverer(named, tcp_names))
     dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -191,9 +189,7 @@ async def _serve(
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
     if settings.cluster is not None and ports is not None:
-        tcp_names.diags.append(host)
-        dialer.remote = Remote(peers, named, tcp_names)
-        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
+        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, peers, flows)
         nodes = others.router
     control_server = ControlServer(apps, new_dns, nodes, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import elf, paths, processes, seccomp
+from appswitch.host import elf, paths, processes, seccomp, tracer
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
@@ -61,9 +61,7 @@ def run(options: Options) -> int:
             "no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then"
         )
     user = _User(options.user)
-    why = elf.why_untrapped(options.command[0])
-    if why:
-        tell(f"appswitch: warning: {why}: its sockets can't be trapped yet, it has no network")
+    command = _trappable(options.command)
     client = _connect_or_start(trap)
     if options.wait_for:
         _wait_for(client, options.wait_for, options.wait_timeout)
@@ -86,9 +84,19 @@ def run(options: Options) -> int:
                 environment["APPSWITCH_" + key] = value
     if options.netns:  # without, the program registers again by itself
         client.signal_end()
-    return processes.run(
-        lambda: _become(options.command, environment, user), lambda: _say_when_gone(client, trap), maker
-    )
+    return processes.run(lambda: _become(command, environment, user), lambda: _say_when_gone(client, trap), maker)
+
+
+def _trappable(command: list[str]) -> list[str]:
+    """The command, run by the tracer where LD_PRELOAD can't reach it."""
+    obstacle = elf.find_obstacle(command[0])
+    if obstacle and tracer.reaches(obstacle):
+        tracer.way()
+        return tracer.traced(command)
+    why = elf.why_untrapped(command[0])
+    if why:
+        tell(f"appswitch: warning: {why}: its sockets can't be trapped, it has no network")
+    return command
 
 
 def _wait_for(client: ControlClient, services: list[str], patience: float | None) -> None:

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 APPSWITCH, UNIX, LOOPBACK, BRIDGE = "AppSwitch", "Unix socket", "TCP loopback", "TCP bridge"
-BY_TCP = "spawn --tcp"
+BY_TCP, TRACED = "spawn --tcp", "traced"
 
 PORT = 7000  # and the two after it, in namespaces of our own
-VIRTUAL_IP, TCP_IP = "10.77.7.1", "10.77.7.2"
+VIRTUAL_IP, TCP_IP, TRACED_IP = "10.77.7.1", "10.77.7.2", "10.77.7.3"
 BRIDGED_IPS = ("10.77.8.1", "10.77.8.2")  # server, client
 
 
@@ -50,12 +50,16 @@ class Bench:
     environment: dict[str, str]
 
 
+def _compile(output: Path, *flags: str) -> Path:
+    source = Path(__file__).with_name("load.c")
+    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", output, source], check=True)
+    return output
+
+
 @contextmanager
 def prepare(home: Path) -> Iterator[Bench]:
     """Compiles the load, starts a trap handler, stops it at the end."""
-    load = home / "load"
-    source = Path(__file__).with_name("load.c")
-    subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", load, source], check=True)
+    load = _compile(home / "load")
     environment = {**os.environ, "APPSWITCH_SOCKET": str(home / "trap.sock")}
     environment.pop("LD_PRELOAD", None)
     with (home / "serve.log").open("w") as log, ExitStack() as stack:
@@ -91,6 +95,15 @@ def by_tcp(bench: Bench) -> Iterator[Way]:
     spawn = [sys.executable, "-m", "appswitch", "spawn"]
     with _server(bench, [*spawn, "--tcp", "--ip", TCP_IP, "--"], "tcp", "0.0.0.0", PORT):
         yield _way(bench, BY_TCP, [*spawn, "--"], "tcp", TCP_IP, PORT)
+
+
+@contextmanager
+def traced(bench: Bench) -> Iterator[Way]:
+    """From spawn to spawn, both ends linked statically."""
+    spawn = [sys.executable, "-m", "appswitch", "spawn"]
+    static = evolve(bench, load=_compile(bench.home / "static", "-static"))
+    with _server(static, [*spawn, "--ip", TRACED_IP, "--"], "tcp", "0.0.0.0", PORT):
+        yield _way(static, TRACED, [*spawn, "--"], "tcp", TRACED_IP, PORT)
 
 
 @contextmanager

@@ -11,6 +11,7 @@
 #include <stdarg.h>
 
 #include "exec.h"
+#include "hand_on.h"
 #include "hooks.h"
 #include "settings.h"
 #include "sys.h"
@@ -29,12 +30,39 @@ static char *const *current_environment(void) {
     return &environ ? environ : 0;
 }
 
+/* Runs `path` by the tracer. */
+#define WITH_TRACER(path, given, name)     \
+    char *name[argument_count(given) + 4]; \
+    traced_arguments(path, given, name)
+
+static size_t argument_count(char *const argv[]) {
+    size_t count = 0;
+    while (argv && argv[count]) count++;
+    return count;
+}
+
+/* A program has at least one argument: its name. */
+static void traced_arguments(const char *path, char *const argv[], char *out[]) {
+    size_t count = argument_count(argv);
+    out[0] = (char *)get_settings()->tracer;
+    out[1] = (char *)path;
+    out[2] = "";
+    for (size_t i = 0; i < count; i++) out[i + 2] = argv[i];
+    out[count ? count + 2 : 3] = 0;
+}
+
 long do_execve(const char *path, char *const argv[], char *const envp[]) {
     WITH_KEPT_ENVIRONMENT(envp, kept);
+    if (needs_tracer(path)) {
+        WITH_TRACER(path, argv, traced);
+        sys3(SYS_execve, traced[0], traced, kept); /* in a chroot it isn't there */
+    }
     return sys3(SYS_execve, path, argv, kept);
 }
 
 long do_execveat(int directory, const char *path, char *const argv[], char *const envp[], int flags) {
+    int is_path = !flags && (directory == AT_FDCWD || (path && *path == '/'));
+    if (is_path) return do_execve(path, argv, envp);
     WITH_KEPT_ENVIRONMENT(envp, kept);
     return sys5(SYS_execveat, directory, path, argv, kept, flags);
 }
@@ -56,8 +84,7 @@ static int has_slash(const char *file) {
 static long exec_or_script(const char *path, char *const argv[], char *const envp[]) {
     long error = do_execve(path, argv, envp);
     if (error != -ENOEXEC) return error;
-    size_t count = 0;
-    while (argv[count]) count++;
+    size_t count = argument_count(argv);
     char *script[count + 3];
     script[0] = "/bin/sh";
     script[1] = (char *)path;
@@ -66,30 +93,37 @@ static long exec_or_script(const char *path, char *const argv[], char *const env
     return do_execve("/bin/sh", script, envp);
 }
 
+/* One of the paths that `file` may mean, as PATH has them: at *start; it is left at the next, or 0 after the last. */
+static int next_path(const char **start, const char *file, char path[PATH_SIZE]) {
+    const char *end = *start;
+    size_t file_size = as_strlen(file) + 1;
+    while (*end && *end != ':') end++;
+    size_t size = (size_t)(end - *start);
+    int fits = size + 1 + file_size <= PATH_SIZE;
+    if (fits) {
+        memcpy(path, *start, size);
+        if (size) path[size++] = '/';
+        memcpy(path + size, file, file_size);
+    }
+    *start = *end ? end + 1 : 0;
+    return fits;
+}
+
 static long do_execvpe(const char *file, char *const argv[], char *const envp[]) {
     char path[PATH_SIZE];
     long error = -ENOENT;
-    size_t file_size = as_strlen(file) + 1;
     if (!*file) return -ENOENT;
-    if (file_size > 256 /* NAME_MAX + 1 */ && !has_slash(file)) return -ENAMETOOLONG;
+    if (as_strlen(file) > 255 /* NAME_MAX */ && !has_slash(file)) return -ENAMETOOLONG;
     if (has_slash(file)) return exec_or_script(file, argv, envp);
-    for (const char *start = search_path();; start++) {
-        const char *end = start;
-        while (*end && *end != ':') end++;
-        size_t size = (size_t)(end - start);
-        if (size + 1 + file_size <= sizeof path) {
-            memcpy(path, start, size);
-            if (size) path[size++] = '/';
-            memcpy(path + size, file, file_size);
-            long tried = exec_or_script(path, argv, envp);
-            if (tried == -EACCES)
-                error = tried; /* told only when no other directory has it */
-            else if (tried != -ENOENT && tried != -ENOTDIR && tried != -ESTALE && tried != -ENODEV)
-                return tried;
-        }
-        if (!*end) return error;
-        start = end;
+    for (const char *start = search_path(); start;) {
+        if (!next_path(&start, file, path)) continue;
+        long tried = exec_or_script(path, argv, envp);
+        if (tried == -EACCES)
+            error = tried; /* told only when no other directory has it */
+        else if (tried != -ENOENT && tried != -ENOTDIR && tried != -ESTALE && tried != -ENODEV)
+            return tried;
     }
+    return error;
 }
 
 HOOK int execve(const char *path, char *const argv[], char *const envp[]) {
@@ -161,6 +195,10 @@ static int spawn_by(const char *name, pid_t *pid, const char *file, const posix_
     spawn_function *real = dlsym ? (spawn_function *)dlsym((void *)-1L /* RTLD_NEXT */, name) : 0;
     if (!real) return ENOSYS;
     WITH_KEPT_ENVIRONMENT(envp, kept);
+    if (needs_tracer(file)) {
+        WITH_TRACER(file, argv, traced);
+        return real(pid, traced[0], actions, attributes, traced, kept);
+    }
     return real(pid, file, actions, attributes, argv, kept);
 }
 
@@ -171,5 +209,9 @@ HOOK int posix_spawn(pid_t *pid, const char *path, const posix_spawn_file_action
 
 HOOK int posix_spawnp(pid_t *pid, const char *file, const posix_spawn_file_actions_t *actions,
                       const posix_spawnattr_t *attributes, char *const argv[], char *const envp[]) {
+    char path[PATH_SIZE];
+    for (const char *start = has_slash(file) ? 0 : search_path(); start;)
+        if (next_path(&start, file, path) && needs_tracer(path))
+            return spawn_by("posix_spawn", pid, path, actions, attributes, argv, envp);
     return spawn_by("posix_spawnp", pid, file, actions, attributes, argv, envp);
 }

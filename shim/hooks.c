@@ -5,7 +5,6 @@
 #define _GNU_SOURCE
 #include "hooks.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <sys/epoll.h>
 
@@ -15,6 +14,7 @@
 #include "jail.h"
 #include "ops.h"
 #include "sys.h"
+#include "syscalls.h"
 
 HOOK int socket(int family, int type, int protocol) {
     return (int)result(do_socket(family, type, protocol));
@@ -120,54 +120,5 @@ HOOK long syscall(long number, ...) {
     va_start(list, number);
     for (int i = 0; i < 6; i++) arg[i] = va_arg(list, long);
     va_end(list);
-    int fd = (int)arg[0];
-    void *second = (void *)arg[1], *third = (void *)arg[2];
-    switch (number) {
-    case SYS_socket:
-        return result(do_socket(fd, (int)arg[1], (int)arg[2]));
-    case SYS_bind:
-        return result(do_bind(fd, second, (socklen_t)arg[2]));
-    case SYS_listen:
-        return result(do_listen(fd, (int)arg[1]));
-    case SYS_connect:
-        return result(do_connect(fd, second, (socklen_t)arg[2]));
-    case SYS_accept:
-        return result(do_accept(fd, second, third, 0));
-    case SYS_accept4:
-        return result(do_accept(fd, second, third, (int)arg[3]));
-    case SYS_getsockname:
-        return result(do_getsockname(fd, second, third));
-    case SYS_getpeername:
-        return result(do_getpeername(fd, second, third));
-    case SYS_shutdown:
-        return result(do_shutdown(fd, (int)arg[1]));
-    case SYS_getsockopt:
-        return result(do_getsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t *)arg[4]));
-    case SYS_setsockopt:
-        return result(do_setsockopt(fd, (int)arg[1], (int)arg[2], (void *)arg[3], (socklen_t)arg[4]));
-    case SYS_sendto:
-        return result(do_sendto(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t)arg[5]));
-    case SYS_sendmsg:
-        return result(do_sendmsg(fd, second, (int)arg[2]));
-    case SYS_sendmmsg:
-        return result(do_sendmmsg(fd, second, (unsigned)arg[2], (int)arg[3]));
-    case SYS_recvfrom:
-        return result(do_recvfrom(fd, second, (size_t)third, (int)arg[3], (void *)arg[4], (socklen_t *)arg[5]));
-    case SYS_recvmsg:
-        return result(do_recvmsg(fd, second, (int)arg[2]));
-    case SYS_ioctl:
-        return result(do_ioctl(fd, (unsigned long)arg[1], third));
-    case SYS_execve:
-        return result(do_execve((const char *)arg[0], second, third));
-    case SYS_execveat:
-        return result(do_execveat(fd, second, third, (void *)arg[3], (int)arg[4]));
-    case SYS_epoll_ctl:
-        return result(do_epoll_ctl(fd, (int)arg[1], (int)arg[2], (void *)arg[3]));
-    case SYS_chroot:
-        return result(do_chroot((const char *)arg[0]));
-    case SYS_io_uring_setup: /* host/seccomp.py refuses raw calls, too */
-        return result(-ENOSYS);
-    default:
-        return result(sys6(number, arg[0], arg[1], arg[2], arg[3], arg[4], arg[5]));
-    }
+    return result(do_syscall(number, arg));
 }

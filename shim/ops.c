@@ -414,7 +414,8 @@ static long send_to(int fd, const void *data, size_t count, int flags, const str
     }
     long sent = connect_first(fd, &flags, addr, size);
     if (sent < 0) return sent;
-    sent = SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size));
+    sent = SEND_CONNECTED(fd,
+                          sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), size | AS_OURS));
     /* TCP takes no notice of the address once connected; a Unix socket refuses it. */
     if (sent == -EISCONN && addr && is_ours(fd))
         sent = sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
@@ -473,7 +474,8 @@ long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *a
         if (received >= 0) *size = 0;
         return received;
     }
-    return sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, SYS_ARG_(addr), SYS_ARG_(size));
+    return sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), (unsigned)flags | AS_OURS, SYS_ARG_(addr),
+                SYS_ARG_(size));
 }
 
 long do_recvmsg(int fd, struct msghdr *message, int flags) {

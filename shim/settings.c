@@ -68,6 +68,21 @@ static void default_socket(const char *runtime_directory) {
     append(at, end, "/appswitch/trap.sock");
 }
 
+/* LD_PRELOAD is a list of paths with spaces or colons between them. */
+static void find_tracer(void) {
+    static const char library[] = "/libappswitch.so";
+    const char *end = kept[PRELOAD] + as_strlen(kept_names[PRELOAD]);
+    for (const char *start = end; *end; end++) {
+        if (*end == ':' || *end == ' ') start = end + 1;
+        if (!starts_with(end, library)) continue;
+        size_t size = (size_t)(end - start);
+        if (size + sizeof "/appswitch-tracer" > sizeof settings.tracer) return;
+        memcpy(settings.tracer, start, size);
+        memcpy(settings.tracer + size, "/appswitch-tracer", sizeof "/appswitch-tracer");
+        return;
+    }
+}
+
 /* /proc/self/environ is what this program was started with, whatever it did to `environ` since. */
 static void read_environment(void) {
     static char buffer[65536];
@@ -98,6 +113,7 @@ static void read_environment(void) {
                kept[SOCKET] + as_strlen(kept_names[SOCKET]));
     else
         default_socket(runtime_directory);
+    if (kept[PRELOAD][0]) find_tracer();
     if (kept[APP][0]) read_app(kept[APP] + as_strlen(kept_names[APP]));
 }
 

@@ -14,6 +14,7 @@ struct settings {
     int too_long;                 /* what describe_settings would give */
     int in_namespace;             /* APPSWITCH_APP=netns:COOKIE: spawn gave us a network namespace */
     uint64_t netns;               /* its cookie (SO_NETNS_COOKIE) */
+    char tracer[256];             /* the path of appswitch-tracer, beside the preloaded library; empty: not known */
     uint8_t token[AS_TOKEN_SIZE]; /* zeros: identified by the network namespace, or not yet registered */
 };
 

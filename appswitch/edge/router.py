@@ -51,8 +51,7 @@ class Known:
     node: Node
     failed: float | None = None
     agreed: float | None = None
-    pulling: trio.Event | None = None
-    """Of a pull that is under way: set at its end."""
+    pulling: bool = False
 
 
 @define
@@ -223,7 +222,7 @@ class Router:
         self.apps.services_changed()
 
     def _start_pull(self, name: str, nursery: trio.Nursery) -> None:
-        if self.known[name].pulling is None:
+        if not self.known[name].pulling:
             nursery.start_soon(self._pull_logged, name)
 
     async def _pull_logged(self, name: str) -> None:
@@ -233,13 +232,11 @@ class Router:
             log.debug("a table can't be had", node=name, error=error.strerror)
 
     async def refresh(self, name: str) -> None:
-        """Gets what we lack of a node's table as it is from now on. OSError when it doesn't answer."""
+        """Gets what we lack of a node's table. OSError when it doesn't answer."""
         known = self.known.get(name)
-        while known is not None and known.pulling is not None:
-            await known.pulling.wait()
-        if known is None:
+        if known is None or known.pulling:
             return
-        known.pulling = trio.Event()
+        known.pulling = True
         try:
             answer = await self.peers.ask(name, Pull(self.copies.summary_of(name)), PATIENCE)
             if isinstance(answer, Pulled) and self._apply(records.decode_delta(answer.delta)):
@@ -247,8 +244,7 @@ class Router:
         except AppSwitchError as error:
             log.warning("a table that can't be read", node=name, reason=error.message)
         finally:
-            known.pulling.set()
-            known.pulling = None
+            known.pulling = False
 
     # --- for people
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import elf, resolv_conf
+from appswitch.host import elf, resolv_conf, tracer
 from appswitch.host.control_client import connect
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import NamespaceForbidden, enter_new_namespace
@@ -73,6 +73,8 @@ def examine_program(command: str) -> Finding:
     obstacle = elf.find_obstacle(command)
     if obstacle is None:
         return Finding(command, OK, "can be trapped")
+    if tracer.reaches(obstacle):
+        return Finding(command, OK, f"{obstacle.message}: it is trapped by {tracer.PTRACE}")
     return Finding(command, PROBLEM, obstacle.message, obstacle.hint)
 
 
@@ -225,6 +227,22 @@ def name_services(machine: Machine) -> Finding:
     return Finding("name services", OK, "nothing answers for host names but DNS")
 
 
+def static_programs(machine: Machine) -> Finding:
+    """host/tracer.py."""
+    try:
+        way = tracer.way()
+    except AppSwitchError as error:
+        return Finding("tracer", PROBLEM, error.message, error.hint)
+    if not tracer.is_there():
+        message = f"there is none for {os.uname().machine}: static and Go programs have no network"
+        return Finding("tracer", WARNING, message, "run a dynamic build of them, if there is one")
+    scope = machine.number("proc/sys/kernel/yama/ptrace_scope") or 0
+    if scope == 3 or (scope == 2 and machine.uid != 0):
+        message = f"kernel.yama.ptrace_scope is {scope}: static and Go programs have no network"
+        return Finding("tracer", WARNING, message, "sysctl kernel.yama.ptrace_scope=1, or run them as root")
+    return Finding("tracer", OK, f"static and Go programs are trapped by {way}")
+
+
 def tracing(machine: Machine) -> Finding:
     """Ending a connection borrows its descriptor from the program (host/cut.py; pidfd_getfd(2))."""
     scope = machine.number("proc/sys/kernel/yama/ptrace_scope") or 0
@@ -238,5 +256,5 @@ def tracing(machine: Machine) -> Finding:
 
 CHECKS: tuple[Check, ...] = (
     kernel, sealed_memory, namespaces, io_uring, send_buffer, backlog, descriptors, shim, trap_handler,
-    name_servers, name_services, tracing,
+    name_servers, name_services, tracing, static_programs,
 )  # fmt: skip

@@ -16,7 +16,7 @@ _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 _LOADERS = ("ld-linux", "ld-musl")  # of the C libraries that libappswitch.so works with
 _GO_NOTE = re.compile(rb"\x04\0\0\0....\x04\0\0\0Go\0\0", re.DOTALL)  # go's build id (cmd/internal/buildid)
-_TRACER = "nothing traps it yet: run another build of it, if there is one"
+_OTHER_BUILD = "run another build of it, if there is one"
 
 
 class Obstacle(NamedTuple):
@@ -85,7 +85,7 @@ def _interpreter(head: bytes) -> str | None:
 def _elf_obstacle(found: str, head: bytes, file: BinaryIO) -> Obstacle | None:
     (machine,) = struct.unpack_from("<H", head, 18)
     if head[4] != 2 or machine != _MACHINES.get(os.uname().machine, machine):
-        return Obstacle("other-machine", f"{found} is for another architecture than libappswitch.so", _TRACER)
+        return Obstacle("other-machine", f"{found} is for another architecture than libappswitch.so", _OTHER_BUILD)
     secure = _secure_execution(found)
     if secure:
         hint = f"a copy without it can be trapped, if it works so: cp {found} ."
@@ -94,14 +94,14 @@ def _elf_obstacle(found: str, head: bytes, file: BinaryIO) -> Obstacle | None:
     loader = next((_content(each, file) for each in segments if each.kind == _PT_INTERP), None)
     if loader is None:
         is_go = any(_GO_NOTE.search(_content(each, file)) for each in segments if each.kind == _PT_NOTE)
-        return Obstacle("static", f"{found} is statically linked" + (" (by Go)" if is_go else ""), _TRACER)
+        return Obstacle("static", f"{found} is statically linked" + (" (by Go)" if is_go else ""), _OTHER_BUILD)
     if any(_GO_NOTE.search(_content(each, file)) for each in segments if each.kind == _PT_NOTE):
-        return Obstacle("go", f"{found} is written in Go: it makes its system calls without libc", _TRACER)
+        return Obstacle("go", f"{found} is written in Go: it makes its system calls without libc", _OTHER_BUILD)
     name = os.fsdecode(loader.rstrip(b"\0"))
     if name and not Path(name).exists():
         return Obstacle("no-loader", f"{found} needs {name}, which isn't there", "install the C library that it is for")
     if name and not Path(name).name.startswith(_LOADERS):
-        return Obstacle("other-libc", f"{found} is for a C library other than glibc and musl ({name})", _TRACER)
+        return Obstacle("other-libc", f"{found} is for a C library other than glibc and musl ({name})", _OTHER_BUILD)
     return None
 
 

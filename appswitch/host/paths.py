@@ -56,3 +56,8 @@ def _default() -> str:
 def shim_path() -> Path:
     """The preload library."""
     return Path(__file__).parent.parent / "libappswitch.so"
+
+
+def tracer_path() -> Path:
+    """What brings the library into programs that can't preload it; there is none on some machines (setup.py)."""
+    return Path(__file__).parent.parent / "appswitch-tracer"

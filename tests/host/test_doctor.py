@@ -144,3 +144,22 @@ def test_programs() -> None:
     assert doctor.examine_program("sh") == Finding("sh", OK, "can be trapped")
     found = doctor.examine_program("/no/such/program")
     assert (found.check, found.level) == ("/no/such/program", PROBLEM)
+
+
+def test_how_static_programs_are_traced(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("APPSWITCH_TRACER", raising=False)
+    assert doctor.static_programs(machine) == Finding("tracer", OK, "static and Go programs are trapped by ptrace")
+    monkeypatch.setenv("APPSWITCH_TRACER", "notify")
+    found = doctor.static_programs(machine)
+    assert (found.level, found.message) == (PROBLEM, "APPSWITCH_TRACER=notify: isn't there yet")
+
+
+@pytest.mark.parametrize("scope", [2, 3])
+def test_tracing_forbidden(machine: Machine, scope: int) -> None:
+    write(machine, "proc/sys/kernel/yama/ptrace_scope", f"{scope}\n")
+    assert doctor.static_programs(machine).level == WARNING
+
+
+def test_no_tracer(machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("appswitch.host.tracer.tracer_path", lambda: tmp_path / "none")
+    assert doctor.static_programs(machine).level == WARNING

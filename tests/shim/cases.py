@@ -1,8 +1,10 @@
 """The cases of the small C programs (programs/test.h), and in which worlds they run.
 
 A program runs over the kernel's own TCP ("plain"), which proves that its checks know TCP, and under `appswitch spawn`,
-linked to glibc ("trapped") and to musl, and under `spawn --tcp`. A case passes when all its checks hold and it says
-what it says over the kernel's own TCP.
+linked to glibc ("trapped") and to musl, and under `spawn --tcp`; and linked statically, to either, when it is traced
+("static", "static-musl"). A case passes when all its checks hold and it says
+what it says over the kernel's own TCP. The static ones are compared with themselves, plain: libc's functions can't be
+hooked in them, and musl's accept4, setsockopt and execvp have ways of their own.
 """
 
 from __future__ import annotations
@@ -17,7 +19,20 @@ from attrs import frozen
 
 PROGRAMS = Path(__file__).parent / "programs"
 VIP = "10.77.0.1"
-COMPILERS = {"plain": "gcc", "trapped": "gcc", "musl": "musl-gcc", "tcp": "gcc"}
+COMPILERS = {
+    "plain": "gcc", "trapped": "gcc", "musl": "musl-gcc", "tcp": "gcc", "static": "gcc", "static-musl": "musl-gcc",
+}  # fmt: skip
+STATIC = ("static", "static-musl")
+# What only data calls tell, which don't stop for the tracer (docs/compatibility.md).
+UNTRACED = {
+    "data": (
+        "recvmsg_gives_no_address", "sends_after_the_other_end_has_closed", "a_shutdown_when_it_is_over",
+        "empty_sends_after_the_other_end_has_closed", "sends_after_the_other_end_has_closed_with_data_unread",
+        "a_long_send_after_the_other_end_has_closed", "sends_after_the_other_end_has_closed_by_several",
+    ),
+    "signals": ("a_send_after_the_other_end_has_closed",),
+    "syscalls": ("sendmsg_with_an_address",),
+}  # fmt: skip
 _CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 
 Build = Callable[..., Path]
@@ -32,10 +47,17 @@ class Outcome:
     plain: str
 
     def check(self) -> None:
-        """Fails unless the case passed, and said what it says over the kernel's own TCP."""
-        if not re.search("^pass ", self.output, re.MULTILINE):
+        """Fails unless the case passed, and said what it says over the kernel's own TCP.
+
+        Where it doesn't pass there either, by the C library's own ways, its failure must be the same.
+        """
+        if not _passed(self.output) and (_passed(self.plain) or self.output != self.plain):
             pytest.fail(self.output, pytrace=False)
         assert _said(self.output) == _said(self.plain)
+
+
+def _passed(output: str) -> bool:
+    return re.search("^pass ", output, re.MULTILINE) is not None
 
 
 def _said(output: str) -> list[str]:
@@ -51,14 +73,20 @@ def split_cases(output: str) -> dict[str, str]:
 def every_case(program: str, among: Collection[str] = COMPILERS) -> Callable[[Any], Any]:
     """Runs a test, which takes `outcome`, for each case of `program` in each world, or those `among` them."""
     names = _CASE.findall((PROGRAMS / f"{program}.c").read_text())
-    worlds = [pytest.param(world, marks=pytest.mark.program(COMPILERS[world])) for world in among]
+    cases = [pytest.param(world, name, marks=_marks(program, world, name)) for name in names for world in among]
 
     def decorate(test: Any) -> Any:
-        for argument, values in (("case", names), ("world", worlds), ("program", [program])):
-            test = pytest.mark.parametrize(argument, values)(test)
-        return test
+        test = pytest.mark.parametrize(("world", "case"), cases)(test)
+        return pytest.mark.parametrize("program", [program])(test)
 
     return decorate
+
+
+def _marks(program: str, world: str, case: str) -> list[pytest.MarkDecorator]:
+    marks = [pytest.mark.program(COMPILERS[world])]
+    if world in STATIC and case in UNTRACED.get(program, ()):
+        marks.append(pytest.mark.xfail(strict=True, reason="data calls don't stop for the tracer"))
+    return marks
 
 
 def each_compiler(test: Any) -> Any:

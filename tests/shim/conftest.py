@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.harness import PATIENCE, Switch, running_switch
-from tests.shim.cases import COMPILERS, PROGRAMS, VIP, Build, Outcome, split_cases
+from tests.shim.cases import COMPILERS, PROGRAMS, STATIC, VIP, Build, Outcome, split_cases
 
 CFLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-pthread"]
 
-RunProgram = Callable[[str, str], dict[str, str]]
+RunProgram = Callable[[str, str, bool], dict[str, str]]
 
 
 @pytest.fixture(scope="session")
@@ -43,21 +43,22 @@ def switch() -> Iterator[Switch]:
 
 @pytest.fixture(scope="module")
 def run_program(build: Build, switch: Switch) -> RunProgram:
-    """Gives the output of each case of a program in a world; each pair is run once."""
+    """Gives the output of each case of a program in a world, or, built as there, plain; each is run once."""
 
-    def command(name: str, world: str) -> list[str]:
+    def command(name: str, world: str, plain: bool) -> list[str]:
         slow = ["-DSECONDS=60"] if world == "tcp" else []  # the trap handler is asked for each connection
-        program = str(build(name, *slow, compiler=COMPILERS[world]))
-        if world == "plain":  # without AppSwitch, in a namespace with the same addresses
+        static = ["-static"] if world in STATIC else []
+        program = str(build(name, *slow, *static, compiler=COMPILERS[world]))
+        if plain:  # without AppSwitch, in a namespace with the same addresses
             return [str(build("plain")), program]
         flags = ["--tcp"] if world == "tcp" else []
         return [*switch.appswitch, "spawn", *flags, "--ip", VIP, program]
 
     @cache
-    def run(name: str, world: str) -> dict[str, str]:
+    def run(name: str, world: str, plain: bool) -> dict[str, str]:
         try:
             done = subprocess.run(
-                command(name, world), env=switch.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                command(name, world, plain), env=switch.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, timeout=100, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -71,4 +72,5 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
 def outcome(program: str, world: str, case: str, run_program: RunProgram) -> Outcome:
     """Of one case of a program in one world."""
     none = "the program ended before this case"
-    return Outcome(run_program(program, world).get(case, none), run_program(program, "plain").get(case, none))
+    plain = run_program(program, world if world in STATIC else "plain", True)
+    return Outcome(run_program(program, world, world == "plain").get(case, none), plain.get(case, none))

@@ -4,7 +4,9 @@
 
 #include "test.h"
 
-enum { COUNT = 20 };
+#ifndef COUNT
+#define COUNT 20
+#endif
 
 int main(int argc, char **argv) {
     if (argc != 3) return 2;

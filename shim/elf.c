@@ -1,0 +1,37 @@
+#include "elf.h"
+
+#include <elf.h>
+
+#include "sys.h"
+
+enum { MOST_SEGMENTS = 64, NOTES_SIZE = 512 };
+
+/* Go's build id, or the runtime's (cmd/internal/buildid): the note's name is "Go". */
+static int has_go_note(int fd, const Elf64_Phdr *segment) {
+    char notes[NOTES_SIZE];
+    long size = segment->p_filesz < sizeof notes ? (long)segment->p_filesz : (long)sizeof notes;
+    size = sys4(SYS_pread64, fd, notes, size, segment->p_offset);
+    for (long at = 0; at + (long)sizeof(Elf64_Nhdr) + 4 <= size;) {
+        Elf64_Nhdr note;
+        memcpy(&note, notes + at, sizeof note);
+        if (note.n_namesz == 4 && note.n_type == 4 && memcmp(notes + at + sizeof note, "Go\0", 4) == 0) return 1;
+        at += (long)sizeof note + (((long)note.n_namesz + 3) & ~3l) + (((long)note.n_descsz + 3) & ~3l);
+    }
+    return 0;
+}
+
+int is_beyond_preload(int fd) {
+    Elf64_Ehdr head;
+    Elf64_Phdr segments[MOST_SEGMENTS];
+    int has_interpreter = 0;
+    if (sys4(SYS_pread64, fd, &head, sizeof head, 0) != sizeof head) return 0;
+    if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64) return 0;
+    if (head.e_phentsize != sizeof *segments || head.e_phnum > MOST_SEGMENTS) return 0;
+    long size = head.e_phnum * (long)sizeof *segments;
+    if (sys4(SYS_pread64, fd, segments, size, head.e_phoff) != size) return 0;
+    for (int i = 0; i < head.e_phnum; i++) {
+        has_interpreter |= segments[i].p_type == PT_INTERP;
+        if (segments[i].p_type == PT_NOTE && has_go_note(fd, &segments[i])) return 1;
+    }
+    return !has_interpreter;
+}
