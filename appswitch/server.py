@@ -55,6 +55,7 @@ from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -160,7 +161,8 @@ async def _serve(
     connections = Connections(apps, sockets.salt, host, sources)
     loads = Loads(connections.snapshot)
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
-    tcp = LocalTcp(Deliverer(named, tcp_names))
+    deliverer = Deliverer(named, tcp_names)
+    tcp = LocalTcp(deliverer)
     dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -181,7 +183,6 @@ async def _serve(
     peers = Peers(settings.node, secret, address_of)
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
     askers = Askers()
-    peers.handlers[OpenFlow] = FlowJudge(apps, policing, homes, askers, flows).answer
     resolvers = [ip_address(server) for server in name_servers]
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
     calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
@@ -189,7 +190,11 @@ async def _serve(
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
     if settings.cluster is not None and ports is not None:
-        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, peers, flows)
+        tcp_names.diags.append(host)
+        dialer.remote = Remote(peers, named, tcp_names)
+        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
+        judge = FlowJudge(apps, policing, homes, askers, flows, others.arrivals.client_of)
+        peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
     control_server = ControlServer(apps, new_dns, nodes, netns, connections.snapshot, policing)
     async with trio.open_nursery() as nursery:

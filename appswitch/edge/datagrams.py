@@ -179,15 +179,20 @@ class Datagrams:
                 return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
 
     async def _connect_far(self, app: App, plan: Relay, request: trap.UdpConnect, to: Pair, epoch: int) -> Answer:
-        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again."""
-        if await self._is_connected(app, request, to):
+        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again.
+
+        One that connects back to who has asked stays the same: it may hold what came first, unread (nc -l).
+        """
+        home = self._home(app)
+        stays = plan.is_answer and request.bound is not None and request.netns == home.netns
+        if stays or await self._is_connected(app, request, to):
             assert request.bound is not None
             with suppress(OSError):
-                await self._reach(app, plan, request.bound, to)
+                await self._reach(app, plan, (plan.source, plan.port), to)
             return Answer(trap.KERNEL, epoch=epoch)
         bound = request.bound if request.bound and request.bound[1] else (_ANY[request.family], 0)
         for _ in range(TRIES):
-            made = await place(self._home(app), request.family, bound)
+            made = await place(home, request.family, bound)
             try:
                 made.connect(sockaddr(request.family, to))
                 await self._reach(app, plan, _name_of(made), to)

@@ -51,7 +51,8 @@ class Known:
     node: Node
     failed: float | None = None
     agreed: float | None = None
-    pulling: bool = False
+    pulling: trio.Event | None = None
+    """Of a pull that is under way: set at its end."""
 
 
 @define
@@ -95,7 +96,7 @@ class Router:
             delta = self.log.since(told)
             events = records.pieces(delta, EVENT_ROOM)
             if events is None or len(events) > allowance:
-                events = [records.encode_delta(evolve(delta, after=delta.seq, changes=()))]  # "pull"
+                events = [records.encode_delta(evolve(delta, after=delta.seq, changes=(), whole=False))]  # "pull"
             allowance -= len(events)
             told = self.log.summary
             for each in events:
@@ -222,7 +223,7 @@ class Router:
         self.apps.services_changed()
 
     def _start_pull(self, name: str, nursery: trio.Nursery) -> None:
-        if not self.known[name].pulling:
+        if self.known[name].pulling is None:
             nursery.start_soon(self._pull_logged, name)
 
     async def _pull_logged(self, name: str) -> None:
@@ -232,11 +233,13 @@ class Router:
             log.debug("a table can't be had", node=name, error=error.strerror)
 
     async def refresh(self, name: str) -> None:
-        """Gets what we lack of a node's table. OSError when it doesn't answer."""
+        """Gets what we lack of a node's table as it is from now on. OSError when it doesn't answer."""
         known = self.known.get(name)
-        if known is None or known.pulling:
+        while known is not None and known.pulling is not None:
+            await known.pulling.wait()
+        if known is None:
             return
-        known.pulling = True
+        known.pulling = trio.Event()
         try:
             answer = await self.peers.ask(name, Pull(self.copies.summary_of(name)), PATIENCE)
             if isinstance(answer, Pulled) and self._apply(records.decode_delta(answer.delta)):
@@ -244,7 +247,8 @@ class Router:
         except AppSwitchError as error:
             log.warning("a table that can't be read", node=name, reason=error.message)
         finally:
-            known.pulling = False
+            known.pulling.set()
+            known.pulling = None
 
     # --- for people
 
