@@ -21,21 +21,23 @@ from attrs import define, evolve, frozen
 from appswitch.core.sync import Copies, Log
 from appswitch.edge import peers
 from appswitch.edge.apps import Apps
-from appswitch.edge.flows import Flows
+from appswitch.edge.arrivals import Arrivals
+from appswitch.edge.deliver import Deliverer
+from appswitch.edge.flows import Flows, open_shared
 from appswitch.edge.peers import Peers
+from appswitch.edge.policing import Policing
 from appswitch.edge.router import Router
 from appswitch.edge.serf import PORT, Serf, SerfSettings
 from appswitch.errors import AppSwitchError
 from appswitch.host.cluster_key import ClusterKey, derive_peer_key, read_key
 from appswitch.model import Node
+from appswitch.wire.peer import Announce
 
 Ports = tuple[socket.socket, socket.socket]
 """The peer port: a listening TCP socket, and a UDP socket."""
 
 Place = tuple[str, int]
 """An address or a host's name, and a port."""
-
-LEAVE_WITHIN = 5.0  # seconds
 
 log = structlog.get_logger()
 
@@ -124,21 +126,11 @@ def open_ports(settings: ClusterSettings) -> Iterator[Ports]:
     """The peer port, TCP and UDP. AppSwitchError `bad-bind` when it can't be had."""
     ip, port = settings.bind[0], settings.peer_port
     try:
-        with peers.listen(ip, port) as listening, _datagrams(ip, port) as datagrams:
+        with peers.listen(ip, port) as listening, open_shared(ip, port) as datagrams:
             yield listening, datagrams
     except OSError as error:
         reason = f"{ip} port {port} can't be used: {error.strerror}"
         raise AppSwitchError("bad-bind", reason, "another program's? --bind ADDR:PORT names another one") from None
-
-
-def _datagrams(ip: str, port: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET6 if ":" in ip else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-    try:
-        made.bind((ip, port))
-    except OSError:
-        made.close()
-        raise
-    return made
 
 
 @define
@@ -149,6 +141,7 @@ class Cluster:
     peers: Peers
     flows: Flows
     router: Router
+    arrivals: Arrivals
 
     async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
         """Until it is cancelled; then it takes leave of the others. Started: they can reach it. AppSwitchError."""
@@ -158,15 +151,20 @@ class Cluster:
             await nursery.start(self.flows.run, datagrams)
             await nursery.start(self.serf.run)
             nursery.start_soon(self.router.run)
+            nursery.start_soon(self.arrivals.keep_swept)
             task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.move_on_after(LEAVE_WITHIN, shield=True):
-                    await self.serf.leave()
 
 
-def make(settings: ClusterSettings, node: Node, state_dir: Path, apps: Apps, to_peers: Peers, flows: Flows) -> Cluster:
+def make(
+    settings: ClusterSettings,
+    node: Node,
+    state_dir: Path,
+    apps: Apps,
+    policing: Policing,
+    to_peers: Peers,
+    flows: Flows,
+    deliverer: Deliverer,
+) -> Cluster:
     """Puts it together. node: what is known of this host without a cluster."""
     directory = state_dir / "serf"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -174,7 +172,10 @@ def make(settings: ClusterSettings, node: Node, state_dir: Path, apps: Apps, to_
     serf = Serf(SerfSettings(node.name, directory, settings.bind, settings.join, serf_key, settings.serf))
     own = evolve(node, address=settings.bind[0], port=settings.peer_port)
     router = Router(own, apps, Log(node.name, _next_life(state_dir / "life")), Copies(), serf, to_peers)
-    return Cluster(serf, to_peers, flows, router)
+    arrivals = Arrivals(apps, policing, deliverer, router.refresh)
+    to_peers.handlers[Announce] = arrivals.announce
+    to_peers.arrived = arrivals.arrived
+    return Cluster(serf, to_peers, flows, router, arrivals)
 
 
 def _next_life(file: Path) -> int:

@@ -39,6 +39,9 @@ class Namespace:
 
     def close(self) -> None:
         stop(self._holder)
+        for pipe in (self._holder.stdin, self._holder.stdout):
+            assert pipe
+            pipe.close()
 
 
 class Host(Switch):

@@ -92,7 +92,6 @@ class Log:
         """Somebody says that we are there. Where that is ahead of us, a new life begins."""
         if (told.incarnation, told.seq) > (self._summary.incarnation, self._summary.seq):
             self._summary = evolve(self._summary, incarnation=told.incarnation + 1)
-            self._recent.clear()  # these changes were of the life before
 
 
 @define

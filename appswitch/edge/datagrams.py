@@ -120,13 +120,17 @@ class Datagrams:
         """Whether no socket of the app's is there. OSError EADDRINUSE where the kernel wouldn't notice."""
         receivers = await home.receivers()
         if request.port == DNS_PORT and request.ip.is_unspecified and app.id in self.apps.name_servers:
-            foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
-            await self.apps.name_servers[app.id].share(foreign)
+            await self.share_dns(app)
         places = datagrams.to_look_at(app, request.family, request.ip, request.v6only)
         others = [each for each in (receivers.find_bound(ip, request.port) for ip in places) if each is not None]
         if request.reuse_addr and any(each.no_port for each in others):  # by us: the program doesn't share (socket(7))
             raise OSError(errno.EADDRINUSE, "a socket of the app has it")
         return not others
+
+    async def share_dns(self, app: App) -> None:
+        """It is a DNS server itself."""
+        foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
+        await self.apps.name_servers[app.id].share(foreign)
 
     def _bound(self, app: App, request: trap.UdpBound) -> Answer:
         table = self.apps.table
@@ -136,6 +140,7 @@ class Datagrams:
         receiver = datagrams.new_receiver(table, app, request.family, request.ip, request.port, request.v6only)
         if receiver is not None:
             table.add_listener(receiver)
+            self.apps.journal.put_receiver(receiver)
             self.apps.events.publish(Kind.LISTEN, app, address=request.ip, port=request.port, proto="udp")
         self.apps.services_changed()
         return Answer(trap.NO_FD)
@@ -179,15 +184,20 @@ class Datagrams:
                 return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
 
     async def _connect_far(self, app: App, plan: Relay, request: trap.UdpConnect, to: Pair, epoch: int) -> Answer:
-        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again."""
-        if await self._is_connected(app, request, to):
+        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again.
+
+        One that connects back to who has asked stays the same: it may hold what came first, unread (nc -l).
+        """
+        home = self._home(app)
+        stays = plan.is_answer and request.bound is not None and request.netns == home.netns
+        if stays or await self._is_connected(app, request, to):
             assert request.bound is not None
             with suppress(OSError):
-                await self._reach(app, plan, request.bound, to)
+                await self._reach(app, plan, (plan.source, plan.port), to)
             return Answer(trap.KERNEL, epoch=epoch)
         bound = request.bound if request.bound and request.bound[1] else (_ANY[request.family], 0)
         for _ in range(TRIES):
-            made = await place(self._home(app), request.family, bound)
+            made = await place(home, request.family, bound)
             try:
                 made.connect(sockaddr(request.family, to))
                 await self._reach(app, plan, _name_of(made), to)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Awaitable, Callable
 
-import trio
 from attrs import define
 
 from appswitch.core import datagrams
@@ -25,7 +25,6 @@ from appswitch.wire.peer import FlowOpened, OpenFlow
 Pair = tuple[Address, int]
 
 ANSWERS_WITHIN = 0.3  # seconds
-HEARD_OF_WITHIN = 0.2  # seconds that the word of an app may be later than its announce
 
 
 @define
@@ -50,22 +49,23 @@ class FlowAnnouncer:
 
 @define
 class FlowJudge:
-    """Answers those of others."""
+    """Answers those of others. client_of: finds an app by its node and its number there. OSError."""
 
     apps: Apps
     policing: Policing
     homes: Homes
     askers: Askers
     flows: Flows
+    client_of: Callable[[str, int], Awaitable[App]]
 
     async def answer(self, caller: Caller, request: OpenFlow) -> FlowOpened:
         """OSError when it isn't to be."""
         source = unpack_ip(request.source_ip), request.source_port
         dest = unpack_ip(request.dest_ip), request.dest_port
         app = self.apps.table.app_of(self.apps.table.node, request.server)
-        peer = await self._app_of(caller.node, request.client)
-        if app is None or peer is None:
-            raise OSError(errno.ECONNREFUSED, "there is no such app")
+        peer = await self.client_of(caller.node, request.client)
+        if app is None:
+            raise OSError(errno.ECONNREFUSED, "the app has ended")
         is_answer = self._has_asked(app, dest, peer) or await self._is_connected(app, dest, source)
         self._check(peer, app, source, dest, is_answer)
         if not await self._receives(app, source, dest):
@@ -73,12 +73,6 @@ class FlowJudge:
         await self.flows.accept(app, dest, peer, source, request.flow, is_answer=is_answer)
         self.askers.remember(source, app, peer)
         return FlowOpened()
-
-    async def _app_of(self, node: str, number: int) -> App | None:
-        with trio.move_on_after(HEARD_OF_WITHIN):
-            while (peer := self.apps.table.app_of(node, number)) is None:
-                await self.apps.changed()
-        return peer
 
     def _has_asked(self, app: App, near: Pair, peer: App) -> bool:
         asker = self.askers.find(near, peer)

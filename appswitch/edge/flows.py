@@ -60,17 +60,13 @@ log = structlog.get_logger()
 
 def open_shared(ip: str, port: int) -> socket.socket:
     """The UDP socket of a node, for all its flows, at the address and port of its peer channel. OSError."""
-    try:
-        shared = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-        shared.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    except OSError:  # a kernel without IPv6
-        shared = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    shared = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
     try:
         enlarge(shared)
         # No path is asked for its MTU: what is too large is sent in fragments (ip(7)).
         shared.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
-        shared.setblocking(False)
-        shared.bind(sockaddr(6 if shared.family == socket.AF_INET6 else 4, (ip_address(ip), port)))
+        shared.bind((ip, port))
     except OSError:
         shared.close()
         raise
@@ -373,7 +369,7 @@ class Flows:
         if flow.judged is None:
             return True
         client, server, port = flow.judged
-        return self.policing.policy.decide(client, server, port, "udp").allowed
+        return self.policing.policy.decide(apps[client.id], apps[server.id], port, "udp").allowed
 
 
 async def _refuse(flow: Flow) -> None:

@@ -48,6 +48,11 @@ class Name:
         assert read is not None
         return read.source, read.dest
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the other end is on another host."""
+        return self.client.node != self.listener.app.node
+
     def of_client(self) -> Name:
         """The other end's name."""
         return evolve(self, packed=socknames.with_medium(self.packed, Medium.TCP_CLIENT))
@@ -64,7 +69,17 @@ class TcpNames:
     def add(self, end: socket.socket, name: Name) -> None:
         """The socket has this name as long as it lives."""
         self._names[cookie_of(end)] = name
-        self._sockets_with[name.ends] = self._sockets_with.get(name.ends, 0) + 1
+        self.reserve(name.ends)
+
+    def reserve(self, ends: Ends) -> None:
+        """They are taken, too, as often as they are not released."""
+        self._sockets_with[ends] = self._sockets_with.get(ends, 0) + 1
+
+    def release(self, ends: Ends) -> None:
+        """The opposite of `reserve`."""
+        self._sockets_with[ends] -= 1
+        if not self._sockets_with[ends]:
+            del self._sockets_with[ends]
 
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
@@ -89,50 +104,52 @@ class TcpNames:
         """Forgets closed sockets."""
         known = list(self._names)  # one that is made meanwhile need not be among those that are found
         try:
-            inodes = await self._inodes()
+            found = await self._sockets()
         except OSError as error:
             log.warning("TCP sockets can't be listed", error=error.strerror)
             return
         for cookie in known:
-            if cookie not in inodes:
-                self._forget(self._names.pop(cookie))
+            if cookie not in found:
+                self.release(self._names.pop(cookie).ends)
 
-    def _forget(self, name: Name) -> None:
-        self._sockets_with[name.ends] -= 1
-        if not self._sockets_with[name.ends]:
-            del self._sockets_with[name.ends]
-
-    async def _inodes(self) -> dict[int, int]:
-        """By cookie, of the sockets that are open."""
+    async def _sockets(self) -> dict[int, TcpSocket]:
+        """By cookie, those that are open."""
         found: list[TcpSocket] = []
         for diag in self.diags:
             for family in (socket.AF_INET, socket.AF_INET6):
                 request = partial(tcp_diag.connected_sockets, family=family)
                 found += await diag.dump(request, tcp_diag.decode)
-        return {each.cookie: each.inode for each in found if each.inode}
+        return {each.cookie: each for each in found if each.inode}
 
     async def connections(self) -> list[Connection]:
         """All that there are, for Connections.others."""
-        inodes = await self._inodes() if self._names else {}
-        found: dict[Ends, dict[Medium, tuple[Name, int]]] = {}
+        sockets = await self._sockets() if self._names else {}
+        found: dict[Ends, dict[Medium, tuple[Name, TcpSocket]]] = {}
         for cookie, name in self._names.items():
-            if cookie in inodes:
-                found.setdefault(name.ends, {})[name.medium] = name, inodes[cookie]
+            if cookie in sockets:
+                found.setdefault(name.ends, {})[name.medium] = name, sockets[cookie]
         return [_connection(ends) for ends in found.values()]
 
 
-def _connection(ends: dict[Medium, tuple[Name, int]]) -> Connection:
-    name, _ = next(iter(ends.values()))
-    (_, client), (_, server) = (ends.get(each, (None, 0)) for each in (Medium.TCP_CLIENT, Medium.TCP_SERVER))
+def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
+    name, end = next(iter(ends.values()))
+    client, server = (ends[each][1].inode if each in ends else 0 for each in (Medium.TCP_CLIENT, Medium.TCP_SERVER))
     source, dest = name.ends
+    if name.is_remote:
+        state = _STATES.get(end.state, State.CLOSING)
+    else:
+        state = State.ESTABLISHED if client and server else State.CLOSING
     return Connection(
         client=name.client,
         source=source,
         dest=dest,
         server=name.listener.app,
         listener=name.listener,
-        node=name.client.node,
-        state=State.ESTABLISHED if client and server else State.CLOSING,
+        node=name.client.node if name.medium is Medium.TCP_CLIENT else name.listener.app.node,
+        state=state,
         medium="tcp",
         inodes=(client, server),
     )
+
+
+_STATES = {tcp_diag.ESTABLISHED: State.ESTABLISHED, tcp_diag.SYN_SENT: State.QUEUED}

@@ -9,7 +9,8 @@ from appswitch.wire import netlink
 
 SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answers
 TCP = 6
-TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV = 6, 7, 10, 12  # linux/net/tcp_states.h
+ESTABLISHED, SYN_SENT = 1, 2  # linux/net/tcp_states.h
+TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV = 6, 7, 10, 12
 NO_CONNECTION = 1 << TIME_WAIT | 1 << CLOSE | 1 << LISTEN | 1 << NEW_SYN_RECV
 
 _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2; no particular socket
@@ -17,10 +18,11 @@ _ANSWER = struct.Struct("=BBBB40xIIIIIII")  # struct inet_diag_msg
 
 
 class TcpSocket(NamedTuple):
-    """cookie: SO_COOKIE; inode: 0: closed, its connection goes on without it."""
+    """cookie: SO_COOKIE; inode: 0: closed, its connection goes on without it; state: as above."""
 
     cookie: int
     inode: int
+    state: int
 
 
 def connected_sockets(sequence: int, family: int) -> bytes:
@@ -33,5 +35,5 @@ def decode(body: bytes) -> TcpSocket:
     """One answer. ValueError when it is cut."""
     if len(body) < _ANSWER.size:
         raise ValueError(f"an answer of {len(body)} bytes")
-    *_, low, high, _, _, _, _, inode = _ANSWER.unpack_from(body)
-    return TcpSocket(low | high << 32, inode)
+    _, state, _, _, low, high, _, _, _, _, inode = _ANSWER.unpack_from(body)
+    return TcpSocket(low | high << 32, inode, state)

@@ -1,0 +1,170 @@
+"""Connections from other nodes to apps here: announced over a peer channel, judged, then delivered (edge/deliver.py).
+
+The other side has judged the connection, too; but what holds is the table and the policy of the node that serves. Who
+the client is, its node says, and only that node can: an app is known by its node and its number there.
+
+An answer reserves the client's address towards the one that it dialled, so no two connections have the same two ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import secrets
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import trio
+from attrs import define, field, frozen
+
+from appswitch.core import route
+from appswitch.core.policy import explain
+from appswitch.core.route import Reach, Refuse
+from appswitch.edge.apps import Apps
+from appswitch.edge.deliver import Deliverer
+from appswitch.edge.dial import PATIENCE, PAUSES, Asked
+from appswitch.edge.named import Pair
+from appswitch.edge.peer_channel import Caller
+from appswitch.edge.policing import Policing
+from appswitch.edge.tcp_names import Ends
+from appswitch.model import App, Kind, Listener
+from appswitch.wire.addresses import unpack_ip
+from appswitch.wire.peer import Announce, Announced
+from appswitch.wire.peer_channel import PeerError, Session, arrival_number, check_arrival
+
+ARRIVES_WITHIN = 30.0  # seconds from the answer on: lost SYNs are sent again after 1, 3, 7 and 15
+SWEEP_EVERY = 5.0  # seconds
+REFRESH_WITHIN = 0.2  # seconds; whoever has announced doesn't wait much longer (edge/remote.py)
+RESET = struct.pack("ii", 1, 0)  # struct linger: close aborts the connection (socket(7))
+
+
+@frozen
+class Expected:
+    """A connection that was announced. carrier: it has the client's name already; until: trio's clock."""
+
+    session: Session
+    client: App
+    ends: Ends
+    listener: Listener
+    carrier: socket.socket
+    until: float
+
+
+@define
+class Arrivals:
+    """Those of one node. refresh: fetches what another node has to say of its apps."""
+
+    apps: Apps
+    policing: Policing
+    deliverer: Deliverer
+    refresh: Callable[[str], Awaitable[None]]
+    _expected: dict[int, Expected] = field(factory=dict)
+
+    async def announce(self, caller: Caller, said: Announce) -> Announced:
+        """Of Peers.handlers. OSError with the errno for the client; EADDRINUSE: another port of its might be free."""
+        client = await self.client_of(caller.node, said.app)
+        source, dest = (unpack_ip(said.source_ip), said.source_port), (unpack_ip(said.dest_ip), said.dest_port)
+        listener = self._judge(client, source, dest, said.listener)
+        self.deliverer.named.check(listener)
+        asked = Asked(client, dest, 6 if said.family == 6 else 4)
+        try:
+            carrier = await self.deliverer.address(source, asked, listener)
+        except OSError as error:
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+            raise OSError(errno.EADDRINUSE, error.strerror) from None
+        number = secrets.randbits(64)
+        until = trio.current_time() + ARRIVES_WITHIN
+        self._expected[number] = Expected(caller.session, client, (source, dest), listener, carrier, until)
+        self.deliverer.names.reserve((source, dest))
+        return Announced(number)
+
+    async def client_of(self, node: str, number: int) -> App:
+        """The app that has this number on another node. ConnectionRefusedError: it isn't known here."""
+        table = self.apps.table
+        if table.app_of(node, number) is None:  # it may just have been started
+            with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
+                await self.refresh(node)
+        client = table.app_of(node, number)
+        if client is None or table.is_local(client):
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"app {node}/{number} isn't known there")
+        return client
+
+    def _judge(self, client: App, source: Pair, dest: Pair, number: int) -> Listener:
+        """The listener, if the client may go there. ConnectionRefusedError."""
+        table = self.apps.table
+        plan = route.plan_connect(table, self.policing.policy, client, *dest, gateway=False, bound=source)
+        if isinstance(plan, Reach) and source[1]:
+            for each in plan.candidates:
+                if each.id == number and table.is_local(each.app):
+                    return each
+        if isinstance(plan, Refuse):
+            if plan.denied:
+                self._publish_denied(client, plan.judged[0].listener, dest, plan.rule, plan.reason)
+            raise ConnectionRefusedError(errno.ECONNREFUSED, plan.reason)
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "that isn't served there any more")
+
+    async def arrived(self, preamble: bytes, connection: socket.socket) -> None:
+        """Of Peers.arrived."""
+        number = arrival_number(preamble)
+        expected = self._expected.get(number)
+        if expected is None:
+            raise PeerError("no connection is expected under its number, or not any more")
+        check_arrival(expected.session, preamble)
+        del self._expected[number]
+        try:
+            with socket.socket(fileno=connection.detach()) as end:
+                if not await self._deliver(expected, end):
+                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        finally:
+            self._drop(expected)
+
+    async def _deliver(self, expected: Expected, end: socket.socket) -> bool:
+        """False: nobody takes it."""
+        client, listener = expected.client, expected.listener
+        for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
+            verdict = self.policing.policy.decide(client, listener.app, listener.port)
+            if not verdict.allowed:  # since a reload
+                reason = explain(verdict, client, listener.app)
+                self._publish_denied(client, listener, expected.ends[1], verdict.rule, reason)
+                return False
+            try:
+                self.deliverer.deliver(expected.carrier, client, listener, end)
+            except BlockingIOError:
+                if trio.current_time() > expected.until + PATIENCE:
+                    return False
+                await trio.sleep(pause)
+            except OSError:
+                return False
+            else:
+                for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+                    self._publish(kind, client, listener, expected.ends[1], rule=verdict.rule)
+                return True
+        raise AssertionError("the pauses have no end")
+
+    def _publish_denied(self, client: App, listener: Listener, dest: Pair, rule: str | None, reason: str) -> None:
+        self._publish(Kind.DENY, client, listener, dest, rule=rule, reason=reason)
+
+    def _publish(self, kind: Kind, client: App, listener: Listener, dest: Pair, **facts: object) -> None:
+        where = {"address": dest[0], "port": dest[1], "proto": "tcp", "medium": "tcp"}
+        self.apps.events.publish(kind, client, server=listener.app, **where, **facts)
+
+    def _drop(self, expected: Expected) -> None:
+        expected.carrier.close()
+        self.deliverer.names.release(expected.ends)
+
+    async def keep_swept(self) -> None:
+        """Forgets for ever what has never come."""
+        try:
+            while True:
+                await trio.sleep(SWEEP_EVERY)
+                self._forget_until(trio.current_time())
+        finally:
+            self._forget_until(math.inf)
+
+    def _forget_until(self, time: float) -> None:
+        for number in [number for number, each in self._expected.items() if each.until < time]:
+            self._drop(self._expected.pop(number))

@@ -1,0 +1,131 @@
+"""The way to an instance on another node: one TCP connection between the hosts, of which the program gets its end.
+
+First it is announced over the peer channel: who wants to go where. The other side judges that by its own table
+(edge/arrivals.py), sees to it that no two connections there have the same two ends, and gives a number. Then the
+connection is made to the other node's peer port, and begins with a preamble that shows the number; what comes after it
+is the program's. Nothing depends on addresses, so there may be NAT between the hosts.
+
+The preamble goes as data of TCP Fast Open, without a cookie (MSG_FASTOPEN in tcp(7); TCP_FASTOPEN_NO_COOKIE, Linux
+4.15). So the kernel has it in the queue before the connection stands, and a program whose connect doesn't block gets
+the socket at once: from there on EINPROGRESS, poll and SO_ERROR are the kernel's. A server that doesn't take such data
+(ours doesn't ask for it) just acknowledges the SYN, and the kernel sends it again. Where the kernel sends no such data
+(sysctl net.ipv4.tcp_fastopen, or after it has met a firewall that eats it), the preamble follows when the connection
+stands.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import ExitStack, suppress
+from itertools import islice
+
+import trio
+from attrs import frozen
+
+from appswitch.core.route import Reach
+from appswitch.edge.dial import Asked, Dial, Dialled
+from appswitch.edge.named import NamedSockets, Pair, no_port
+from appswitch.edge.peer_channel import UnreachableError
+from appswitch.edge.peers import Peers, for_family
+from appswitch.edge.tcp_names import Name, TcpNames
+from appswitch.model import Listener
+from appswitch.wire.addresses import pack_ip
+from appswitch.wire.peer import Announce, Announced
+from appswitch.wire.peer_channel import arrival
+from appswitch.wire.socknames import Medium
+
+ANSWERS_WITHIN = 0.3  # seconds; then the node is put aside
+CONNECTED_WITHIN = 0.5  # seconds
+PROPOSALS = 8  # ports of the client that the other side may refuse as in use
+
+TCP_FASTOPEN_NO_COOKIE = 34
+
+
+@frozen
+class Remote:
+    """Connects."""
+
+    peers: Peers
+    named: NamedSockets
+    names: TcpNames
+
+    def begin(self, asked: Asked, _closing: ExitStack) -> Dial:
+        """As of Way."""
+
+        async def dial(plan: Reach, listener: Listener) -> Dialled:
+            node = listener.app.node
+            source, preamble = await self._announce(asked, (plan.source, plan.port), listener)
+            address = self.peers.address_of(node)
+            if address is None:
+                raise UnreachableError(errno.EHOSTUNREACH, f"node {node} isn't known any more")
+            client = await _connect(address, asked, preamble)
+            packed = self.named.name(source, asked, listener.family, Medium.TCP_CLIENT)
+            name = Name(packed, asked.app, listener)
+            self.names.add(client, name)
+            return Dialled(client, listener, name)
+
+        return dial
+
+    async def _announce(self, asked: Asked, source: Pair, listener: Listener) -> tuple[Pair, bytes]:
+        """Where it comes from now, and the preamble."""
+        node, (dest_ip, dest_port) = listener.app.node, asked.dest
+        for ip, port in islice(self.named.sources(source, asked.dest), PROPOSALS):
+            request = Announce(
+                asked.app.number, listener.number, pack_ip(ip), port, pack_ip(dest_ip), dest_port, asked.family
+            )
+            try:
+                answer, session = await self.peers.ask_in_session(node, request, ANSWERS_WITHIN)
+            except UnreachableError:
+                raise
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    continue
+                raise ConnectionRefusedError(errno.ECONNREFUSED, f"node {node}: {error.strerror}") from None
+            if not isinstance(answer, Announced):
+                raise UnreachableError(errno.EPROTO, f"node {node} answers something else")
+            return (ip, port), arrival(session, answer.number)
+        raise no_port(source)
+
+
+async def _connect(address: tuple[str, int], asked: Asked, preamble: bytes) -> socket.socket:
+    """A socket whose connection begins with the preamble; for a connect that blocks, it stands. UnreachableError."""
+    ip, port = address
+    family = socket.AF_INET6 if asked.family == 6 or ":" in ip else socket.AF_INET
+    client = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        left = preamble[_start(client, (for_family(ip, family), port), preamble) :]
+        if left or not asked.nonblocking:
+            await _wait_until_connected(client)
+        if left and client.send(left, socket.MSG_NOSIGNAL) != len(left):
+            raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+    except BaseException as error:
+        client.close()
+        if isinstance(error, OSError):
+            raise UnreachableError(error.errno or errno.EIO, f"no connection to {ip}: {error.strerror}") from None
+        raise
+    return client
+
+
+def _start(client: socket.socket, address: tuple[str, int], first: bytes) -> int:
+    """Starts connecting; how much of `first` is on its way already. OSError."""
+    try:
+        client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1)
+        return client.sendto(first, socket.MSG_FASTOPEN | socket.MSG_NOSIGNAL, address)
+    except BlockingIOError:  # it connects, but without data
+        return 0
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
+            raise
+    with suppress(BlockingIOError):
+        client.connect(address)
+    return 0
+
+
+async def _wait_until_connected(client: socket.socket) -> None:
+    with trio.move_on_after(CONNECTED_WITHIN) as scope:
+        await trio.lowlevel.wait_writable(client)
+    error = errno.ETIMEDOUT if scope.cancelled_caught else client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if error:
+        raise OSError(error, os.strerror(error))
