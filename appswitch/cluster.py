@@ -39,8 +39,6 @@ Ports = tuple[socket.socket, socket.socket]
 Place = tuple[str, int]
 """An address or a host's name, and a port."""
 
-LEAVE_WITHIN = 5.0  # seconds
-
 log = structlog.get_logger()
 
 
@@ -155,11 +153,6 @@ class Cluster:
             nursery.start_soon(self.router.run)
             nursery.start_soon(self.arrivals.keep_swept)
             task_status.started()
-            try:
-                await trio.sleep_forever()
-            finally:
-                with trio.move_on_after(LEAVE_WITHIN, shield=True):
-                    await self.serf.leave()
 
 
 def make(

@@ -45,7 +45,8 @@ REMOTE = 1 << 30  # ids of what other nodes have begin here: our own are theirs 
 class ServiceTable:
     """Apps and listeners, found by id, by virtual IP and by name."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, last_app: int = 0, last_listener: int = 0) -> None:
+        """last_app, last_listener: the greatest ids that are not to be used again."""
         self.node = node
         self.apps: dict[int, App] = {}
         self.listeners: dict[int, Listener] = {}
@@ -62,8 +63,8 @@ class ServiceTable:
         self._by_port: dict[tuple[Address, int, Protocol], dict[int, Listener]] = {}
         self._retired: OrderedDict[Address, None] = OrderedDict()
         self._told: dict[str, dict[int, Told]] = {}
-        self._last_app = 0
-        self._last_listener = 0
+        self._last_app = last_app
+        self._last_listener = last_listener
         self._last_remote = REMOTE
 
     # --- apps
@@ -106,6 +107,7 @@ class ServiceTable:
         """Adds an app that has been in the table before; without its name if that stands for another IP by now."""
         if app.name is not None and self.resolve(app.name) not in (None, app.ip):
             app = evolve(app, name=None)
+        self._last_app = max(self._last_app, app.id)
         self._add_app(app)
         return app
 
@@ -241,6 +243,8 @@ class ServiceTable:
 
     def add_listener(self, listener: Listener) -> None:
         """Adds or replaces a listener."""
+        if self.is_local(listener.app):
+            self._last_listener = max(self._last_listener, listener.id)
         self._note(listener.app, listener)
         self.listeners[listener.id] = listener
         self._by_app.setdefault(listener.app.id, {})[listener.id] = listener

@@ -30,6 +30,8 @@ from appswitch.model import Address, App, Listener
 PATIENCE = 60.0
 PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
+UNREACHABLE_AFTER = 3.0  # seconds without an answer of any node that has an instance; so long ARP tries, too (arp(7))
+
 log = structlog.get_logger()
 
 
@@ -90,21 +92,27 @@ class Dialer:
         pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
         with trio.move_on_after(patience), ExitStack() as closing:
             attempt = _Attempt(self, asked, closing)
+            silent_until = trio.current_time() + (0 if asked.nonblocking else UNREACHABLE_AFTER)
             while True:
                 tried = await self._try_all(plan, attempt)
                 if isinstance(tried, Dialled):
                     return tried
-                known, full = plan, isinstance(tried, BlockingIOError)
-                if full:
+                known, waits = plan, isinstance(tried, BlockingIOError)
+                if isinstance(tried, UnreachableError):
+                    waits = trio.current_time() < silent_until
+                if waits:
                     await trio.sleep(next(pauses))
                 plan = again()
-                if not full and set(plan.candidates) <= set(known.candidates):
+                if not waits and set(plan.candidates) <= set(known.candidates):
                     raise tried  # else one has come meanwhile
         raise OSError(errno.ETIMEDOUT, "no instance has taken it in time")
 
     async def _try_all(self, plan: Reach, attempt: _Attempt) -> Dialled | OSError:
-        """An error: what they have said. BlockingIOError: some instance lives, but its queue is full."""
-        said: set[type[OSError]] = set()
+        """An error: what they have said. BlockingIOError: some instance lives, but its queue is full.
+
+        UnreachableError: no node has said anything.
+        """
+        full, refused = False, ""
         silent: set[str] = set()
         loads = await self.loads.now() if by_connections(plan.candidates) else None
         for listener in self.balancer.order(plan.candidates, trio.current_time(), loads):
@@ -116,8 +124,12 @@ class Dialer:
                 log.warning("a node is put aside", peer=listener.app.node, reason=error.strerror)
                 silent.add(listener.app.node)
                 self.balancer.node_failed(listener.app.node, trio.current_time())
-            except (ConnectionRefusedError, BlockingIOError) as error:
-                said.add(type(error))
+            except BlockingIOError:
+                full = True
+                self.balancer.failed(listener, trio.current_time())
+            except ConnectionRefusedError as error:
+                is_here = self.table.is_local(listener.app)
+                refused = "every instance has gone" if is_here else error.strerror or "a node refuses"
                 self.balancer.failed(listener, trio.current_time())
             else:
                 self.balancer.worked(listener)
@@ -125,11 +137,11 @@ class Dialer:
                 if loads is not None:
                     self.loads.dialled(listener)
                 return dialled
-        if BlockingIOError in said:
+        if full:
             return BlockingIOError(errno.EAGAIN, "the queue of every instance is full")
-        if silent and not said:
-            return OSError(errno.EHOSTUNREACH, "no node with an instance answers")
-        return ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
+        if refused or not silent:
+            return ConnectionRefusedError(errno.ECONNREFUSED, refused)
+        return UnreachableError(errno.EHOSTUNREACH, "no node with an instance answers")
 
 
 class _Attempt:
