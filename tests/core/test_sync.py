@@ -226,7 +226,7 @@ class TablesBecomeEqual(RuleBasedStateMachine):
             self.cluster.check()
             for receiver, said in late:
                 self.cluster.deliver(receiver, said)
-            self.cluster.settle()  # a word of a former life, of which nobody knew, shows until members are compared again
+            self.cluster.settle()  # of a former life that nobody knew: shows until members are compared again
             self.cluster.check()
 
 
