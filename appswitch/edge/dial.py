@@ -30,6 +30,8 @@ from appswitch.model import Address, App, Listener
 PATIENCE = 60.0
 PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
 
+UNREACHABLE_AFTER = 3.0  # seconds without an answer of any node that has an instance; so long ARP tries, too (arp(7))
+
 log = structlog.get_logger()
 
 
@@ -90,20 +92,26 @@ class Dialer:
         pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
         with trio.move_on_after(patience), ExitStack() as closing:
             attempt = _Attempt(self, asked, closing)
+            silent_until = trio.current_time() + (0 if asked.nonblocking else UNREACHABLE_AFTER)
             while True:
                 tried = await self._try_all(plan, attempt)
                 if isinstance(tried, Dialled):
                     return tried
-                known, full = plan, isinstance(tried, BlockingIOError)
-                if full:
+                known, waits = plan, isinstance(tried, BlockingIOError)
+                if isinstance(tried, UnreachableError):
+                    waits = trio.current_time() < silent_until
+                if waits:
                     await trio.sleep(next(pauses))
                 plan = again()
-                if not full and set(plan.candidates) <= set(known.candidates):
+                if not waits and set(plan.candidates) <= set(known.candidates):
                     raise tried  # else one has come meanwhile
         raise OSError(errno.ETIMEDOUT, "no instance has taken it in time")
 
     async def _try_all(self, plan: Reach, attempt: _Attempt) -> Dialled | OSError:
-        """An error: what they have said. BlockingIOError: some instance lives, but its queue is full."""
+        """An error: what they have said. BlockingIOError: some instance lives, but its queue is full.
+
+        UnreachableError: no node has said anything.
+        """
         full, refused = False, ""
         silent: set[str] = set()
         loads = await self.loads.now() if by_connections(plan.candidates) else None
@@ -133,7 +141,7 @@ class Dialer:
             return BlockingIOError(errno.EAGAIN, "the queue of every instance is full")
         if refused or not silent:
             return ConnectionRefusedError(errno.ECONNREFUSED, refused)
-        return OSError(errno.EHOSTUNREACH, "no node with an instance answers")
+        return UnreachableError(errno.EHOSTUNREACH, "no node with an instance answers")
 
 
 class _Attempt:

@@ -41,7 +41,7 @@ from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.host import namespace
 from appswitch.model import App, Event, Kind, Listener, State
-from appswitch.wire import socknames
+from appswitch.wire import socknames, tcp_diag
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer import Announce, Announced
 from appswitch.wire.peer_channel import Session, arrival
@@ -230,6 +230,35 @@ def connect_alone(client: socket.socket, address: tuple[str, int], _first: bytes
     return 0
 
 
+async def test_a_program_may_have_the_socket_before_the_connection_stands(world: World) -> None:
+    """The other host doesn't take the connection yet: its queue is full (tcp(7), listen(2))."""
+    full = world.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    world.stack.enter_context(socket.create_connection(full.getsockname()))
+    right = world.addresses["b"]
+
+    async def announce(caller: Caller, said: Announce) -> Announced:
+        answer = await world.b.arrivals.announce(caller, said)
+        world.addresses["b"] = full.getsockname()
+        return answer
+
+    world.b.peers.handlers[Announce] = announce
+    with trio.fail_after(PATIENCE):
+        dialled = await world.a.connect(world.client, nonblocking=True)
+        assert dialled.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == tcp_diag.SYN_SENT
+        (row,) = await world.a.names.connections()
+        assert row.state is State.QUEUED
+        with full.accept()[0]:
+            pass  # now there is room; the SYN is sent again within a second
+        await trio.lowlevel.wait_writable(dialled.client)
+    dialled.client.send(b"question")
+    server, _ = full.accept()
+    with server, socket.create_connection(right) as forwarded:  # a NAT between the hosts, say
+        forwarded.send(await receive(server))
+        _, delivered = await world.take()
+        with delivered:
+            assert await receive(delivered) == b"question"
+
+
 async def test_both_nodes_list_their_ends(world: World) -> None:
     dialled = await world.a.connect(world.client)
     _, server = await world.take()
@@ -411,11 +440,28 @@ async def test_a_host_that_does_not_answer_is_gone_past(world: World, monkeypatc
 
 async def test_no_host_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("appswitch.edge.peers.OPEN_WITHIN", 0.05)
+    monkeypatch.setattr("appswitch.edge.dial.UNREACHABLE_AFTER", 0.2)
     silent = world.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     world.addresses["b"] = silent.getsockname()
-    with pytest.raises(OSError, match="no node") as caught:
-        await world.a.connect(world.client)
-    assert caught.value.errno == errno.EHOSTUNREACH
+    for nonblocking in (False, True):
+        with pytest.raises(OSError, match="no node") as caught:
+            await world.a.connect(world.client, nonblocking=nonblocking)
+        assert caught.value.errno == errno.EHOSTUNREACH
+
+
+async def test_a_node_that_is_away_for_a_moment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connect that blocks has the time."""
+    right = world.addresses["b"]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        world.addresses["b"] = closed.getsockname()
+    tried = world.a.balancer.node_failed
+
+    def node_failed(node: str, now: float) -> None:
+        tried(node, now)
+        world.addresses["b"] = right
+
+    monkeypatch.setattr(world.a.balancer, "node_failed", node_failed)
+    assert (await world.a.connect(world.client)).listener.app.node == "b"
 
 
 async def test_an_instance_here_comes_first_and_one_elsewhere_when_it_has_gone(world: World) -> None:
