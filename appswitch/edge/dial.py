@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.route import Egress, Reach
@@ -79,6 +79,8 @@ class Dialer:
     unix: Way
     tcp: Way
     remote: Way | None = None
+    _silent: set[str] = field(factory=set)
+    """Nodes that didn't answer when they were tried last."""
 
     async def connect(
         self, plan: Reach, again: Callable[[], Reach], asked: Asked, patience: float = PATIENCE
@@ -121,9 +123,8 @@ class Dialer:
             try:
                 dialled = await attempt.dial(plan, listener)
             except UnreachableError as error:
-                log.warning("a node is put aside", peer=listener.app.node, reason=error.strerror)
                 silent.add(listener.app.node)
-                self.balancer.node_failed(listener.app.node, trio.current_time())
+                self._put_aside(listener.app.node, error)
             except BlockingIOError:
                 full = True
                 self.balancer.failed(listener, trio.current_time())
@@ -134,6 +135,7 @@ class Dialer:
             else:
                 self.balancer.worked(listener)
                 self.balancer.node_worked(listener.app.node)
+                self._silent.discard(listener.app.node)
                 if loads is not None:
                     self.loads.dialled(listener)
                 return dialled
@@ -142,6 +144,12 @@ class Dialer:
         if refused or not silent:
             return ConnectionRefusedError(errno.ECONNREFUSED, refused)
         return UnreachableError(errno.EHOSTUNREACH, "no node with an instance answers")
+
+    def _put_aside(self, node: str, error: UnreachableError) -> None:
+        self.balancer.node_failed(node, trio.current_time())
+        if node not in self._silent:  # it may be tried again and again
+            log.warning("a node doesn't answer", peer=node, reason=error.strerror)
+            self._silent.add(node)
 
 
 class _Attempt:

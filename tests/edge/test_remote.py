@@ -133,9 +133,9 @@ class World:
         self.listener, self.listening = self.b.serve(self.server)
         self.tell()
 
-    async def run(self, node: Node) -> None:
-        listening = self.stack.enter_context(listen("127.0.0.1", 0))
-        self.addresses[node.name] = "127.0.0.1", listening.getsockname()[1]
+    async def run(self, node: Node, ip: str = "127.0.0.1") -> None:
+        listening = self.stack.enter_context(listen(ip, 0))
+        self.addresses[node.name] = ip, listening.getsockname()[1]
         await self.nursery.start(node.peers.serve, listening)
         self.nursery.start_soon(node.arrivals.keep_swept)
 
@@ -201,6 +201,16 @@ async def test_two_programs_have_the_two_ends(world: World, nonblocking: bool) -
     assert (read.source[0], read.dest) == (world.client.ip, (WEB, 80))
     assert own.ends == (read.source, read.dest)
     assert (own.medium, socknames.read_medium(packed)) == (Medium.TCP_CLIENT, Medium.TCP_SERVER)
+
+
+@pytest.mark.parametrize("nonblocking", [False, True])
+async def test_hosts_with_ipv6_addresses(world: World, nonblocking: bool) -> None:
+    await world.run(world.b, "::1")
+    dialled = await world.a.connect(world.client, nonblocking=nonblocking)
+    _, server = await world.take()
+    with server:
+        dialled.client.send(b"question")
+        assert await receive(server) == b"question"
 
 
 async def test_where_the_kernel_sends_no_data_with_a_syn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
