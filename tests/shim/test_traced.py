@@ -186,7 +186,10 @@ def test_job_control(switch: Switch, build: Build) -> None:
         until("errno 111")
         type_in("\x1a")
         until("Stopped")
-        type_in("fg\n\n")
+        until("$ ")
+        type_in("fg\n")
+        until("dialler-")  # the shell says what goes on
+        type_in("\n")
         until("errno 111")
         type_in("\x03")
         until("$ ")
