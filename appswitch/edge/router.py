@@ -20,7 +20,7 @@ from attrs import define, evolve, field
 
 from appswitch.core.membership import Member
 from appswitch.core.membership import Status as SerfStatus
-from appswitch.core.sync import Applied, Copies, Gap, Log
+from appswitch.core.sync import Applied, Copies, Excess, Gap, Log
 from appswitch.edge.apps import Apps
 from appswitch.edge.nodes import Standing
 from appswitch.edge.peer_channel import Caller
@@ -37,6 +37,7 @@ TAGS_EVERY = 1.0  # seconds
 POLL_EVERY = 1.0  # seconds: what Serf's stream has dropped is found by then
 PATIENCE = 5.0  # seconds that a pull may take
 PAUSE = 0.1  # seconds between two looks whether all agree
+COMPLAIN_EVERY = 10.0  # seconds between two lines about what nodes say
 KEPT = 300.0  # seconds that a failed node's entries are kept
 
 STATES = {SerfStatus.ALIVE: NodeState.ALIVE, SerfStatus.FAILED: NodeState.SUSPECT}
@@ -69,6 +70,7 @@ class Router:
     clock: Callable[[], float] = time.time
     known: dict[str, Known] = field(factory=dict)
     _nursery: trio.Nursery = field(init=False)
+    _quiet_until: float = 0.0
 
     async def run(self) -> None:
         """Routes for ever."""
@@ -151,7 +153,7 @@ class Router:
         try:
             delta = records.decode_delta(payload)
         except AppSwitchError as error:
-            log.warning("an event that can't be read", reason=error.message)
+            self._complain("an event that can't be read", reason=error.message)
             return
         if delta.owner != self.own.name and not self._apply(delta) and delta.owner in self.known:
             self._start_pull(delta.owner)
@@ -164,6 +166,8 @@ class Router:
                 self._put(delta.owner, key, value)
             self.apps.settle_names()
             self.apps.services_changed()
+        if isinstance(applied, Excess):
+            self._complain("a table that is too large", node=delta.owner)
         return not isinstance(applied, Gap)
 
     def _put(self, node: str, key: str, value: bytes | None) -> None:
@@ -171,7 +175,14 @@ class Router:
             record = None if value is None else records.decode(node, key, value)
             self.apps.table.put_remote(node, key, record)
         except (AppSwitchError, ValueError) as error:
-            log.warning("an entry that can't be read", node=node, key=key, reason=str(error))
+            self._complain("an entry that can't be read", node=node, key=key[:32], reason=str(error)[:200])
+
+    def _complain(self, what: str, **facts: str) -> None:
+        """A node may say a million such things."""
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + COMPLAIN_EVERY
+            log.warning(what, **facts)
 
     async def _look(self) -> bool:
         """At who is there, and how far they are. False: somebody has just started, and hasn't said it yet."""

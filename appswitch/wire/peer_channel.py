@@ -242,7 +242,7 @@ def _unseal(key: bytes, kind: Kind, opening: bytes, before: bytes = b"") -> byte
 def _decode(decoder: msgspec.msgpack.Decoder[Said], body: bytes) -> Said:
     try:
         return decoder.decode(body)
-    except msgspec.MsgspecError as error:
+    except ValueError as error:  # msgspec's, or text that is no UTF-8
         raise PeerError(f"it can't be read: {error}") from None
 
 
