@@ -27,7 +27,7 @@ from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
 from appswitch.errors import AppSwitchError
-from appswitch.model import Delta, Kind, Node, NodeState
+from appswitch.model import Delta, Kind, Node, NodeState, Protocol
 from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
