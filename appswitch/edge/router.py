@@ -11,8 +11,9 @@ live; after a time, or once it has left, they go.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 import trio
@@ -27,7 +28,7 @@ from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
 from appswitch.errors import AppSwitchError
-from appswitch.model import Delta, Kind, Node, NodeState
+from appswitch.model import Delta, Kind, Node, NodeState, Protocol
 from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
@@ -162,13 +163,28 @@ class Router:
         """False: something is missing."""
         applied = self.copies.apply(delta)
         if isinstance(applied, Applied) and applied.changed:
+            learnt = self._is_learnt(delta.owner, applied.changed)
             for key, value in applied.changed.items():
                 self._put(delta.owner, key, value)
             self.apps.settle_names()
-            self.apps.services_changed()
+            self.apps.note_change()
+            if learnt or self._is_learnt(delta.owner, applied.changed):
+                self.apps.epoch.advance()
         if isinstance(applied, Excess):
             self._complain("a table that is too large", node=delta.owner)
         return not isinstance(applied, Gap)
+
+    def _is_learnt(self, node: str, keys: Iterable[str]) -> bool:
+        """Whether shims may know something that these entries change: the instances of a service that this host has,
+        too, or where datagrams go. In a busy cluster most entries are no news to most hosts.
+        """
+        table = self.apps.table
+        numbers = {number for number in (key.partition("/")[0] for key in keys) if re.fullmatch(r"[0-9]{1,9}", number)}
+        apps = [app for app in (table.app_of(node, int(number)) for number in numbers) if app is not None]
+        shared = {app.ip for app in apps}
+        return any(table.is_local(each) for ip in shared for each in table.apps_at(ip)) or any(
+            each.protocol is Protocol.UDP for app in apps for each in table.listeners_of(app)
+        )
 
     def _put(self, node: str, key: str, value: bytes | None) -> None:
         try:
