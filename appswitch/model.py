@@ -66,6 +66,8 @@ class App:
     """Its connections are TCP, those on one host, too."""
     started: float = 0.0
     number: int = Factory(lambda self: self.id, takes_self=True)
+    derived: bool = False
+    """Its IP was derived from its name."""
 
     @property
     def reachable(self) -> bool:

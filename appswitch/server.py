@@ -46,6 +46,7 @@ from appswitch.edge.events import Events
 from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
+from appswitch.edge.journal import Journal, open_journal
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
@@ -56,6 +57,7 @@ from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.remote import Remote
+from appswitch.edge.resumption import take_back
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -111,7 +113,10 @@ def run(settings: Settings) -> None:
         control = stack.enter_context(_listen(control_socket(settings.trap), socket.SOCK_STREAM, 0o600))
         state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
         try:
-            sockets = ListenerSockets(state_dir / "listeners")
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            journal = open_journal(state_dir, settings.node)
+            stack.callback(journal.close)
+            sockets = ListenerSockets(state_dir / "listeners", journal.past.head.salt)
         except OSError as error:
             raise AppSwitchError(
                 "no-directory", f"{state_dir} can't be used: {error.strerror}", "name another place with --state-dir"
@@ -120,7 +125,7 @@ def run(settings: Settings) -> None:
         epoch = Epoch()
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
-        trio.run(_serve, settings, policing, trap, control, sockets, epoch, state_dir, ports)
+        trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports)
 
 
 class _Log(structlog.PrintLogger):
@@ -145,14 +150,15 @@ async def _serve(
     control: socket.socket,
     sockets: ListenerSockets,
     epoch: Epoch,
+    journal: Journal,
     state_dir: Path,
     ports: Ports | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
-    table = ServiceTable(settings.node)
+    table = ServiceTable(settings.node, journal.past.head.last_app, max(journal.past.receivers, default=0))
     events = Events(settings.node)
-    apps = Apps(table, sockets, epoch, events)
+    apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
     balancer = Balancer(table)
     host = Diag(open_diag_socket())
@@ -196,7 +202,10 @@ async def _serve(
         judge = FlowJudge(apps, policing, homes, askers, flows, others.arrivals.client_of)
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
-    control_server = ControlServer(apps, new_dns, nodes, netns, connections.snapshot, policing)
+    control_server = ControlServer(
+        apps, new_dns, nodes, netns, connections.snapshot, policing, share_dns=datagrams.share_dns
+    )
+    await take_back(apps, sockets, host)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:

@@ -15,6 +15,7 @@ from typing import NoReturn
 from appswitch.errors import AppSwitchError
 from appswitch.host import elf, paths, processes, seccomp, tracer
 from appswitch.host.control_client import ControlClient, connect
+from appswitch.host.keeper import Keeper
 from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
 
@@ -67,24 +68,21 @@ def run(options: Options) -> int:
         _wait_for(client, options.wait_for, options.wait_timeout)
     environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
     environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
-    maker = None
     if options.netns:
         from appswitch.host import namespace
 
-        maker = Maker()
-        outside, client = client, _register_in_new_namespace(options, trap, user, maker, client.call("ticket"))
+        keeper = _register_in_new_namespace(options, trap, user, client.call("ticket"))
         environment["APPSWITCH_APP"] = f"netns:{namespace.cookie():x}"
-        outside.close()
+        client.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
         environment["APPSWITCH_APP"] = answer["token"]
+        keeper = Keeper(trap, client, answer["token"])
         tags = ",".join(options.tags)
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", tags), ("TCP", "1" * options.tcp)):
-            if value:  # a restarted trap handler learns from these who we are
+            if value:  # a trap handler that doesn't know our token learns from these who we are
                 environment["APPSWITCH_" + key] = value
-    if options.netns:  # without, the program registers again by itself
-        client.signal_end()
-    return processes.run(lambda: _become(command, environment, user), lambda: _say_when_gone(client, trap), maker)
+    return processes.run(lambda: _become(command, environment, user), lambda: _say_gone(trap), keeper)
 
 
 def _trappable(command: list[str]) -> list[str]:
@@ -156,7 +154,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
     }
 
 
-def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker: Maker, ticket: str) -> ControlClient:
+def _register_in_new_namespace(options: Options, trap: Path, user: _User, ticket: str) -> Keeper:
     from appswitch.host import namespace, rtnetlink
 
     try:
@@ -167,13 +165,14 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, maker:
     namespace.allow_low_ports()
     rtnetlink.make_everything_local([])
     rtnetlink.strand_marked()
-    passed = [*namespace.open_dns_sockets(), namespace.open_diag_socket(), maker.far_end]
+    udp, *kept = [*namespace.open_dns_sockets(), namespace.open_diag_socket()]
+    maker = Maker([udp])
+    passed = [udp, *kept, maker.far_end]
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
     answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
-    for each in passed:
-        each.close()
+    maker.far_end.close()
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
-    return client
+    return Keeper(trap, client, maker=maker, kept=kept)
 
 
 def _become(command: list[str], environment: dict[str, str], user: _User) -> NoReturn:
@@ -193,13 +192,11 @@ def _become(command: list[str], environment: dict[str, str], user: _User) -> NoR
         os._exit(status)
 
 
-def _say_when_gone(client: ControlClient, trap: Path) -> None:
-    """The connection has something to read: it can only be its end."""
-    if client.is_closed():
-        tell(
-            f"appswitch: the trap handler at {trap} has gone: connections go on, new ones fail\n"
-            "hint: start it again, and then this program"
-        )
+def _say_gone(trap: Path) -> None:
+    tell(
+        f"appswitch: the trap handler at {trap} has gone: connections go on, new ones wait a few seconds for another\n"
+        "hint: start it again, and it takes this program back"
+    )
 
 
 def _connect_or_start(trap: Path) -> ControlClient:

@@ -26,7 +26,7 @@
 #include "settings.h"
 #include "sys.h"
 
-enum { SLOTS = 4, PATIENCE = 5000, PATIENCE_NONBLOCKING = 1000, TRY_EVERY = 20 /* milliseconds */ };
+enum { SLOTS = 4, PATIENCE = 5000, PATIENCE_NONBLOCKING = 2000, TRY_EVERY = 20 /* milliseconds */ };
 
 #define HEADER offsetof(struct as_request, text)
 

@@ -152,9 +152,9 @@ struct as_listener_name {
     uint16_t port;
     uint8_t family;
     uint8_t v6only;
-    uint32_t app;  /* whose it is */
-    uint32_t salt; /* of this trap handler, so that one knows its own */
-    uint32_t zero;
+    uint32_t app;   /* whose it is */
+    uint32_t salt;  /* of this trap handler and those before it in its state directory, so that one knows its own */
+    uint32_t flags; /* AS_REUSEADDR, AS_REUSEPORT, where it was bound with them */
 };
 
 /* The name of a client's socket: abstract, this struct as it is. getsockname of the client and getpeername of the

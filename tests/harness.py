@@ -77,6 +77,11 @@ class Switch:
         assert said, self.log.read_text()
         return server
 
+    def kill_server(self) -> None:
+        """Kills the trap handler: kill -9."""
+        self.server.kill()
+        self.server.wait()
+
     def spawn(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         """`appswitch spawn ARGUMENTS` in the background; its output is in `process.log` unless redirected."""
         log = self.directory / f"app-{len(self._started)}.log"
@@ -121,10 +126,20 @@ class Switch:
         """Everything that was said."""
         return "\n".join(f"--- {path.name}\n{path.read_text()[-4000:]}" for path in self.directory.glob("*.log"))
 
+    def end_apps(self) -> None:
+        """Ends what was started, but for the trap handler."""
+        for process in reversed(self._started):
+            if process is not self.server:
+                stop(process)
+        self._started = [self.server]
+
     def close(self) -> None:
         """Ends what was started, the trap handler last."""
         for process in reversed(self._started):
             stop(process)
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
     def _as_user(self) -> dict[str, Any]:
         return {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -360,7 +361,7 @@ def test_preload_without_the_wrapper(switch: Switch) -> None:
     eventually(lambda: switch.rows("ps") == [], within=2)
 
 
-def test_it_survives_its_own_restart(switch: Switch) -> None:
+def test_it_survives_the_loss_of_its_state(switch: Switch) -> None:
     """A program without a namespace, which runs on, registers with the new server as who it was."""
     code = """
 import socket, sys
@@ -372,11 +373,12 @@ with socket.create_server(("", 81)):
     sys.stdin.readline()
 """
     command = ("--no-netns", "--name", "x", "--tag", "grp=1", sys.executable, "-c", code)
-    process = switch.spawn(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = switch.spawn(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert process.stdout
     assert process.stdin
     assert process.stdout.readline() == "ready\n"
     stop(switch._started[0])
+    shutil.rmtree(switch.directory / "trap.sock.state")
     switch.serve()
     process.stdin.write("\n")
     process.stdin.flush()

@@ -45,7 +45,8 @@ REMOTE = 1 << 30  # ids of what other nodes have begin here: our own are theirs 
 class ServiceTable:
     """Apps and listeners, found by id, by virtual IP and by name."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, last_app: int = 0, last_listener: int = 0) -> None:
+        """last_app, last_listener: the greatest ids that are not to be used again."""
         self.node = node
         self.apps: dict[int, App] = {}
         self.listeners: dict[int, Listener] = {}
@@ -62,8 +63,8 @@ class ServiceTable:
         self._by_port: dict[tuple[Address, int, Protocol], dict[int, Listener]] = {}
         self._retired: OrderedDict[Address, None] = OrderedDict()
         self._told: dict[str, dict[int, Told]] = {}
-        self._last_app = 0
-        self._last_listener = 0
+        self._last_app = last_app
+        self._last_listener = last_listener
         self._last_remote = REMOTE
 
     # --- apps
@@ -84,9 +85,10 @@ class ServiceTable:
     ) -> App:
         """Adds an app of this node. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
+        identity = self._identity(name, ip)
         app = App(
             id=self._last_app,
-            ip=self._identity(name, ip),
+            ip=identity,
             node=self.node,
             name=name,
             tags=tags,
@@ -97,6 +99,7 @@ class ServiceTable:
             exclusive=exclusive,
             tcp=tcp,
             started=started,
+            derived=ip is None and name is not None and self._derives(name, identity),
         )
         return self.revive(app)
 
@@ -104,6 +107,7 @@ class ServiceTable:
         """Adds an app that has been in the table before; without its name if that stands for another IP by now."""
         if app.name is not None and self.resolve(app.name) not in (None, app.ip):
             app = evolve(app, name=None)
+        self._last_app = max(self._last_app, app.id)
         self._add_app(app)
         return app
 
@@ -127,6 +131,11 @@ class ServiceTable:
                 )
             return known or ip or names.derive_ip(name, self._by_ip)
         return ip or self._client_only_identity()
+
+    def _derives(self, name: str, ip: Address) -> bool:
+        """Whether its address was derived, or is to be now."""
+        known = [app for app in self._by_name.get(name, {}).values() if app.ip == ip]
+        return not known or any(app.derived for app in known)
 
     def _client_only_identity(self) -> Address:
         """One that nobody has; where other nodes have used up all of them, one that no app of ours has."""
@@ -153,6 +162,16 @@ class ServiceTable:
             self._retired[app.ip] = None
             if len(self._retired) > RETIRED:
                 self._retired.popitem(last=False)
+
+    def move(self, app: App, ip: Address) -> App:
+        """Gives an app of this node another virtual IP, and what it has bound to the old one along with it."""
+        moved, bound, draining = evolve(app, ip=ip), list(self.listeners_of(app)), app.id in self.draining
+        self.remove_app(app.id)
+        self._add_app(moved)
+        self.drain([moved], draining)
+        for each in bound:
+            self.add_listener(evolve(each, app=moved, ip=ip if each.ip == app.ip else each.ip))
+        return moved
 
     def drain(self, apps: Iterable[App], draining: bool = True) -> None:
         """They are to get no new connections, or are to again. Apps of this node."""
@@ -202,8 +221,9 @@ class ServiceTable:
     # --- names
 
     def resolve(self, name: str) -> Address | None:
-        """The virtual IP that `name` stands for."""
-        return next((app.ip for app in self._by_name.get(name, {}).values()), None)
+        """The virtual IP that `name` stands for: that of the app which has had it longest."""
+        apps = self._by_name.get(name)
+        return min(apps.values(), key=claim).ip if apps else None
 
     def names_of(self, ip: Address) -> list[str]:
         """The names of the apps with this virtual IP, each once."""
@@ -223,6 +243,8 @@ class ServiceTable:
 
     def add_listener(self, listener: Listener) -> None:
         """Adds or replaces a listener."""
+        if self.is_local(listener.app):
+            self._last_listener = max(self._last_listener, listener.id)
         self._note(listener.app, listener)
         self.listeners[listener.id] = listener
         self._by_app.setdefault(listener.app.id, {})[listener.id] = listener
@@ -343,6 +365,11 @@ class ServiceTable:
     def _note(self, app: App, listener: Listener | None = None) -> None:
         if self.is_local(app):
             self.dirty.add(f"{app.number}/{listener.number}" if listener else str(app.number))
+
+
+def claim(app: App) -> tuple[float, str, int]:
+    """How old an app's claim to its name is: the least is the oldest, and all nodes see it so."""
+    return app.started, app.node, app.number
 
 
 def is_called(app: App, text: str, node: str) -> bool:

@@ -21,21 +21,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import structlog
 import trio
+from attrs import evolve
 
+from appswitch.core import clashes
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.journal import Journal
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
 from appswitch.host.cookies import AnySocket, netns_of
 from appswitch.model import Address, App, Kind, Listener, Protocol
+from appswitch.wire.journal import Known
 
 Key = TypeVar("Key")
 
+log = structlog.get_logger()
+
 DORMANT = 4096  # apps remembered by their namespace after their end
 STARTING = 1.0  # seconds
+BACK_WITHIN = 5.0  # seconds that a keeper may take to find us (host/keeper.py)
 SWEEP_EVERY = 0.5  # seconds
 
 
@@ -83,7 +91,15 @@ def command_of(caller: Credentials) -> tuple[str, ...]:
 class Apps:
     """The apps of this host."""
 
-    def __init__(self, table: ServiceTable, sockets: ListenerSockets, epoch: Epoch, events: Events) -> None:
+    def __init__(
+        self,
+        table: ServiceTable,
+        sockets: ListenerSockets,
+        epoch: Epoch,
+        events: Events,
+        journal: Journal | None = None,
+    ) -> None:
+        """journal: None: there is no successor to tell."""
         self.table = table
         self.epoch = epoch
         self.events = events
@@ -94,6 +110,9 @@ class Apps:
         self._started: dict[Address, float] = {}
         self._by_netns: OrderedDict[int, App] = OrderedDict()
         self._by_token: OrderedDict[bytes, App] = OrderedDict()
+        self.journal = journal or Journal()
+        self._awaited: dict[int, list[Listener]] = {}
+        self._awaited_until = 0.0
         self._wake = trio.Event()
         self._changed = trio.Event()
 
@@ -111,10 +130,30 @@ class Apps:
         """Whether an app with this virtual IP has started just now."""
         return self._started.get(ip, -STARTING) + STARTING > trio.current_time()
 
+    def now(self, app: App) -> App:
+        """As the table has it now, if it does: its address may have changed (core/clashes.py)."""
+        return self.table.apps.get(app.id, app)
+
+    def settle_names(self) -> None:
+        """Gives our apps other addresses where names of theirs have met older ones."""
+        moved = clashes.settle(self.table)
+        for app in moved:
+            log.warning("another name has this app's address: it has a new one", name=app.name, ip=str(app.ip))
+            self._remember(self._by_netns, app)
+            self._remember(self._by_token, app)
+        if moved:
+            self.services_changed()
+
+    @staticmethod
+    def _remember(index: OrderedDict[Key, App], app: App) -> None:
+        for key in [key for key, known in index.items() if known.id == app.id]:
+            index[key] = app
+
     def bind_netns(self, app: App, netns: int) -> None:
         """`app` is whoever calls from this network namespace."""
         self._by_netns[netns] = app
         self._trim(self._by_netns)
+        self.journal.put_app(app, netns=netns)
 
     def owner_of(self, netns: int) -> App | None:
         """The app whose network namespace this is."""
@@ -125,6 +164,7 @@ class Apps:
         token = secrets.token_bytes(16)
         self._by_token[token] = app
         self._trim(self._by_token)
+        self.journal.put_app(app, token=token)
         return token
 
     def identify(self, caller: Credentials, token: bytes) -> App | None:
@@ -138,8 +178,10 @@ class Apps:
             app = self.table.revive(app)  # its main program has ended, another one of it calls
             if app.netns:
                 self._by_netns[caller.netns] = app
+                self.journal.put_app(app, netns=caller.netns)
             else:
                 self._by_token[token] = app
+                self.journal.put_app(app, token=token)
             self.note_change()
             self.events.publish(Kind.APP, app, reason="it is back")
         return app
@@ -148,6 +190,34 @@ class Apps:
         dead = [key for key, app in index.items() if app.id not in self.table.apps]
         for key in dead[: max(0, len(dead) - DORMANT)]:
             del index[key]
+
+    # --- of our predecessor
+
+    def take_back(self, known: Known, receivers: list[Listener]) -> None:
+        """It is there; whether it still is, its keeper shows, or a call of it, within BACK_WITHIN.
+
+        receivers: the UDP sockets that it had bound.
+        """
+        app = self.table.revive(known.app)
+        if app.netns:
+            self._by_netns[known.netns] = app
+        else:
+            self._by_token[known.token] = app
+        self.table.drain([app] if known.draining else [])
+        self._awaited[app.id] = [evolve(each, app=app) for each in receivers]
+        self._awaited_until = trio.current_time() + BACK_WITHIN
+
+    def receivers_back(self, app: App) -> None:
+        """Its namespace is ours to look into again."""
+        for each in self._awaited.pop(app.id, []):
+            if self.namespaces[app.id].receives(each):
+                self.table.add_listener(each)
+                self.services_changed()
+            else:
+                self.journal.drop_receiver(each)
+
+    def _is_awaited(self, app: App) -> bool:
+        return app.id in self._awaited and trio.current_time() < self._awaited_until
 
     # --- how long
 
@@ -169,6 +239,8 @@ class Apps:
         if listener.id in self.table.listeners:
             if listener.protocol is Protocol.TCP:
                 self._sockets.forget(listener.id)
+            else:
+                self.journal.drop_receiver(listener)
             self.table.remove_listener(listener.id)
             if not listener.listening:  # bound, perhaps to connect from there: no one has learnt of it
                 self.note_change()
@@ -190,8 +262,10 @@ class Apps:
             if not self._is_alive(listener):
                 self.listener_gone(listener)
         for app in list(self.table.own_apps()):
-            if app.id not in self._held and not self.table.listeners_of(app):
+            if app.id not in self._held and not self.table.listeners_of(app) and not self._is_awaited(app):
                 self.table.remove_app(app.id)
+                self._awaited.pop(app.id, None)
+                self.journal.drop_app(app)
                 if not self.table.owns(app.ip):
                     self._started.pop(app.ip, None)
                 self.services_changed()

@@ -28,6 +28,7 @@ from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
 from appswitch.edge.name_servers import NameServers
+from appswitch.edge.namespaces import Namespace
 from appswitch.edge.nodes import Nodes
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
@@ -36,6 +37,10 @@ from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Pr
 from appswitch.wire import control
 
 log = structlog.get_logger()
+
+
+async def _no_sharing(_app: App) -> None:
+    pass
 
 
 @define
@@ -51,6 +56,8 @@ class ControlServer:
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
     policing: Policing = field(factory=Policing)
+    share_dns: Callable[[App], Awaitable[None]] = _no_sharing
+    """Makes room for an app that is a DNS server itself."""
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
@@ -92,13 +99,20 @@ class ControlServer:
                     return
                 try:
                     call = control.decode(line)
-                    if inside and not isinstance(call, control.Question) and not self._takes_ticket(call):
+                    if (
+                        inside
+                        and not isinstance(call, control.Question | control.Resume)
+                        and not self._takes_ticket(call)
+                    ):
                         raise self._from_inside(caller)
                 except AppSwitchError as error:
                     await stream.send_all(control.encode_error(error))
                     return
                 if isinstance(call, control.Spawn):
                     await self._spawn(stream, call, fds)
+                    return
+                if isinstance(call, control.Resume):
+                    await self._resume(stream, call, fds)
                     return
                 if isinstance(call, control.Ticket):
                     tickets.add(ticket := secrets.token_hex(16))
@@ -141,7 +155,7 @@ class ControlServer:
                 return await self._drain(call, stream.socket)
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
-            case control.Spawn() | control.Ticket():
+            case control.Spawn() | control.Resume() | control.Ticket():
                 raise AssertionError("handled by the caller")
 
     async def _list_nodes(self, call: control.Nodes, connection: trio.socket.SocketType) -> list[dict[str, object]]:
@@ -231,20 +245,57 @@ class ControlServer:
 
     async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, fds: list[int]) -> None:
         """Makes the app, serves its DNS, and keeps it until nothing of it is left."""
-        connection = stream.socket
         with contextlib.ExitStack() as stack:
             try:
                 namespace = namespaces.adopt(fds)
                 stack.callback(namespace.close)
-                app, token = self._new_app(connection, call)
+                app, token = self._new_app(stream.socket, call)
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
                 return
+            answer = {"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token}
+            await self._keep(stream, app, namespace, answer)
+
+    async def _resume(self, stream: trio.SocketStream, call: control.Resume, fds: list[int]) -> None:
+        """Takes an app back from its keeper (host/keeper.py)."""
+        caller = credentials_of(stream.socket)
+        with contextlib.ExitStack() as stack:
+            try:
+                namespace = namespaces.adopt(fds)
+                stack.callback(namespace.close)
+                app = self.apps.identify(caller, _read_token(call.token))
+                if app is None:
+                    raise AppSwitchError("unknown-app", "no app is known that calls from there or has this token")
+                if app.netns and app.id in self.apps.namespaces:
+                    raise AppSwitchError("taken", f"app {app.number} has its keeper")
+                if app.netns and (not fds or namespace.netns != caller.netns):
+                    raise AppSwitchError("bad-request", "the sockets that came along are of another namespace")
+            except AppSwitchError as error:
+                log.debug("an app wasn't taken back", pid=caller.pid, uid=caller.uid, reason=error.message)
+                await stream.send_all(control.encode_error(error))
+                return
+            await self._keep(stream, app, namespace, {"app": app.id}, back=app.netns)
+
+    async def _take_back(self, app: App, namespace: Namespace) -> None:
+        """What its keeper has to be there for."""
+        try:
+            await namespace.receivers()
+            self.apps.receivers_back(app)
+            if all(each.type != socket.SOCK_DGRAM for each in namespace.dns):
+                await self.share_dns(app)
+        except OSError as error:
+            log.warning("an app's UDP isn't known any more", app=app.number, reason=error.strerror)
+
+    async def _keep(
+        self, stream: trio.SocketStream, app: App, namespace: Namespace, answer: dict[str, object], back: bool = False
+    ) -> None:
+        """Until nothing of the app is left. back: our predecessor had it, and what is in its namespace."""
+        with contextlib.ExitStack() as stack:
             stack.enter_context(self.apps.hold(app))
             async with trio.open_nursery() as nursery:
                 dns = self.dns(app)
                 name_servers = NameServers(namespace, dns.serve_udp, nursery)
-                if call.netns:
+                if app.netns:
                     self.apps.namespaces[app.id] = namespace
                     stack.callback(self.apps.namespaces.pop, app.id)
                     self.apps.name_servers[app.id] = name_servers
@@ -252,10 +303,10 @@ class ControlServer:
                 for each in namespace.dns:
                     if each.type == socket.SOCK_STREAM:
                         nursery.start_soon(dns.serve_tcp, each)
-                await stream.send_all(
-                    control.encode_ok({"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token})
-                )
-                await _until_closed(connection)
+                await stream.send_all(control.encode_ok(answer))
+                if back:
+                    await self._take_back(app, namespace)
+                await _until_closed(stream.socket)
                 # Programs that go on after the main one may still ask for names.
                 await self.apps.until_ended(app)
                 nursery.cancel_scope.cancel()
@@ -297,6 +348,13 @@ class ControlServer:
             self.apps.bind_netns(app, caller.netns)
             return app, ""
         return app, self.apps.new_token(app).hex()
+
+
+def _read_token(text: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError:
+        raise AppSwitchError("bad-request", "a token is hexadecimal") from None
 
 
 def _filter(call: control.Observe) -> Filter:

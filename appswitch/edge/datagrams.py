@@ -120,13 +120,17 @@ class Datagrams:
         """Whether no socket of the app's is there. OSError EADDRINUSE where the kernel wouldn't notice."""
         receivers = await home.receivers()
         if request.port == DNS_PORT and request.ip.is_unspecified and app.id in self.apps.name_servers:
-            foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
-            await self.apps.name_servers[app.id].share(foreign)
+            await self.share_dns(app)
         places = datagrams.to_look_at(app, request.family, request.ip, request.v6only)
         others = [each for each in (receivers.find_bound(ip, request.port) for ip in places) if each is not None]
         if request.reuse_addr and any(each.no_port for each in others):  # by us: the program doesn't share (socket(7))
             raise OSError(errno.EADDRINUSE, "a socket of the app has it")
         return not others
+
+    async def share_dns(self, app: App) -> None:
+        """It is a DNS server itself."""
+        foreign = [each for each in self.name_servers if each not in (app.ip, app.alias, *LOOPBACK.values())]
+        await self.apps.name_servers[app.id].share(foreign)
 
     def _bound(self, app: App, request: trap.UdpBound) -> Answer:
         table = self.apps.table
@@ -136,6 +140,7 @@ class Datagrams:
         receiver = datagrams.new_receiver(table, app, request.family, request.ip, request.port, request.v6only)
         if receiver is not None:
             table.add_listener(receiver)
+            self.apps.journal.put_receiver(receiver)
             self.apps.events.publish(Kind.LISTEN, app, address=request.ip, port=request.port, proto="udp")
         self.apps.services_changed()
         return Answer(trap.NO_FD)

@@ -104,7 +104,7 @@ class Dialer:
 
     async def _try_all(self, plan: Reach, attempt: _Attempt) -> Dialled | OSError:
         """An error: what they have said. BlockingIOError: some instance lives, but its queue is full."""
-        said: set[type[OSError]] = set()
+        full, refused = False, ""
         silent: set[str] = set()
         loads = await self.loads.now() if by_connections(plan.candidates) else None
         for listener in self.balancer.order(plan.candidates, trio.current_time(), loads):
@@ -116,8 +116,12 @@ class Dialer:
                 log.warning("a node is put aside", peer=listener.app.node, reason=error.strerror)
                 silent.add(listener.app.node)
                 self.balancer.node_failed(listener.app.node, trio.current_time())
-            except (ConnectionRefusedError, BlockingIOError) as error:
-                said.add(type(error))
+            except BlockingIOError:
+                full = True
+                self.balancer.failed(listener, trio.current_time())
+            except ConnectionRefusedError as error:
+                is_here = self.table.is_local(listener.app)
+                refused = "every instance has gone" if is_here else error.strerror or "a node refuses"
                 self.balancer.failed(listener, trio.current_time())
             else:
                 self.balancer.worked(listener)
@@ -125,11 +129,11 @@ class Dialer:
                 if loads is not None:
                     self.loads.dialled(listener)
                 return dialled
-        if BlockingIOError in said:
+        if full:
             return BlockingIOError(errno.EAGAIN, "the queue of every instance is full")
-        if silent and not said:
-            return OSError(errno.EHOSTUNREACH, "no node with an instance answers")
-        return ConnectionRefusedError(errno.ECONNREFUSED, "every instance has gone")
+        if refused or not silent:
+            return ConnectionRefusedError(errno.ECONNREFUSED, refused)
+        return OSError(errno.EHOSTUNREACH, "no node with an instance answers")
 
 
 class _Attempt:

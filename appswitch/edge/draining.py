@@ -29,15 +29,17 @@ class Draining:
 
         AppSwitchError `unknown-app`, or `elsewhere`: all of them run on other nodes.
         """
-        apps = self._called(text)
-        self.apps.table.drain(apps)
-        self.apps.services_changed()
-        return apps
+        return self._drain(text, True)
 
     def undo(self, text: str) -> list[App]:
         """Puts it back."""
+        return self._drain(text, False)
+
+    def _drain(self, text: str, draining: bool) -> list[App]:
         apps = self._called(text)
-        self.apps.table.drain(apps, False)
+        self.apps.table.drain(apps, draining)
+        for app in apps:
+            self.apps.journal.set_draining(app, draining)
         self.apps.services_changed()
         return apps
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+import secrets
 import socket
 from collections import OrderedDict
 
@@ -34,7 +35,7 @@ class Guard:
     def __init__(self, netlink_socket: socket.socket, receivers: Receivers) -> None:
         self._socket = netlink_socket
         self._receivers = receivers
-        self._marks = itertools.count(1)
+        self._marks = itertools.count(1 + secrets.randbelow(DEAF // 2))  # not those of our predecessor's sockets
         self._admitted: OrderedDict[tuple[Pair, Pair], int] = OrderedDict()
         """(source, dest) -> the mark of those that may send from there to there."""
 

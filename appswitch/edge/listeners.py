@@ -1,14 +1,16 @@
 """The Unix sockets that stand for listeners: made here, handed to the app, reachable through us alone.
 
-Each is bound in a directory that only we can enter, opened with O_PATH, and unlinked: nothing is left in the file
-system to attack or to clean up. Connecting goes through the O_PATH descriptor, `/proc/self/fd/N`. We keep no descriptor
-of the socket itself, so it lives exactly as long as the app's descriptors of it; whether it does, the kernel says: a
-datagram connect to its name fails with EPROTOTYPE while it is there, and with ECONNREFUSED once it is not
-(unix_find_bsd in net/unix/af_unix.c), which the app can't notice, and which takes 2 us.
+Each is bound in a directory that only we can enter, and opened with O_PATH. Connecting goes through that descriptor,
+`/proc/self/fd/N`. We keep no descriptor of the socket itself, so it lives exactly as long as the app's descriptors of
+it; whether it does, the kernel says: a datagram connect to its name fails with EPROTOTYPE while it is there, and with
+ECONNREFUSED once it is not (unix_find_bsd in net/unix/af_unix.c), which the app can't notice, and which takes 2 us.
+
+The file stays as long as the listener, for our successor, to whom its name tells everything (edge/resumption.py).
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
@@ -20,33 +22,46 @@ from appswitch.wire import socknames
 
 
 class ListenerSockets:
-    """directory: ours alone; made if it isn't there, with mode 0700."""
+    """directory: ours alone; made if it isn't there, with mode 0700. salt: in the names of our sockets, by which they
+    are told from those of other trap handlers.
+    """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, salt: int | None = None) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
-        for leftover in directory.glob("as.*"):
-            leftover.unlink()
         self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self._probe = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.salt = secrets.randbits(32)
-        """In the names of our sockets: there may be another trap handler's."""
+        self.salt = secrets.randbits(32) if salt is None else salt
         self._handles: dict[int, int] = {}
+        self._files: dict[int, str] = {}
 
     def open(self, listener: Listener) -> socket.socket:
         """A bound Unix socket named after `listener`, to be passed to the app and closed. OSError when out of room."""
-        path = f"/proc/self/fd/{self._directory}/{socknames.listener_file(self.salt, listener)}"
+        file = socknames.listener_file(self.salt, listener)
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            bound.bind(path)
-            try:
-                self._handles[listener.id] = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            finally:
-                Path(path).unlink()
+            bound.bind(f"/proc/self/fd/{self._directory}/{file}")
+            self.adopt(listener.id, file)
         except OSError:
             bound.close()
+            self.discard(file)
             raise
         return bound
+
+    def files(self) -> dict[str, int]:
+        """The socket files that are there, and their inodes."""
+        with os.scandir(f"/proc/self/fd/{self._directory}") as entries:
+            return {each.name: each.inode() for each in entries}
+
+    def adopt(self, listener_id: int, file: str) -> None:
+        """The listener's socket is the one that is bound to `file`. OSError: it isn't there."""
+        self._handles[listener_id] = os.open(file, os.O_PATH | os.O_CLOEXEC, dir_fd=self._directory)
+        self._files[listener_id] = file
+
+    def discard(self, file: str) -> None:
+        """Removes a socket file."""
+        with contextlib.suppress(OSError):
+            os.unlink(file, dir_fd=self._directory)
 
     def handle(self, listener_id: int) -> int:
         """The O_PATH descriptor, to be passed to those who may connect. KeyError when the listener has gone."""
@@ -67,10 +82,12 @@ class ListenerSockets:
     def forget(self, listener_id: int) -> None:
         """The listener has gone."""
         os.close(self._handles.pop(listener_id))
+        self.discard(self._files.pop(listener_id))
 
     def close(self) -> None:
-        """Closes what is ours; the apps' sockets stay theirs."""
-        for listener_id in list(self._handles):
-            self.forget(listener_id)
+        """Closes what is ours; the apps' sockets stay theirs, and their files our successor's."""
+        for handle in self._handles.values():
+            os.close(handle)
+        self._handles.clear()
         os.close(self._directory)
         self._probe.close()

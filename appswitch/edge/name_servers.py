@@ -7,6 +7,7 @@ take those of the name servers, which the kernel prefers to any-address; others 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -46,6 +47,8 @@ class NameServers:
         self._shared = True
         for ip in name_servers:
             await self.take(ip)
+        with contextlib.suppress(OSError):
+            await self._home.release_dns()
         for scope in self._everywhere:
             scope.cancel()
 

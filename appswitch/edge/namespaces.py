@@ -22,6 +22,7 @@ from appswitch.edge.guard import Guard
 from appswitch.edge.receivers import Receivers
 from appswitch.errors import AppSwitchError
 from appswitch.host.cookies import cookie_of, netns_of
+from appswitch.host.maker import RELEASE
 from appswitch.host.namespace import NETLINK_SOCK_DIAG
 from appswitch.model import Address, Listener
 
@@ -60,9 +61,24 @@ class Namespace:
 
     async def make_socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A new socket of the namespace, neither bound nor connected. OSError when its keeper can't make one."""
+        request = bytes([family, kind, protocol])
+        answer, made = await self._ask(request)
+        if answer != request or not made:
+            error = int.from_bytes(answer, "little") if len(answer) == 4 else errno.ENETDOWN
+            raise OSError(error, os.strerror(error))
+        made[0].set_inheritable(False)
+        if not self._is_as_asked(made[0], family, kind, protocol):
+            made[0].close()
+            raise OSError(errno.EPROTO, "the app's keeper gives something else")
+        return made[0]
+
+    async def release_dns(self) -> None:
+        """Closes the keeper's descriptor of the DNS server's UDP socket. OSError as make_socket."""
+        await self._ask(RELEASE)
+
+    async def _ask(self, request: bytes) -> tuple[bytes, list[socket.socket]]:
         if self._maker is None:
             raise OSError(errno.ENETDOWN, "the app's keeper has gone")
-        request = bytes([family, kind, protocol])
         async with self._asking:
             self._maker.send(request)
             self._owed += 1
@@ -80,14 +96,7 @@ class Namespace:
                 raise OSError(errno.ENETDOWN, "the app has ended") from None
             if self._owed:
                 raise OSError(errno.ETIMEDOUT, "the app's keeper doesn't answer")
-        if answer != request or not made:
-            error = int.from_bytes(answer, "little") if len(answer) == 4 else errno.ENETDOWN
-            raise OSError(error, os.strerror(error))
-        made[0].set_inheritable(False)
-        if not self._is_as_asked(made[0], family, kind, protocol):
-            made[0].close()
-            raise OSError(errno.EPROTO, "the app's keeper gives something else")
-        return made[0]
+        return answer, made
 
     def _is_as_asked(self, made: socket.socket, family: int, kind: int, protocol: int) -> bool:
         wanted = protocol if protocol or family == socket.AF_NETLINK else made.proto  # 0: the usual one of the type

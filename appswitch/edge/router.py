@@ -67,12 +67,14 @@ class Router:
     peers: Peers
     clock: Callable[[], float] = time.time
     known: dict[str, Known] = field(factory=dict)
+    _nursery: trio.Nursery | None = None
 
     async def run(self) -> None:
         """Routes for ever."""
         self.peers.handlers[Pull] = self._answer_pull
         self.peers.handlers[Status] = self._answer_status
         async with trio.open_nursery() as nursery:
+            self._nursery = nursery
             nursery.start_soon(self._announce)
             nursery.start_soon(self._keep_tags)
             nursery.start_soon(self._listen, nursery)
@@ -160,6 +162,7 @@ class Router:
         if isinstance(applied, Applied) and applied.changed:
             for key, value in applied.changed.items():
                 self._put(delta.owner, key, value)
+            self.apps.settle_names()
             self.apps.services_changed()
         return not isinstance(applied, Gap)
 
@@ -234,6 +237,8 @@ class Router:
 
     async def refresh(self, name: str) -> None:
         """Gets what we lack of a node's table as it is from now on. OSError when it doesn't answer."""
+        if name not in self.known and self._nursery is not None:
+            await self._look(self._nursery)  # it may have seen us before we see it
         known = self.known.get(name)
         while known is not None and known.pulling is not None:
             await known.pulling.wait()

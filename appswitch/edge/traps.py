@@ -69,7 +69,7 @@ class TrapHandler:
                     if answer is None:
                         await self._send(channel, await self.calls.answer(app, first, channel))
                     while (request := await self._receive(channel)) is not None:
-                        await self._send(channel, await self.calls.answer(app, request[1], channel))
+                        await self._send(channel, await self.calls.answer(self.apps.now(app), request[1], channel))
             except FrameError as error:
                 log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
             except OSError as error:

@@ -84,8 +84,8 @@ class ControlClient:
             answer += data
         return answer
 
-    def set_timeout(self, seconds: float) -> None:
-        """How long an answer may take; TimeoutError after that."""
+    def set_timeout(self, seconds: float | None) -> None:
+        """How long an answer may take; TimeoutError after that. None: however long."""
         self._socket.settimeout(seconds)
 
     def signal_end(self) -> None:

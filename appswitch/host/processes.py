@@ -3,13 +3,13 @@
 The *wrapper* is what the user started: it passes signals on and ends as the program ends. An app is a process tree
 though, and may outlive its main program (a daemon, a job in the background). So the program is not the wrapper's child
 but that of a *keeper*, which adopts what the tree leaves behind (prctl(2), PR_SET_CHILD_SUBREAPER) and stays, with
-nothing but the connection to the trap handler, until the last process of the tree has ended.
+nothing but its service for the trap handler (host/keeper.py), until the last process of the tree has ended.
 
     wrapper --fork--> keeper --fork--> program
 
 The keeper tells the wrapper the program's pid, and in the end its status, through a pipe, and wakes it with SIGCHLD.
 Signals reach the program through both. When the wrapper is killed, the keeper gets a signal (PR_SET_PDEATHSIG) and
-kills the program, as the user would expect.
+kills the program and all that it has started, as the user would expect.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn, Protocol
 
 FAILED = 125
@@ -47,8 +48,11 @@ class Service(Protocol):
     def signal_requests(self) -> None:
         """Has SIGIO sent to this process when there is something to do."""
 
-    def answer(self) -> None:
-        """Does it. Called on SIGIO; never blocks."""
+    def answer(self) -> bool:
+        """Does it. Called on SIGIO, and after `pause`. True: the trap handler has gone just now."""
+
+    def pause(self) -> float | None:
+        """After how many seconds there is something to do whatever happens; None: never."""
 
     def close(self) -> None:
         """Another process does it."""
@@ -57,7 +61,7 @@ class Service(Protocol):
 def run(program: Callable[[], NoReturn], hung_up: Callable[[], None], service: Service | None = None) -> int:
     """Runs `program` (which execs) in a child; returns the exit status: its own, or 128+n.
 
-    hung_up: called on SIGIO; service: what the keeper does.
+    hung_up: called when the trap handler has gone; service: what the keeper does.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a caller may leave it, an end goes unnoticed
     wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
@@ -143,22 +147,38 @@ def _let_go() -> None:
 
 def _reap(child: int, wrapper: int, say: int, service: Service | None) -> None:
     """Waits for the whole tree. Returns after its last process."""
-    running = True
+    running, killed = True, False
     while True:
-        if service is not None:
-            service.answer()
-        if running and os.getppid() != wrapper:
-            os.kill(child, signal.SIGKILL)
+        if service is not None and service.answer() and os.getppid() == wrapper:
+            os.kill(wrapper, signal.SIGIO)
+        killed = killed or (running and os.getppid() != wrapper)
+        if killed:  # those that its children leave come to us, each with a SIGCHLD
+            _kill_children(child if running else None)
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
-            info = signal.sigwaitinfo(PASSED_ON | {signal.SIGCHLD, signal.SIGIO})
-            if running and info.si_signo in PASSED_ON and os.getppid() == wrapper:
+            info = _wait_for_signal(service.pause() if service is not None else None)
+            if info is not None and running and info.si_signo in PASSED_ON and os.getppid() == wrapper:
                 _pass_on(info, child)
         elif pid == child:
             running = False
             os.write(say, status.to_bytes(4, "little"))
             if os.getppid() == wrapper:
                 os.kill(wrapper, signal.SIGCHLD)
+
+
+def _wait_for_signal(seconds: float | None) -> signal.struct_siginfo | None:
+    wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
+    return signal.sigwaitinfo(wanted) if seconds is None else signal.sigtimedwait(wanted, seconds)
+
+
+def _kill_children(main: int | None) -> None:
+    """Kills what is our child now, the program among them; that one alone where the kernel doesn't list them."""
+    try:
+        children = [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    except OSError:  # without CONFIG_PROC_CHILDREN (proc_pid_task(5))
+        children = [main] if main is not None else []
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)

@@ -34,6 +34,15 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     """From outside; an app with a namespace of its own needs one."""
 
 
+class Resume(msgspec.Struct, tag_field="call", tag="resume", forbid_unknown_fields=True):
+    """Take back the app of whoever calls: that of its network namespace, else the one that has this token.
+
+    The sockets that go along are those of `spawn`. Like there, the app lives at least as long as the connection.
+    """
+
+    token: str = ""
+
+
 class Ticket(msgspec.Struct, tag_field="call", tag="ticket", forbid_unknown_fields=True):
     """What lets a new namespace become an app, once, while the connection that asked lasts."""
 
@@ -108,7 +117,7 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
 Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
 """What changes nothing."""
 
-Call = Question | Ticket | Spawn | Drain
+Call = Question | Ticket | Spawn | Resume | Drain
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 

@@ -20,7 +20,7 @@ COMMAND = 80  # characters of a command that others are told
 MOST_PIECES = 8  # of a delta; where there are more, the others had better ask for it
 
 _KEY = re.compile(r"(0|[1-9][0-9]{0,8})(/(0|[1-9][0-9]{0,15}))?")
-_NETNS, _EXCLUSIVE, _TCP, _DRAINING = 1, 2, 4, 8
+_NETNS, _EXCLUSIVE, _TCP, _DRAINING, _DERIVED = 1, 2, 4, 8, 16
 _V6ONLY, _UDP = 1, 2
 
 _Packed = Annotated[bytes, msgspec.Meta(min_length=4, max_length=16)]
@@ -68,6 +68,7 @@ def encode(record: Record) -> bytes:
         return _encoder.encode(_Listener(record.family, record.ip.packed, record.port, flags))
     app = record.app
     flags = app.netns * _NETNS | app.exclusive * _EXCLUSIVE | app.tcp * _TCP | record.draining * _DRAINING
+    flags |= app.derived * _DERIVED
     command = _cut(app.command)
     return _encoder.encode(_App(app.name, app.ip.packed, list(app.tags), flags, app.started, app.pid, command))
 
@@ -104,6 +105,7 @@ def _app(node: str, number: int, said: _App) -> AppRecord:
         exclusive=bool(said.flags & _EXCLUSIVE),
         tcp=bool(said.flags & _TCP),
         started=said.started,
+        derived=bool(said.flags & _DERIVED),
     )
     return AppRecord(app, bool(said.flags & _DRAINING))
 

@@ -6,7 +6,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from appswitch._wire import ffi, lib
-from appswitch.model import Address, Listener
+from appswitch.model import Address, App, Listener
 from appswitch.wire.addresses import pack_ip, unpack_ip
 
 
@@ -27,11 +27,26 @@ _PREFIX = "as."
 
 
 class ListenerName(NamedTuple):
-    """What the path of a listener's socket says: which one, and whose (the id of an app)."""
+    """What the path of a listener's socket says: which one, and whose (the id of an app); the rest as model.Listener
+    has it.
+    """
 
     salt: int
     listener_id: int
     app_id: int
+    ip: Address
+    port: int
+    family: int
+    v6only: bool
+    reuse_addr: bool
+    reuse_port: bool
+
+    def of(self, app: App, listening: bool) -> Listener:
+        """The listener; app: the one with the id."""
+        return Listener(
+            self.listener_id, app, self.family, self.ip, self.port, self.v6only, self.reuse_addr, self.reuse_port,
+            listening,
+        )  # fmt: skip
 
 
 class ClientName(NamedTuple):
@@ -52,6 +67,7 @@ def listener_file(salt: int, listener: Listener) -> str:
     _listener.v6only = listener.v6only
     _listener.app = listener.app.id
     _listener.salt = salt
+    _listener.flags = lib.AS_REUSEADDR * listener.reuse_addr | lib.AS_REUSEPORT * listener.reuse_port
     return _PREFIX + bytes(ffi.buffer(_listener)).hex()
 
 
@@ -65,7 +81,10 @@ def read_listener_path(path: bytes) -> ListenerName | None:
     if not separator or len(packed) != ffi.sizeof(_listener[0]):
         return None
     name = ffi.from_buffer("struct as_listener_name *", packed)
-    return ListenerName(name.salt, name.id, name.app)
+    return ListenerName(
+        name.salt, name.id, name.app, unpack_ip(bytes(name.ip)), name.port, name.family, bool(name.v6only),
+        bool(name.flags & lib.AS_REUSEADDR), bool(name.flags & lib.AS_REUSEPORT),
+    )  # fmt: skip
 
 
 def client_name(

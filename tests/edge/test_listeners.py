@@ -37,16 +37,37 @@ def sockets(directory: Path) -> Iterator[ListenerSockets]:
 def test_no_one_else_gets_in_and_nothing_is_left_there(directory: Path, sockets: ListenerSockets) -> None:
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
     with sockets.open(listener(1)):
-        assert list(directory.iterdir()) == []
+        assert list(sockets.files()) == [each.name for each in directory.iterdir()] != []
+    sockets.forget(1)
+    assert list(directory.iterdir()) == []
 
 
 def test_a_directory_of_an_earlier_server_is_taken_over(directory: Path) -> None:
     directory.mkdir(parents=True, mode=0o777)
     directory.chmod(0o777)
-    (directory / "as.00").touch()
-    ListenerSockets(directory).close()
-    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    earlier = ListenerSockets(directory, salt=5)
+    with earlier.open(listener(1)) as bound:
+        bound.listen()
+        earlier.close()
+        sockets = ListenerSockets(directory, salt=5)
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+        (file,) = sockets.files()
+        sockets.adopt(1, file)
+        assert sockets.alive(1)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(sockets.path(1))
+    assert not sockets.alive(1)
+    sockets.forget(1)
     assert list(directory.iterdir()) == []
+    sockets.close()
+
+
+def test_a_file_that_isn_t_there_is_not_adopted(sockets: ListenerSockets) -> None:
+    with pytest.raises(FileNotFoundError):
+        sockets.adopt(1, "as.00")
+    sockets.discard("as.00")
+    with pytest.raises(KeyError):
+        sockets.handle(1)
 
 
 def test_it_takes_connections_once_it_listens(sockets: ListenerSockets) -> None:
@@ -115,7 +136,7 @@ def test_a_failure_leaves_nothing_behind(
 ) -> None:
     real = os.open
 
-    def refuse(path: str, flags: int) -> int:
+    def refuse(path: str, flags: int, dir_fd: int) -> int:
         raise OSError(24, "Too many open files")
 
     before = open_descriptors()

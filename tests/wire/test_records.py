@@ -29,6 +29,7 @@ APPS = st.builds(
     exclusive=st.booleans(),
     tcp=st.booleans(),
     started=st.floats(0, 2**40),
+    derived=st.booleans(),
 )
 LISTENERS = st.builds(
     ListenerRecord,

@@ -61,6 +61,17 @@ def test_both_ends_of_a_connection(listening: socket.socket, client: socket.sock
         assert inode(listening) not in found
 
 
+def test_bound_and_listening(listening: socket.socket, client: socket.socket, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(tmp_path / "bound"))
+        found = {each.inode: each for each in dump(unix_diag.bound_sockets)}
+        assert (found[inode(bound)].listens, found[inode(listening)].listens) == (False, True)
+        file = found[inode(bound)].file
+        assert file is not None
+        assert file[1] == (tmp_path / "bound").stat().st_ino & 0xFFFFFFFF
+        assert inode(client) not in found
+
+
 def test_one_that_waits_in_the_queue(listening: socket.socket, client: socket.socket) -> None:
     found = {each.inode: each for each in dump()}
     assert (found[inode(client)].peer, found[inode(client)].shut) == (0, False)
