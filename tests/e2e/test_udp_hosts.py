@@ -82,7 +82,7 @@ class Client:
     """A program on a host that asks whenever it is told to, until somebody answers. how: connected or unconnected."""
 
     def __init__(self, host: Host, how: str) -> None:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self.process = host.spawn("--ip", "10.9.9.2", PYTHON, "-c", test_udp_flow.PATIENT, how, **pipes)
         self._asked = 0
 
@@ -223,7 +223,7 @@ except (ConnectionRefusedError, TimeoutError):
     log = server.log.read_text()  # type: ignore[attr-defined]
     assert log.count("b'x'") == 2, log
     events = [json.loads(line) for line in b.command("observe", "--json").stdout.splitlines()]
-    assert {each["rule"] for each in events if each["event"] == "deny"} == {"no-strangers"}
+    assert {each["rule"] for each in events if each["kind"] == "deny"} == {"no-strangers"}
 
 
 def test_a_host_that_is_cut_off_and_joined_again(net: Network, how: str) -> None:
