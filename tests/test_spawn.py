@@ -230,6 +230,20 @@ def test_a_killed_wrapper_takes_the_program_down(switch: Switch, netns: list[str
     eventually(lambda: switch.rows("ps") == [], within=1.5)  # a second, and the command's own start
 
 
+@BOTH
+def test_a_killed_wrapper_takes_all_of_it_down(switch: Switch, netns: list[str]) -> None:
+    """Children, and a grandchild that has left its session."""
+    script = "sleep 99 & (setsid sh -c 'echo $$; exec sleep 99' &) ; echo $!; echo ready; exec sleep 99"
+    process = switch.spawn(*netns, "--name", "web", "sh", "-c", script, stdout=subprocess.PIPE)
+    said = {output(process).readline().strip() for _ in range(3)}
+    workers = [int(pid) for pid in said - {"ready"}]
+    assert len(workers) == 2
+    assert all(lives(pid) for pid in workers)
+    process.kill()
+    eventually(lambda: not any(lives(pid) for pid in workers))
+    eventually(lambda: switch.rows("ps") == [])
+
+
 def test_a_killed_program(switch: Switch) -> None:
     process = shell(switch, "echo ready; exec sleep 99", "--name", "web")
     os.kill(child_of(process), signal.SIGKILL)

@@ -141,6 +141,7 @@ class Apps:
             log.warning("another name has this app's address: it has a new one", name=app.name, ip=str(app.ip))
             self._remember(self._by_netns, app)
             self._remember(self._by_token, app)
+            self.journal.change_app(app)
         if moved:
             self.services_changed()
 
@@ -204,12 +205,12 @@ class Apps:
         else:
             self._by_token[known.token] = app
         self.table.drain([app] if known.draining else [])
-        self._awaited[app.id] = [evolve(each, app=app) for each in receivers]
+        self._awaited[app.id] = receivers
         self._awaited_until = trio.current_time() + BACK_WITHIN
 
     def receivers_back(self, app: App) -> None:
         """Its namespace is ours to look into again."""
-        for each in self._awaited.pop(app.id, []):
+        for each in [evolve(each, app=app) for each in self._awaited.pop(app.id, [])]:
             if self.namespaces[app.id].receives(each):
                 self.table.add_listener(each)
                 self.services_changed()

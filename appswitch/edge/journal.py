@@ -43,6 +43,11 @@ class Journal:
         """It is there, and this is how it is known again."""
         self._put(Known(app, netns, token))
 
+    def change_app(self, app: App) -> None:
+        """Its address has changed."""
+        if app.id in self._apps:
+            self._put(evolve(self._apps[app.id], app=app))
+
     def set_draining(self, app: App, draining: bool) -> None:
         """Whether it is to get new connections."""
         if app.id in self._apps:

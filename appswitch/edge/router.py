@@ -46,10 +46,11 @@ log = structlog.get_logger()
 
 @define
 class Known:
-    """What we know of another node. failed: since when; agreed: when we last had all of its table."""
+    """What we know of another node. failed: since when; forgotten: for too long; agreed: when we last had all of it."""
 
     node: Node
     failed: float | None = None
+    forgotten: bool = False
     agreed: float | None = None
     pulling: trio.Event | None = None
     """Of a pull that is under way: set at its end."""
@@ -67,18 +68,17 @@ class Router:
     peers: Peers
     clock: Callable[[], float] = time.time
     known: dict[str, Known] = field(factory=dict)
-    _nursery: trio.Nursery | None = None
+    _nursery: trio.Nursery = field(init=False)
 
     async def run(self) -> None:
         """Routes for ever."""
         self.peers.handlers[Pull] = self._answer_pull
         self.peers.handlers[Status] = self._answer_status
-        async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            nursery.start_soon(self._announce)
-            nursery.start_soon(self._keep_tags)
-            nursery.start_soon(self._listen, nursery)
-            nursery.start_soon(self._poll, nursery)
+        async with trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._announce)
+            self._nursery.start_soon(self._keep_tags)
+            self._nursery.start_soon(self._listen)
+            self._nursery.start_soon(self._poll)
 
     # --- what we tell
 
@@ -93,7 +93,7 @@ class Router:
             now = trio.current_time()
             allowance, since = min(EVENTS_A_SECOND, allowance + (now - since) * EVENTS_A_SECOND), now
             if allowance < 1:
-                await trio.sleep((1 - allowance) / EVENTS_A_SECOND)
+                await trio.sleep(1 / EVENTS_A_SECOND)
                 continue  # what has changed meanwhile goes along
             delta = self.log.since(told)
             events = records.pieces(delta, EVENT_ROOM)
@@ -135,26 +135,26 @@ class Router:
 
     # --- what we hear
 
-    async def _listen(self, nursery: trio.Nursery) -> None:
+    async def _listen(self) -> None:
         async for message in self.serf.messages:
             if isinstance(message, UserEvent):
-                self._hear(message.payload, nursery)
+                self._hear(message.payload)
             else:
-                await self._look(nursery)
+                await self._look()
 
-    async def _poll(self, nursery: trio.Nursery) -> None:
+    async def _poll(self) -> None:
         while True:
-            await self._look(nursery)
+            await self._look()
             await trio.sleep(POLL_EVERY)
 
-    def _hear(self, payload: bytes, nursery: trio.Nursery) -> None:
+    def _hear(self, payload: bytes) -> None:
         try:
             delta = records.decode_delta(payload)
         except AppSwitchError as error:
             log.warning("an event that can't be read", reason=error.message)
             return
         if delta.owner != self.own.name and not self._apply(delta) and delta.owner in self.known:
-            self._start_pull(delta.owner, nursery)
+            self._start_pull(delta.owner)
 
     def _apply(self, delta: Delta) -> bool:
         """False: something is missing."""
@@ -173,16 +173,17 @@ class Router:
         except (AppSwitchError, ValueError) as error:
             log.warning("an entry that can't be read", node=node, key=key, reason=str(error))
 
-    async def _look(self, nursery: trio.Nursery) -> None:
-        """At who is there, and how far they are."""
+    async def _look(self) -> bool:
+        """At who is there, and how far they are. False: somebody has just started, and hasn't said it yet."""
         members = {each.name: each for each in await self.serf.members() if each.name != self.own.name}
         for member in members.values():
-            self._see(member, nursery)
+            self._see(member)
         for name in [each for each in self.known if each not in members]:
             self._lose(name)
             del self.known[name]
+        return all(each.name in self.known for each in members.values() if each.is_alive)
 
-    def _see(self, member: Member, nursery: trio.Nursery) -> None:
+    def _see(self, member: Member) -> None:
         now, table = trio.current_time(), self.apps.table
         try:
             told = tags.decode(member.tags)
@@ -198,24 +199,24 @@ class Router:
             self.apps.note_change()
         match node.state:
             case NodeState.ALIVE:
-                known.failed = None
                 self.copies.admit(node.name)
-                if node.name in table.unreachable:
+                if known.failed is not None:
+                    known.failed, known.forgotten = None, False
                     table.unreachable.discard(node.name)
                     self.apps.services_changed()
                 if self.copies.heard(node.name, told.summary):
-                    self._start_pull(node.name, nursery)
+                    self._start_pull(node.name)
                 else:
                     known.agreed = self.clock()
             case NodeState.SUSPECT:
-                if node.name not in table.unreachable:
+                if known.failed is None:
                     known.failed = now
                     table.unreachable.add(node.name)
                     self.apps.services_changed()
-                if known.failed is not None and now >= known.failed + KEPT:
-                    known.failed = None
+                elif now >= known.failed + KEPT and not known.forgotten:
+                    known.forgotten = True
                     self._lose(node.name)
-                    nursery.start_soon(self.serf.force_leave, node.name)
+                    self._nursery.start_soon(self.serf.force_leave, node.name)
             case NodeState.LEFT:
                 self._lose(node.name)
 
@@ -225,9 +226,9 @@ class Router:
         self.apps.table.forget_node(name)
         self.apps.services_changed()
 
-    def _start_pull(self, name: str, nursery: trio.Nursery) -> None:
+    def _start_pull(self, name: str) -> None:
         if self.known[name].pulling is None:
-            nursery.start_soon(self._pull_logged, name)
+            self._nursery.start_soon(self._pull_logged, name)
 
     async def _pull_logged(self, name: str) -> None:
         try:
@@ -237,8 +238,8 @@ class Router:
 
     async def refresh(self, name: str) -> None:
         """Gets what we lack of a node's table as it is from now on. OSError when it doesn't answer."""
-        if name not in self.known and self._nursery is not None:
-            await self._look(self._nursery)  # it may have seen us before we see it
+        if name not in self.known:
+            await self._look()  # it may have seen us before we see it
         known = self.known.get(name)
         while known is not None and known.pulling is not None:
             await known.pulling.wait()
@@ -276,7 +277,7 @@ class Router:
             await trio.sleep(PAUSE)
 
     async def _agrees(self) -> bool:
-        if not self.serf.has_met:
+        if not self.serf.has_met or not await self._look():
             return False
         self._write_log()
         living = [each.node.name for each in self.known.values() if each.node.state is NodeState.ALIVE]

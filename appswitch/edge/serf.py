@@ -4,13 +4,12 @@ Three connections to it: one for questions, one for the stream of what happens, 
 of them fails, or the agent ends, all is started anew, under a new name within Serf (core/membership.py); the addresses
 that were known are joined again, so nothing of the agent's need be kept.
 
-Serf by itself looks for failed members every 30 s, at one of them. We do so every second, at all, and at the hosts that
-we were told to join while we are alone.
+Serf by itself looks for failed members every 30 s, at one of them. We do so every second, at all of them, and while we
+are alone at the hosts that we were told to join, too.
 """
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
@@ -32,10 +31,11 @@ log = structlog.get_logger()
 
 PORT = 7946
 LOOK_EVERY = 1.0  # seconds
+SEEK_EVERY = 10  # looks
+SOUGHT_FOR = 86400.0  # seconds, as Serf's reconnect_timeout
 RESTART_FIRST, RESTART_MOST = 0.1, 5.0  # seconds
 WORKED_FOR = 10.0  # seconds; an agent that has lived as long was all right
-FORCE_LEAVE_WITHIN, LEAVE_WITHIN = 10.0, 10.0  # seconds
-RESOLVE_WITHIN = 2.0  # seconds
+FORCE_LEAVE_WITHIN, LEAVE_WITHIN = 10.0, 4.0  # seconds
 LOCATED_A_LOOK = 8  # members
 MAX_EVENT = 480  # bytes
 QUEUE = 1024  # messages
@@ -65,14 +65,11 @@ Message = UserEvent | MembersChanged | Reconnected
 
 @frozen
 class SerfSettings:
-    """bind: None: any address, of which the others are told the one that leads to the first of `join`.
-
-    directory: for what is ours; key: base64; program: a name on PATH, or a path.
-    """
+    """bind: where the others reach us; directory: for what is ours; key: base64; program: a name on PATH, or a path."""
 
     node: str
     directory: Path
-    bind: Address | None = None
+    bind: Address
     join: tuple[Address, ...] = ()
     key: str | None = None
     program: str = "serf"
@@ -97,14 +94,16 @@ class Serf:
         self._members: list[Member] = []
         """All, also those whose name is another's."""
         self._nodes: dict[str, Member] = {}
-        self._known: set[Address] = set()
-        """Addresses of the others, kept for the next agent."""
+        self._settled = False
+        """Whether the present agent has had the time to join."""
+        self._seen: dict[Address, float] = {}
+        """Where others were, when last; also those that Serf has forgotten, as after a long time apart."""
+        self._looks = 0
         self._met = False
         """Whether there is nobody that we should ask first before we claim our name."""
         self._located: dict[str, tuple[float, wire.Vector]] = {}
         """node -> when we asked, and where it is."""
         self._complaint = ""
-        self._leaving = False
 
     @property
     def refused(self) -> str | None:
@@ -117,13 +116,16 @@ class Serf:
         return self._met
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Until we have left. Started: the agent answers. AppSwitchError: the first one can't be started."""
+        """Until it is cancelled; then it takes leave of the others, which takes a second or two.
+
+        Started: the agent answers. AppSwitchError: the first one can't be started.
+        """
         pause = RESTART_FIRST
         is_first = True
-        while not self._leaving:
+        while True:
             began = trio.current_time()
             try:
-                agent, rpc = await start(await self._agent_settings())
+                agent, rpc = await start(self._agent_settings())
             except AppSwitchError as error:
                 if is_first:
                     raise
@@ -135,23 +137,25 @@ class Serf:
                 why = await self._live(agent, rpc)
             if trio.current_time() - began > WORKED_FOR:
                 pause = RESTART_FIRST
-            if not self._leaving:
-                log.warning("the Serf agent is started again", reason=why, after=pause)
-                await trio.sleep(pause)
-                pause = min(2 * pause, RESTART_MOST)
+            log.warning("the Serf agent is started again", reason=why, after=pause)
+            await trio.sleep(pause)
+            pause = min(2 * pause, RESTART_MOST)
 
     async def members(self) -> list[Member]:
-        """The nodes, this one among them. A name stands for one, though others may claim it."""
+        """The nodes, this one among them. A name stands for one, though others may claim it.
+
+        While this node's own name isn't its own, there is nobody: it must not speak to the others by that name.
+        """
         if self._rpc is not None:
             with suppress(OSError, ValueError, RpcError):
                 await self._fetch(self._rpc)
-        return list(self._nodes.values())
+        return list(self._nodes.values()) if self._claim.holds else []
 
     async def event(self, payload: bytes) -> None:
         """Tells all nodes, sooner or later, or not. ValueError: it is more than MAX_EVENT."""
         if len(payload) > MAX_EVENT:
             raise ValueError(f"an event of {len(payload)} bytes; {MAX_EVENT} at most")
-        if self.refused is None:
+        if self._claim.holds:
             await self._try("event", {"Name": EVENT, "Payload": payload, "Coalesce": False})
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -159,14 +163,6 @@ class Serf:
         gone = self._tags.keys() - tags.keys()
         self._tags = dict(tags)
         await self._try("tags", {"Tags": self._all_tags(), "DeleteTags": sorted(gone)})
-
-    async def leave(self) -> None:
-        """Takes leave of the others, and ends the agent, and `run`. It takes a second or two."""
-        self._leaving = True
-        if self._rpc is not None:
-            rpc = self._rpc
-            await self._try("leave", None, LEAVE_WITHIN)
-            await rpc.aclose()  # should the agent be there still, it is killed
 
     async def force_leave(self, node: str) -> None:
         """Makes all forget a failed node. One that is alive after all comes back."""
@@ -192,29 +188,22 @@ class Serf:
                 why = why or str(error)
             nursery.cancel_scope.cancel()
 
-        self._agent, self._rpc = agent, rpc
+        self._agent, self._rpc, self._settled = agent, rpc, False
+        cancelled = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(until_it_ends, agent.ended)
                 nursery.start_soon(until_it_ends, agent.listen, self._joins.hear)
-                nursery.start_soon(until_it_ends, self._watch, rpc)
                 nursery.start_soon(until_it_ends, self._stream, agent)
-                nursery.start_soon(until_it_ends, self._keep_joined, agent)
+                nursery.start_soon(until_it_ends, self._keep, agent, rpc)
+            cancelled = False
             return why or "it has ended"
         finally:
             self._agent = self._rpc = None
+            if cancelled:
+                await _leave(agent)
             agent.close()
             await rpc.aclose()
-
-    async def _watch(self, rpc: Rpc) -> None:
-        while True:
-            met = self._met  # before we look: whom we meet in between has to be seen
-            await self._fetch(rpc)
-            if self._claim.judge(self._members, self._started, met):
-                await self._try("tags", {"Tags": self._all_tags(), "DeleteTags": []})
-                await self._send.send(MembersChanged())
-            await self._locate(rpc)
-            await trio.sleep(LOOK_EVERY)
 
     async def _stream(self, agent: Agent) -> None:
         async with aclosing(await agent.connect()) as rpc:
@@ -227,37 +216,54 @@ class Serf:
                 elif record.name == EVENT:
                     await self._send.send(UserEvent(wire.raw_bytes(record.payload)))
 
-    async def _keep_joined(self, agent: Agent) -> None:
-        async with aclosing(await agent.connect()) as rpc:
-            await self._fetch(rpc)
+    async def _keep(self, agent: Agent, rpc: Rpc) -> None:
+        """Keeps us joined, and our name ours."""
+        await self._fetch(rpc)
+        async with aclosing(await agent.connect()) as joining:
             while True:
-                self._met |= await self._joins.join(rpc, self._to_join())
+                self._met |= await self._joins.join(joining, self._to_join(), self._addresses(Status.ALIVE))
+                self._settled = True
+                await self._fetch(rpc)
+                if self._claim.judge(self._members, self._started, self._met):
+                    await self._try("tags", {"Tags": self._all_tags(), "DeleteTags": []})
+                    await self._send.send(MembersChanged())
+                await self._locate(rpc)
                 for predecessor in self._predecessors():
                     await self._forget(predecessor)
                 await trio.sleep(LOOK_EVERY)
 
     async def _fetch(self, rpc: Rpc) -> None:
+        """Asks the agent for the members. Until it has had the time to join, those of the one before are kept."""
         found = (await rpc.ask("members")).members or ()
         parsed = (parse_member(each.name, str(each.address), each.port, each.status, each.tags or {}) for each in found)
-        self._members = [each for each in parsed if each is not None]
-        self._nodes = holders(self._members)
-        for each in self._members:
+        members = [each for each in parsed if each is not None]
+        for each in members:
             if each.started == self._started:
                 self._joins.own = (each.address, each.port)
-        if others := self._others():
-            self._known = {(each.address, each.port) for each in others if each.status is not Status.LEFT}
-            self._met |= any(each.is_alive for each in others)
+        if not self._settled:
+            return
+        self._members = members
+        self._nodes = holders(members)
+        now = trio.current_time()
+        self._seen |= dict.fromkeys(self._addresses(Status.ALIVE, Status.FAILED), now)
+        left = self._addresses(Status.LEFT)
+        self._seen = {each: at for each, at in self._seen.items() if each not in left and now - at < SOUGHT_FOR}
+        self._met |= bool(self._addresses(Status.ALIVE))
 
-    def _others(self) -> list[Member]:
-        """Without what we were: it is shown as alive for a while."""
-        return [each for each in self._members if (each.address, each.port) != self._joins.own]
+    def _addresses(self, *statuses: Status) -> set[Address]:
+        """Of the others; none while we don't know of them from this agent."""
+        found = (
+            {(each.address, each.port) for each in self._members if each.status in statuses} if self._settled else set()
+        )
+        return found - {self._joins.own}
 
     def _to_join(self) -> set[Address]:
-        others = self._others()
-        alive = {(each.address, each.port) for each in others if each.is_alive}
-        if alive:
-            return {(each.address, each.port) for each in others if each.status is Status.FAILED} - alive
-        return {*self._settings.join, *self._known}
+        """Who has failed, each time; whom we were told of or have seen while we are alone, and now and then."""
+        self._looks += 1
+        alive = self._addresses(Status.ALIVE)
+        if not alive or self._looks % SEEK_EVERY == 0:
+            return {*self._settings.join, *self._seen} - alive
+        return self._addresses(Status.FAILED) - alive
 
     def _predecessors(self) -> list[Member]:
         """Members that we were, by now known to be gone."""
@@ -297,27 +303,16 @@ class Serf:
     def _all_tags(self) -> dict[str, str]:
         return {**self._tags, CLAIM: str(self._claim.claim)}
 
-    async def _agent_settings(self) -> AgentSettings:
+    def _agent_settings(self) -> AgentSettings:
         """Of the next agent."""
         settings = self._settings
         self._started = time.time_ns()
-        bind, advertise = settings.bind, None
-        if bind is None:
-            advertise = await _source_towards(settings.join)
-            bind = ("::" if advertise and ":" in advertise else "0.0.0.0", PORT)
         name = agent_name(settings.node, self._started)
-        return AgentSettings(
-            settings.program, settings.directory, name, bind, advertise, settings.key, self._all_tags()
-        )
+        return AgentSettings(settings.program, settings.directory, name, settings.bind, settings.key, self._all_tags())
 
 
-async def _source_towards(hosts: tuple[Address, ...]) -> str | None:
-    """Our address on the way to the first of them that has one. None: not known."""
-    for host, port in hosts:
-        with trio.move_on_after(RESOLVE_WITHIN), suppress(OSError):
-            for family, kind, _, _, address in await trio.socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
-                with socket.socket(family, kind) as unsent, suppress(OSError):
-                    unsent.connect(address)  # sends nothing, but chooses a route
-                    source: str = unsent.getsockname()[0]
-                    return source
-    return None
+async def _leave(agent: Agent) -> None:
+    """The connections may have been cut off in the middle: this takes one of its own."""
+    with trio.move_on_after(LEAVE_WITHIN, shield=True), suppress(OSError, ValueError, RpcError):
+        async with aclosing(await agent.connect()) as rpc:
+            await rpc.ask("leave", None, LEAVE_WITHIN)

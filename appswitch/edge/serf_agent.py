@@ -46,16 +46,12 @@ _LINE = re.compile(r"\s*\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[(\w+)\] (.*)")
 
 @frozen
 class AgentSettings:
-    """name: within Serf; advertise: the address that others reach it by, None: `bind`, or (of 0.0.0.0) Serf's choice.
-
-    program: a name on PATH, or a path; key: base64, None: nothing is encrypted.
-    """
+    """name: within Serf; program: a name on PATH, or a path; key: base64, None: nothing is encrypted."""
 
     program: str
     directory: Path
     name: str
     bind: tuple[str, int]
-    advertise: str | None
     key: str | None
     tags: Mapping[str, str]
 
@@ -218,8 +214,6 @@ def configuration(settings: AgentSettings, rpc_port: int, auth_key: str) -> dict
         "disable_name_resolution": True,  # no two have one name (core/membership.py); of two, Serf would end both
         **TUNING,
     }
-    if settings.advertise is not None:
-        found["advertise"] = joined(settings.advertise, settings.bind[1])
     if settings.key is not None:
         found["encrypt_key"] = settings.key
     return found

@@ -32,6 +32,11 @@ class OwnClaim:
             claim = Claim(unestablished=True, since=time.time_ns())
         return cls(node, file, claim)
 
+    @property
+    def holds(self) -> bool:
+        """Whether the name is ours for good."""
+        return self.refused is None and not self.claim.unestablished
+
     def judge(self, members: list[Member], started: int, met: bool) -> bool:
         """Looks whether the name is ours. Whether something has changed.
 

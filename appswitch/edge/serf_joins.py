@@ -21,7 +21,7 @@ log = structlog.get_logger()
 
 REACH_WITHIN = 1.0  # seconds, for a TCP connect
 JOIN_WITHIN = 15.0  # seconds; Serf itself gives up after 10
-REMEMBERED = 256  # hosts with a wrong key
+REMEMBERED = 256  # hosts of which we have said something
 
 Address = tuple[str, int]
 
@@ -44,8 +44,8 @@ class Joins:
     _said: dict[Address, str] = field(factory=dict)
     _strangers: set[tuple[str, str]] = field(factory=set)
 
-    async def join(self, rpc: Rpc, peers: Collection[Address]) -> bool:
-        """Whether that worked for one of them, or there is none but ourselves.
+    async def join(self, rpc: Rpc, peers: Collection[Address], alive: set[Address]) -> bool:
+        """Whether that worked for one of them, or there is none but ourselves and those who are `alive` already.
 
         OSError, ValueError: the connection to our agent is of no use.
         """
@@ -53,8 +53,7 @@ class Joins:
         async with trio.open_nursery() as nursery:
             for peer in peers:
                 nursery.start_soon(_reach, peer, reached)
-        others = {peer: found for peer, found in reached.items() if found != self.own}
-        self._said = {peer: said for peer, said in self._said.items() if peer in others}
+        others = {peer: found for peer, found in reached.items() if found != self.own and found not in alive}
         return any([await self._join(rpc, *each) for each in others.items()]) or not others
 
     async def _join(self, rpc: Rpc, peer: Address, found: Address | OSError) -> bool:
@@ -81,6 +80,8 @@ class Joins:
 
     def _say(self, peer: Address, reason: str, hint: str = KEEPS_TRYING) -> None:
         if self._said.get(peer) != reason:
+            if len(self._said) >= REMEMBERED:
+                self._said.clear()
             self._said[peer] = reason
             log.warning("can't join", peer=joined(*peer), reason=reason, hint=hint)
 

@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.test_failover import nginx
 from tests.e2e.test_real_programs import postgres_programs
-from tests.harness import Switch, eventually, stop
+from tests.harness import Switch, eventually, python_for, running_switch, stop
 
 PYTHON = sys.executable
 HELLO = """
@@ -376,3 +376,19 @@ def test_what_ended_meanwhile_is_gone(switch: Switch, netns: list[str]) -> None:
     eventually(lambda: {row["name"] for row in switch.rows("ps")} == {"other"})
     restart(switch)
     assert {row["name"] for row in switch.rows("ps")} == {"other"}
+
+
+@pytest.mark.root
+def test_an_ordinary_users() -> None:
+    """Its keepers call from user namespaces."""
+    with running_switch(user=65534) as switch:
+        python, _ = python_for(65534)
+        switch.spawn("--name", "web", python, "-c", HELLO, "web")
+        switch.wait_for("web:80")
+        client = Talker(switch, "--name", "client", python, "-c", DIALLER)
+        for _ in range(2):
+            assert client.ask("web 80").startswith("web sees 100.")
+            before = rows(switch)
+            restart(switch)
+            assert rows(switch) == before
+            assert client.ask("web.appswitch.local 80").startswith("web sees 100.")  # a name that it hasn't asked for

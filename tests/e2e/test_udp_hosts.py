@@ -18,13 +18,13 @@ from tests.hosts import Host, Network, network
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "ip", "nsenter")]
 
 HERE_TOO = {
-    test_udp: """both_ends_agree both_ends_agree_by_v6 a_client_with_a_preload_only
+    test_udp: """both_ends_agree both_ends_agree_by_v6
         a_server_that_answers_from_another_socket a_sibling_by_loopback own_socket_before_the_siblings
         tcp_and_udp_on_one_port pktinfo_between_apps""",
     test_udp_flow: """each_instance_gets_its_share_of_connections a_burst_mostly_arrives in_an_epoll_set_before_connect
         a_refused_client_may_try_again a_connected_socket_that_names_its_peer
         connected_to_one_port_and_then_to_another many_clients_of_one_server""",
-    test_udp_programs: """iperf2 iperf3 sockperf dnsmasq dnsmasq_on_a_port_of_its_own_and_v6 tftp quic netcat socat
+    test_udp_programs: """iperf2 iperf3 sockperf dnsmasq_on_a_port_of_its_own_and_v6 tftp quic netcat socat
         memcached""",
 }
 for module, names in HERE_TOO.items():
@@ -76,6 +76,23 @@ def net() -> Iterator[Network]:
 
 def serve(host: Host, *flags: str, label: str = "", port: int = 7000) -> subprocess.Popen[str]:
     return host.spawn(*flags, PYTHON, "-c", SERVER, "0.0.0.0", str(port), label)
+
+
+@pytest.mark.program("dnsmasq", "dig")
+@pytest.mark.parametrize("how_bound", ["any", "--bind-interfaces", "--bind-dynamic"])
+def test_a_dns_server(three: list[Host], how_bound: str) -> None:
+    """Its client's own DNS server is in between, on the same port."""
+    a, b, _ = three
+    flags = [
+        *test_udp_programs.DNSMASQ,
+        "--address=/example.test/1.2.3.4",
+        *([how_bound] if how_bound != "any" else []),
+    ]
+    b.spawn("--ip", "10.9.9.1", "--name", "dns", "dnsmasq", *flags)
+    a.wait_for("dns:53")
+    for server in ("@dns", "@10.9.9.1"):
+        asked = a.run("--ip", "10.9.9.9", "dig", "+tries=2", "+short", "+notcp", server, "a.example.test")
+        assert asked.stdout == "1.2.3.4\n"
 
 
 class Client:

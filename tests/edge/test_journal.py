@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from appswitch.edge import journal
 from appswitch.edge.journal import Journal, open_journal
@@ -35,10 +36,13 @@ def test_a_successor_knows_what_there_is(tmp_path: Path) -> None:
     first.drop_app(app(1))
     first.drop_receiver(receiver(12, app(2)))
     first.set_draining(app(3), True)
+    first.change_app(evolve(app(2), ip=ANY))
+    first.change_app(app(9))
     # It is not closed: its trap handler was killed.
     second = open_journal(tmp_path, "n1")
     assert {number: each.netns for number, each in second.past.apps.items()} == {2: 102, 3: 103}
     assert (second.past.apps[2].draining, second.past.apps[3].draining) == (False, True)
+    assert (second.past.apps[2].app.ip, second.past.apps[3].app.ip) == (ANY, app(3).ip)
     assert list(second.past.receivers) == [13]
     assert second.past.head.salt == first.past.head.salt
     second.drop_app(app(3))
