@@ -300,6 +300,7 @@ class ControlServer:
                     stack.callback(self.apps.namespaces.pop, app.id)
                     self.apps.name_servers[app.id] = name_servers
                     stack.callback(self.apps.name_servers.pop, app.id)
+                    self.apps.note_change()
                 for each in namespace.dns:
                     if each.type == socket.SOCK_STREAM:
                         nursery.start_soon(dns.serve_tcp, each)

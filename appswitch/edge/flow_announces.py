@@ -104,4 +104,6 @@ class FlowJudge:
         if not app.netns:
             await self.homes.of(app)
         home = self.apps.namespaces.get(app.id)
-        return home is not None and (await home.receivers()).find(source, dest) is not None
+        if home is None:
+            raise OSError(errno.EAGAIN, "its keeper hasn't come back to us yet")
+        return (await home.receivers()).find(source, dest) is not None
