@@ -15,7 +15,7 @@ from typing import Protocol
 
 import structlog
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.route import Egress, Reach
@@ -29,6 +29,8 @@ from appswitch.model import Address, App, Listener
 # of the pauses, the last one again and again.
 PATIENCE = 60.0
 PAUSES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)
+
+UNREACHABLE_AFTER = 3.0  # seconds without an answer of any node that has an instance; so long ARP tries, too (arp(7))
 
 log = structlog.get_logger()
 
@@ -77,6 +79,8 @@ class Dialer:
     unix: Way
     tcp: Way
     remote: Way | None = None
+    _silent: set[str] = field(factory=set)
+    """Nodes that didn't answer when they were tried last."""
 
     async def connect(
         self, plan: Reach, again: Callable[[], Reach], asked: Asked, patience: float = PATIENCE
@@ -90,20 +94,26 @@ class Dialer:
         pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
         with trio.move_on_after(patience), ExitStack() as closing:
             attempt = _Attempt(self, asked, closing)
+            silent_until = trio.current_time() + (0 if asked.nonblocking else UNREACHABLE_AFTER)
             while True:
                 tried = await self._try_all(plan, attempt)
                 if isinstance(tried, Dialled):
                     return tried
-                known, full = plan, isinstance(tried, BlockingIOError)
-                if full:
+                known, waits = plan, isinstance(tried, BlockingIOError)
+                if isinstance(tried, UnreachableError):
+                    waits = trio.current_time() < silent_until
+                if waits:
                     await trio.sleep(next(pauses))
                 plan = again()
-                if not full and set(plan.candidates) <= set(known.candidates):
+                if not waits and set(plan.candidates) <= set(known.candidates):
                     raise tried  # else one has come meanwhile
         raise OSError(errno.ETIMEDOUT, "no instance has taken it in time")
 
     async def _try_all(self, plan: Reach, attempt: _Attempt) -> Dialled | OSError:
-        """An error: what they have said. BlockingIOError: some instance lives, but its queue is full."""
+        """An error: what they have said. BlockingIOError: some instance lives, but its queue is full.
+
+        UnreachableError: no node has said anything.
+        """
         full, refused = False, ""
         silent: set[str] = set()
         loads = await self.loads.now() if by_connections(plan.candidates) else None
@@ -113,9 +123,8 @@ class Dialer:
             try:
                 dialled = await attempt.dial(plan, listener)
             except UnreachableError as error:
-                log.warning("a node is put aside", peer=listener.app.node, reason=error.strerror)
                 silent.add(listener.app.node)
-                self.balancer.node_failed(listener.app.node, trio.current_time())
+                self._put_aside(listener.app.node, error)
             except BlockingIOError:
                 full = True
                 self.balancer.failed(listener, trio.current_time())
@@ -126,6 +135,7 @@ class Dialer:
             else:
                 self.balancer.worked(listener)
                 self.balancer.node_worked(listener.app.node)
+                self._silent.discard(listener.app.node)
                 if loads is not None:
                     self.loads.dialled(listener)
                 return dialled
@@ -133,7 +143,13 @@ class Dialer:
             return BlockingIOError(errno.EAGAIN, "the queue of every instance is full")
         if refused or not silent:
             return ConnectionRefusedError(errno.ECONNREFUSED, refused)
-        return OSError(errno.EHOSTUNREACH, "no node with an instance answers")
+        return UnreachableError(errno.EHOSTUNREACH, "no node with an instance answers")
+
+    def _put_aside(self, node: str, error: UnreachableError) -> None:
+        self.balancer.node_failed(node, trio.current_time())
+        if node not in self._silent:  # it may be tried again and again
+            log.warning("a node doesn't answer", peer=node, reason=error.strerror)
+            self._silent.add(node)
 
 
 class _Attempt:

@@ -22,6 +22,7 @@ from appswitch.wire.peer import Answer, Ask, Refused, Reply, Request
 from appswitch.wire.peer_channel import PeerError, Sealer, Session, Unsealer, asks_key, replies_key
 
 IDLE = 30.0  # seconds; then whoever has opened it closes it
+BUSY = 10  # times its patience that a question waits while the other side answers others
 AT_ONCE = 256  # questions of one channel that are being answered; further ones wait
 MOST_WAITING = 1 << 26  # bytes that wait to be sent to somebody who doesn't read
 DEAD_WITHIN = 5  # seconds without a word from the other host's kernel
@@ -122,20 +123,23 @@ class Channel:
         self._outbox = Outbox(connection, asks_key(session))
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
-        self._used = trio.current_time()
+        self._used = self._heard = trio.current_time()
 
     async def ask(self, request: Request, patience: float) -> Answer:
         """The answer. UnreachableError: ETIMEDOUT after `patience` seconds, ECONNRESET when the channel ends.
 
-        Any other OSError: the other side says no.
+        While answers to others come, the other side is just busy: then it may take up to BUSY times as long. Any other
+        OSError: the other side says no.
         """
         number, waiting = next(self._numbers), _Waiting()
         self._waiting[number] = waiting
         self._used = trio.current_time()
         try:
             self._put(Ask(number, request))
-            with trio.move_on_after(patience):
-                await waiting.answered.wait()
+            start = trio.current_time()
+            while not waiting.answered.is_set() and (deadline := self._deadline(start, patience)):
+                with trio.move_on_at(deadline):
+                    await waiting.answered.wait()
         finally:
             del self._waiting[number]
         if waiting.answer is None:
@@ -144,6 +148,11 @@ class Channel:
         if isinstance(waiting.answer, Refused):
             raise OSError(waiting.answer.error, waiting.answer.reason)
         return waiting.answer
+
+    def _deadline(self, start: float, patience: float) -> float | None:
+        """Until when to wait for an answer to what was asked at `start`; None: no longer."""
+        deadline = min(max(start, self._heard) + patience, start + BUSY * patience)
+        return deadline if trio.current_time() < deadline else None
 
     def _put(self, question: Ask) -> None:
         if self.is_over:
@@ -173,6 +182,7 @@ class Channel:
                 each.answered.set()
 
     async def _take(self, body: bytes) -> None:
+        self._heard = trio.current_time()
         reply = peer.decode_reply(body)
         waiting = self._waiting.get(reply.number)
         if waiting is not None:  # else it comes too late

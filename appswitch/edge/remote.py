@@ -5,12 +5,12 @@ First it is announced over the peer channel: who wants to go where. The other si
 connection is made to the other node's peer port, and begins with a preamble that shows the number; what comes after it
 is the program's. Nothing depends on addresses, so there may be NAT between the hosts.
 
-The preamble goes as data of TCP Fast Open, without a cookie (MSG_FASTOPEN in tcp(7); TCP_FASTOPEN_NO_COOKIE, Linux
-4.15). So the kernel has it in the queue before the connection stands, and a program whose connect doesn't block gets
-the socket at once: from there on EINPROGRESS, poll and SO_ERROR are the kernel's. A server that doesn't take such data
-(ours doesn't ask for it) just acknowledges the SYN, and the kernel sends it again. Where the kernel sends no such data
-(sysctl net.ipv4.tcp_fastopen, or after it has met a firewall that eats it), the preamble follows when the connection
-stands.
+A program whose connect blocks gets the socket when the connection stands and the preamble is sent. One whose connect
+doesn't gets it at once, and from there on EINPROGRESS, poll and SO_ERROR are the kernel's: for it the preamble goes as
+data of TCP Fast Open, without a cookie (MSG_FASTOPEN in tcp(7); TCP_FASTOPEN_NO_COOKIE, Linux 4.15), so that the kernel
+has it in the queue before anything that the program writes. A server that doesn't take such data (ours doesn't ask for
+it) just acknowledges the SYN, and the kernel sends it again. Where the kernel sends no such data (sysctl
+net.ipv4.tcp_fastopen, or after it has met a firewall that eats it), we wait here, too.
 """
 
 from __future__ import annotations
@@ -95,8 +95,9 @@ async def _connect(address: tuple[str, int], asked: Asked, preamble: bytes) -> s
     family = socket.AF_INET6 if asked.family == 6 or ":" in ip else socket.AF_INET
     client = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        left = preamble[_start(client, (for_family(ip, family), port), preamble) :]
-        if left or not asked.nonblocking:
+        first = preamble if asked.nonblocking else b""
+        left = preamble[_start(client, (for_family(ip, family), port), first) :]
+        if left:
             await _wait_until_connected(client)
         if left and client.send(left, socket.MSG_NOSIGNAL) != len(left):
             raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
@@ -110,14 +111,15 @@ async def _connect(address: tuple[str, int], asked: Asked, preamble: bytes) -> s
 
 def _start(client: socket.socket, address: tuple[str, int], first: bytes) -> int:
     """Starts connecting; how much of `first` is on its way already. OSError."""
-    try:
-        client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1)
-        return client.sendto(first, socket.MSG_FASTOPEN | socket.MSG_NOSIGNAL, address)
-    except BlockingIOError:  # it connects, but without data
-        return 0
-    except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
-            raise
+    if first:
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, TCP_FASTOPEN_NO_COOKIE, 1)
+            return client.sendto(first, socket.MSG_FASTOPEN | socket.MSG_NOSIGNAL, address)
+        except BlockingIOError:  # it connects, but without data
+            return 0
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOPROTOOPT):
+                raise
     with suppress(BlockingIOError):
         client.connect(address)
     return 0

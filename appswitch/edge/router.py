@@ -217,7 +217,8 @@ class Router:
                     known.forgotten = True
                     self._lose(node.name)
                     self._nursery.start_soon(self.serf.force_leave, node.name)
-            case NodeState.LEFT:
+            case NodeState.LEFT if not known.forgotten:
+                known.failed, known.forgotten = now, True
                 self._lose(node.name)
 
     def _lose(self, name: str) -> None:
@@ -267,9 +268,11 @@ class Router:
     def standings(self) -> Iterator[Standing]:
         """All nodes, this one first."""
         yield Standing(self.own, self.log.summary.seq, self.clock())
-        for name in sorted(self.known):
+        for name, known in sorted(self.known.items()):
+            if known.failed is not None and trio.current_time() >= known.failed + KEPT:
+                continue  # Serf remembers it for a day
             summary = self.copies.summary_of(name)
-            yield Standing(self.known[name].node, summary.seq if summary else None, self.known[name].agreed)
+            yield Standing(known.node, summary.seq if summary else None, known.agreed)
 
     async def until_agreed(self) -> None:
         """Waits until this node and each living one have all of the other's table."""

@@ -47,14 +47,14 @@ static long fork_process(void) {
     return sys5(SYS_clone, SIGCHLD, 0, 0, 0, 0);
 }
 
-/* Nothing of the program's is kept from ending: no pipe, socket or directory. But stderr, until it ends. */
+/* Nothing of the program's is kept from ending: no pipe, socket or directory. But stderr, until it ends. `kept` becomes
+ * SPARE. */
 static void let_go(int kept) {
-    int null = (int)sys4(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR | O_CLOEXEC, 0);
-    if (null >= 0) {
-        sys3(SYS_dup3, null, 0, 0);
-        sys3(SYS_dup3, null, 1, 0);
-    }
-    kept = (int)sys3(SYS_fcntl, kept, F_DUPFD_CLOEXEC, SPARE);
+    kept = (int)sys3(SYS_fcntl, kept, F_DUPFD_CLOEXEC, SPARE); /* it may be one of the first three */
+    int null = (int)sys4(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR, 0);
+    sys3(SYS_dup3, null, 0, 0);
+    sys3(SYS_dup3, null, 1, 0);
+    if (sys2(SYS_fcntl, 2, F_GETFD) < 0) sys3(SYS_dup3, null, 2, 0);
     sys3(SYS_dup3, kept, SPARE, O_CLOEXEC);
     sys3(SYS_close_range, SPARE + 1, ~0u, 0);
     sys1(SYS_chdir, "/");

@@ -62,6 +62,12 @@ void remove_thread(struct thread *thread) {
     threads--;
 }
 
+void for_each_waiting(void (*with)(struct thread *thread, const struct thread *given), const struct thread *given) {
+    for (int i = 0; i < BUCKETS; i++)
+        for (struct thread *each = buckets[i]; each; each = each->next)
+            if (each->waits) with(each, given);
+}
+
 int no_threads(void) {
     return threads == 0;
 }

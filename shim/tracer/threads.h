@@ -31,6 +31,9 @@ struct thread *add_thread(int tid);
 /* It has ended: its stack is another's now. */
 void remove_thread(struct thread *thread);
 
+/* Calls `with` for each thread that waits. */
+void for_each_waiting(void (*with)(struct thread *thread, const struct thread *given), const struct thread *given);
+
 /* True when there are none. */
 int no_threads(void);
 

@@ -214,6 +214,31 @@ static void tell_apart(struct thread *maker, int event) {
     made->waits = 0;
 }
 
+/* The pid of the process that a process is a child of; 0: it has gone. (proc_pid_stat(5)) */
+static int parent_of(int pid) {
+    char path[32] = "/proc/", text[256], *at = text;
+    int parent = 0;
+    memcpy(write_number(path + 6, (unsigned)pid), "/stat", 6);
+    long fd = sys4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return 0;
+    long size = sys3(SYS_read, fd, text, sizeof text - 1);
+    sys1(SYS_close, fd);
+    for (long i = 0; i + 4 < size; i++)
+        if (text[i] == ')') at = text + i + 4; /* the name may hold another one; then the state, and the parent */
+    for (text[size > 0 ? size : 0] = 0; *at >= '0' && *at <= '9'; at++) parent = parent * 10 + (*at - '0');
+    return parent;
+}
+
+/* A maker that is killed as it forks has no stop that tells whose the child is: but the child has lost its parent as
+ * that one's last thread ends. (A thread that waits ends with the others.) */
+static void adopt(struct thread *orphan, const struct thread *maker) {
+    int is_process = sys3(SYS_tgkill, orphan->tid, orphan->tid, 0) == 0;
+    if (!is_process || find_thread(parent_of(orphan->tid))) return;
+    copy_memory(orphan, maker);
+    orphan->waits = 0;
+    go_on(orphan->tid, 0);
+}
+
 static void handle_stop(struct thread *thread, int status) {
     int event = status >> 16, signal = WSTOPSIG(status), pass = 0;
     switch (event) {
@@ -264,7 +289,10 @@ void trace(int pid, int ended) {
             if (thread) handle_stop(thread, status);
             continue;
         }
-        if (thread) remove_thread(thread);
+        if (thread) {
+            for_each_waiting(adopt, thread);
+            remove_thread(thread);
+        }
         if (tid == pid) {
             sys3(SYS_write, ended, "", 1);
             sys1(SYS_close, ended);

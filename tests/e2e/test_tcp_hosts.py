@@ -171,6 +171,32 @@ def test_asyncio(hosts: tuple[Host, Host]) -> None:
     a.run(*CLIENT, PYTHON, "-c", ASYNCIO)
 
 
+CROWD = """
+import socket, threading
+failed = []
+def connect():
+    try:
+        with socket.create_connection(("10.9.9.1", 80)) as c:
+            assert c.recv(100)
+    except OSError as error:
+        failed.append(error)
+threads = [threading.Thread(target=connect) for _ in range(400)]
+for each in threads:
+    each.start()
+for each in threads:
+    each.join()
+print(failed)
+"""
+
+
+def test_a_crowd(hosts: tuple[Host, Host]) -> None:
+    """Trap handlers that are busy are not taken for dead ones."""
+    a, b = hosts
+    b.spawn(*WEB, PYTHON, "-c", ECHO.replace("backlog=100", "backlog=4096"), "80")
+    a.wait_for("web:80")
+    assert a.run(*CLIENT, PYTHON, "-c", CROWD, timeout=60).stdout == "[]\n"
+
+
 NODE = """
 require("http").createServer((request, response) => response.end(JSON.stringify(
   [request.socket.localAddress, request.socket.localPort, request.socket.remoteAddress]))).listen(3000);
@@ -467,3 +493,19 @@ def test_connections_go_on_without_the_trap_handlers(net: Network) -> None:
             host.server.kill()
             host.server.wait()
         assert client.say("still here") == "still here"
+
+
+@pytest.mark.parametrize("which", ["the client's", "the server's"])
+def test_connects_go_on_after_a_trap_handler_was_killed(net: Network, which: str) -> None:
+    a, b = net.serve("a", "b")
+    b.spawn(*WEB, PYTHON, "-c", ECHO, "80")
+    a.wait_for("web:80")
+    with Talker(a, TIMED.replace(")[2]", ")[1][0]")) as client:
+        assert client.say("now").split()[0] == "10.9.9.1"
+        host, other = (a, b) if which == "the client's" else (b, a)
+        host.server.kill()
+        host.server.wait()
+        host.serve("--key-file", str(net.key), "--join", other.address)
+        host.command("nodes", "--wait")
+        other.command("nodes", "--wait")
+        eventually(lambda: client.say("now").split()[0] == "10.9.9.1")

@@ -187,6 +187,31 @@ async def test_no_answer_in_time(cluster: Cluster) -> None:
     assert await a.ask("b", STATUS, 5) == STATUS, "the channel is as good as before"
 
 
+async def test_a_busy_node_has_more_time(cluster: Cluster) -> None:
+    """As long as it answers others."""
+    a, b = await cluster.start("a"), await cluster.start("b")
+    go = trio.Event()
+
+    async def later(_caller: Caller, _request: Pull) -> Answer:
+        await go.wait()
+        return Pulled(b"at last")
+
+    b.handlers[Pull] = later
+    b.handlers[Status] = echo
+    patience = 0.1
+
+    async def ask_others() -> None:
+        start = trio.current_time()
+        while trio.current_time() < start + 3 * patience:
+            await a.ask("b", STATUS, 5)
+        go.set()
+
+    await a.channel("b")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask_others)
+        assert await a.ask("b", Pull(), patience) == Pulled(b"at last")
+
+
 async def test_nobody_there(cluster: Cluster) -> None:
     a = await cluster.start("a")
     with pytest.raises(UnreachableError) as unknown:

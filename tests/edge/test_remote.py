@@ -41,7 +41,7 @@ from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.host import namespace
 from appswitch.model import App, Event, Kind, Listener, State
-from appswitch.wire import socknames
+from appswitch.wire import socknames, tcp_diag
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer import Announce, Announced
 from appswitch.wire.peer_channel import Session, arrival
@@ -133,9 +133,9 @@ class World:
         self.listener, self.listening = self.b.serve(self.server)
         self.tell()
 
-    async def run(self, node: Node) -> None:
-        listening = self.stack.enter_context(listen("127.0.0.1", 0))
-        self.addresses[node.name] = "127.0.0.1", listening.getsockname()[1]
+    async def run(self, node: Node, ip: str = "127.0.0.1") -> None:
+        listening = self.stack.enter_context(listen(ip, 0))
+        self.addresses[node.name] = ip, listening.getsockname()[1]
         await self.nursery.start(node.peers.serve, listening)
         self.nursery.start_soon(node.arrivals.keep_swept)
 
@@ -203,6 +203,16 @@ async def test_two_programs_have_the_two_ends(world: World, nonblocking: bool) -
     assert (own.medium, socknames.read_medium(packed)) == (Medium.TCP_CLIENT, Medium.TCP_SERVER)
 
 
+@pytest.mark.parametrize("nonblocking", [False, True])
+async def test_hosts_with_ipv6_addresses(world: World, nonblocking: bool) -> None:
+    await world.run(world.b, "::1")
+    dialled = await world.a.connect(world.client, nonblocking=nonblocking)
+    _, server = await world.take()
+    with server:
+        dialled.client.send(b"question")
+        assert await receive(server) == b"question"
+
+
 async def test_where_the_kernel_sends_no_data_with_a_syn(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remote, "TCP_FASTOPEN_NO_COOKIE", 9999)  # ENOPROTOOPT: as an older kernel says
     dialled = await world.a.connect(world.client, nonblocking=True)
@@ -228,6 +238,35 @@ async def test_a_kernel_that_connects_but_keeps_the_data_to_itself(
 def connect_alone(client: socket.socket, address: tuple[str, int], _first: bytes) -> int:
     client.connect_ex(address)
     return 0
+
+
+async def test_a_program_may_have_the_socket_before_the_connection_stands(world: World) -> None:
+    """The other host doesn't take the connection yet: its queue is full (tcp(7), listen(2))."""
+    full = world.stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+    world.stack.enter_context(socket.create_connection(full.getsockname()))
+    right = world.addresses["b"]
+
+    async def announce(caller: Caller, said: Announce) -> Announced:
+        answer = await world.b.arrivals.announce(caller, said)
+        world.addresses["b"] = full.getsockname()
+        return answer
+
+    world.b.peers.handlers[Announce] = announce
+    with trio.fail_after(PATIENCE):
+        dialled = await world.a.connect(world.client, nonblocking=True)
+        assert dialled.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == tcp_diag.SYN_SENT
+        (row,) = await world.a.names.connections()
+        assert row.state is State.QUEUED
+        with full.accept()[0]:
+            pass  # now there is room; the SYN is sent again within a second
+        await trio.lowlevel.wait_writable(dialled.client)
+    dialled.client.send(b"question")
+    server, _ = full.accept()
+    with server, socket.create_connection(right) as forwarded:  # a NAT between the hosts, say
+        forwarded.send(await receive(server))
+        _, delivered = await world.take()
+        with delivered:
+            assert await receive(delivered) == b"question"
 
 
 async def test_both_nodes_list_their_ends(world: World) -> None:
@@ -411,11 +450,28 @@ async def test_a_host_that_does_not_answer_is_gone_past(world: World, monkeypatc
 
 async def test_no_host_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("appswitch.edge.peers.OPEN_WITHIN", 0.05)
+    monkeypatch.setattr("appswitch.edge.dial.UNREACHABLE_AFTER", 0.2)
     silent = world.stack.enter_context(socket.create_server(("127.0.0.1", 0)))
     world.addresses["b"] = silent.getsockname()
-    with pytest.raises(OSError, match="no node") as caught:
-        await world.a.connect(world.client)
-    assert caught.value.errno == errno.EHOSTUNREACH
+    for nonblocking in (False, True):
+        with pytest.raises(OSError, match="no node") as caught:
+            await world.a.connect(world.client, nonblocking=nonblocking)
+        assert caught.value.errno == errno.EHOSTUNREACH
+
+
+async def test_a_node_that_is_away_for_a_moment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connect that blocks has the time."""
+    right = world.addresses["b"]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        world.addresses["b"] = closed.getsockname()
+    tried = world.a.balancer.node_failed
+
+    def node_failed(node: str, now: float) -> None:
+        tried(node, now)
+        world.addresses["b"] = right
+
+    monkeypatch.setattr(world.a.balancer, "node_failed", node_failed)
+    assert (await world.a.connect(world.client)).listener.app.node == "b"
 
 
 async def test_an_instance_here_comes_first_and_one_elsewhere_when_it_has_gone(world: World) -> None:

@@ -231,6 +231,11 @@ async def test_one_that_does_not_come_back_is_forgotten(world: World, autojump_c
     assert ports(b) == []
     assert cast(FakeSerf, b.serf).forgotten == ["a"]
     assert b.apps.table.unreachable == set()
+    assert [each.node.name for each in b.standings()] == ["b"]
+    world.wire.cut.clear()
+    await world.settle(a, b)
+    assert ports(b) == [("a", 80)]
+    assert [each.node.name for each in b.standings()] == ["b", "a"]
 
 
 async def test_one_that_leaves(world: World, autojump_clock: MockClock) -> None:

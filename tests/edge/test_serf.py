@@ -21,6 +21,7 @@ import trio
 from attrs import evolve
 
 from appswitch.core.membership import Member
+from appswitch.edge import serf as serf_module
 from appswitch.edge.serf import MAX_EVENT, MembersChanged, Message, Reconnected, Serf, SerfSettings, UserEvent
 from appswitch.edge.serf_joins import joined
 from appswitch.errors import AppSwitchError
@@ -216,13 +217,18 @@ async def test_an_agent_that_hangs_is_replaced(nodes: Nodes) -> None:
         await a.sees(a="alive", b="alive")
 
 
-async def test_a_node_that_is_forgotten(nodes: Nodes) -> None:
-    async with nodes.run(nodes.settings("a")) as a:
-        async with nodes.run(nodes.settings("b", a.address)):
-            await a.sees(a="alive", b="alive")
-        await a.sees(a="alive", b="failed")
-        await a.serf.force_leave("b")
-        await a.sees(a="alive")
+async def test_a_node_that_is_forgotten_is_found_again(nodes: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serf_module, "SEEK_EVERY", 2)
+    async with nodes.two() as (a, b):
+        settings = nodes.settings("c", a.address)
+        async with nodes.run(settings):
+            await a.sees(a="alive", b="alive", c="alive")
+        await a.sees(a="alive", b="alive", c="failed")
+        await a.serf.force_leave("c")
+        for each in (a, b):
+            await each.sees(a="alive", b="alive")
+        async with nodes.run(evolve(settings, join=())):
+            await b.sees(a="alive", b="alive", c="alive")
 
 
 async def test_distances(nodes: Nodes) -> None:

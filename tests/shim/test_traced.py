@@ -108,6 +108,20 @@ def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
     assert "hint: " in said
 
 
+@pytest.mark.parametrize("attempt", range(5))
+def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, attempt: int) -> None:
+    """No child stays behind, stopped, for want of its maker's word whose it is."""
+    process = switch.spawn(str(build("forker", "-static")), stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    keeper = descendants(process.pid)[0]
+    program = int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0])
+    os.kill(program, signal.SIGKILL)
+    assert process.wait(PATIENCE) == 128 + signal.SIGKILL
+    process.stdout.close()
+    eventually(lambda: not Path(f"/proc/{keeper}").exists())  # it waits for all
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it(waiting: subprocess.Popen[str], number: signal.Signals) -> None:
     program, _ = traced(waiting)
