@@ -217,6 +217,12 @@ class Apps:
             else:
                 self.journal.drop_receiver(each)
 
+    async def until_back(self, app: App) -> None:
+        """Until its keeper has found us, where that is still to be expected."""
+        while app.netns and app.id not in self.namespaces and self._is_awaited(app):
+            with trio.move_on_at(self._awaited_until):
+                await self.changed()
+
     def _is_awaited(self, app: App) -> bool:
         return app.id in self._awaited and trio.current_time() < self._awaited_until
 

@@ -86,6 +86,7 @@ class Datagrams:
 
     async def answer(self, app: App, request: trap.UdpRequest) -> Answer:
         """OSError with the errno for the program."""
+        await self.apps.until_back(app)
         if not app.netns and await self.homes.of(app) is None:
             return Answer(trap.KERNEL)
         with trio.move_on_after(HOME_WITHIN):
@@ -306,6 +307,7 @@ class Datagrams:
         table = self.apps.table
         serving = datagrams.serving_elsewhere(table, app, *to)
         for each in datagrams.candidates(table, app, to[0]):
+            await self.apps.until_back(each)
             if await self._receives(each, source, to, exactly=each.id == app.id and not route.is_own(app, to[0])):
                 serving.add(each.id)
         asker = self.askers.find(to, app)

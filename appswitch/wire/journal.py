@@ -41,6 +41,7 @@ class AppLine(msgspec.Struct, tag_field="is", tag="app"):
     token: str = ""
     draining: bool = False
     started: float = 0.0
+    derived: bool = False
 
 
 class ReceiverLine(msgspec.Struct, tag_field="is", tag="receiver"):
@@ -99,7 +100,7 @@ def app_line(known: Known) -> AppLine:
     app = known.app
     return AppLine(
         app.id, str(app.ip), app.name, list(app.tags), app.pid, app.uid, list(app.command), app.exclusive, app.tcp,
-        known.netns, known.token.hex(), known.draining, app.started,
+        known.netns, known.token.hex(), known.draining, app.started, app.derived,
     )  # fmt: skip
 
 
@@ -153,7 +154,7 @@ def _add(past: Past, line: Line, node: str) -> None:
 def _known(line: AppLine, node: str) -> Known:
     app = App(
         line.id, ip_address(line.ip), node, line.name, tuple(line.tags), line.pid, line.uid, tuple(line.command),
-        bool(line.netns), line.exclusive, line.tcp, line.started,
+        bool(line.netns), line.exclusive, line.tcp, line.started, derived=line.derived,
     )  # fmt: skip
     return Known(app, line.netns, bytes.fromhex(line.token), line.draining)
 

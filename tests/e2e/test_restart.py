@@ -120,8 +120,8 @@ def test_all_is_there_again(switch: Switch, end: Callable[[], None], netns: list
         switch.spawn("--name", "echo", PYTHON, "-c", ECHO)
         switch.wait_for("echo:5000")
     client = Talker(switch, *netns, "--name", "client", PYTHON, "-c", DIALLER)
+    eventually(lambda: [row["name"] for row in switch.rows("services")].count("web") == 2)
     assert client.ask("web 80").startswith("web sees ")
-    eventually(lambda: len(switch.rows("services")) >= 2)
     switch.command("drain", "1", "--no-wait")
     for _ in range(2):
         before = rows(switch)

@@ -70,8 +70,12 @@ def waiting(switch: Switch, build: Build) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
+def children(pid: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def descendants(pid: int) -> list[int]:
-    found = [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    found = children(pid)
     return [*found, *(grandchild for child in found for grandchild in descendants(child))]
 
 
@@ -114,8 +118,8 @@ def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, atte
     process = switch.spawn(str(build("forker", "-static")), stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    keeper = descendants(process.pid)[0]
-    program = int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()[0])
+    keeper = children(process.pid)[0]
+    program = children(keeper)[0]
     os.kill(program, signal.SIGKILL)
     assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     process.stdout.close()
@@ -182,7 +186,10 @@ def test_job_control(switch: Switch, build: Build) -> None:
         until("errno 111")
         type_in("\x1a")
         until("Stopped")
-        type_in("fg\n\n")
+        until("$ ")
+        type_in("fg\n")
+        until("dialler-")  # the shell says what goes on
+        type_in("\n")
         until("errno 111")
         type_in("\x03")
         until("$ ")

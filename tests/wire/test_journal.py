@@ -6,7 +6,7 @@ import contextlib
 from ipaddress import IPv4Address, IPv6Address
 
 import pytest
-from attrs import evolve
+from attrs import evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ from appswitch.wire.journal import GoneLine, Head, JournalError, Known
 
 HEAD = journal.encode(Head(journal.VERSION, "a boot", 7, 3))
 WEB = App(4, IPv4Address("10.1.1.1"), "n1", "web", (("grp", "1"),), 77, 1000, ("nginx", "-c", "x"), started=5.5)
-LONE = App(9, IPv6Address("fd00::1"), "n1", netns=False, exclusive=True, tcp=True)
+LONE = App(9, IPv6Address("fd00::1"), "n1", netns=False, exclusive=True, tcp=True, derived=True)
 UDP = Listener(12, WEB, 6, IPv6Address("::"), 53, v6only=True, listening=True, protocol=Protocol.UDP)
 
 
@@ -40,6 +40,13 @@ def test_what_was_put_is_read() -> None:
     assert (past.head.boot, past.head.salt, past.head.last_app) == ("a boot", 7, 9)
     assert past.apps == {4: KNOWN[0], 9: KNOWN[1]}
     assert past.receivers == {12: UDP}
+
+
+def test_nothing_of_an_app_is_forgotten() -> None:
+    """The examples have all that an app may have."""
+    for each in fields(App):
+        values = {getattr(known.app, each.name) for known in KNOWN}
+        assert len(values) == 2 or each.name == "node", each.name
 
 
 def test_a_node_with_another_name() -> None:
