@@ -202,6 +202,7 @@ async def _serve(
         judge = FlowJudge(apps, policing, homes, askers, flows, others.arrivals.client_of)
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
+        calls.refresh = others.router.refresh
     control_server = ControlServer(
         apps, new_dns, nodes, netns, connections.snapshot, policing, share_dns=datagrams.share_dns
     )

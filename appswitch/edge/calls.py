@@ -8,7 +8,8 @@ from __future__ import annotations
 import errno
 import random
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import trio
@@ -31,6 +32,7 @@ from appswitch.model import DOMAIN, Address, App, Kind, Listener
 from appswitch.wire import trap
 
 GRACE = 0.005  # seconds that a connect to a starting app waits for its bind
+REFRESH_WITHIN = 0.2  # seconds that a connect waits for word of what other nodes serve
 PATIENCE_NONBLOCKING = 1.0  # seconds that a connect may wait for room in a full queue when it shouldn't block
 
 
@@ -68,6 +70,8 @@ class Calls:
     gateway: bool
     netns: int
     """The cookie of our own network namespace."""
+    refresh: Callable[[str], Awaitable[None]] | None = None
+    """Fetches what another node has to say of its apps; None: there are no others."""
 
     async def answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
         """channel: where the request came from; when it is closed, nobody waits for the answer."""
@@ -106,6 +110,9 @@ class Calls:
                 await self.apps.changed()
             epoch = self.apps.epoch.now
             plan = self._plan_connect(app, request)
+        if isinstance(plan, Refuse) and not plan.denied and await self._look_elsewhere(app, request.ip):
+            epoch = self.apps.epoch.now
+            plan = self._plan_connect(app, request)
         match plan:
             case Refuse(denied=denied):
                 kind = Kind.DENY if denied else Kind.REFUSE
@@ -121,6 +128,19 @@ class Calls:
         except OSError as error:
             self._publish(Kind.REFUSE, app, request, reason=error.strerror, error=error.errno)
             raise
+
+    async def _look_elsewhere(self, app: App, ip: Address) -> bool:
+        """Asks the nodes of the apps at `ip` for what they serve: word of it may still be under way. False: nobody."""
+        table = self.apps.table
+        apps = table.apps_at(app.ip if ip.is_loopback else ip)
+        nodes = {each.node for each in apps if not table.is_local(each)} - table.unreachable
+        if self.refresh is None or not nodes:
+            return False
+        with trio.move_on_after(REFRESH_WITHIN):
+            async with trio.open_nursery() as nursery:
+                for node in nodes:
+                    nursery.start_soon(_refresh, self.refresh, node)
+        return True
 
     async def _carry_out(
         self, app: App, request: trap.Connect, plan: Reach | Egress, epoch: int, again: Callable[[], Reach]
@@ -269,6 +289,11 @@ class Calls:
     def _reverse(self, request: trap.Reverse) -> Answer:
         found = self.apps.table.names_of(request.ip)
         return Answer(trap.encode_reply(text=f"{found[0]}.{DOMAIN}".encode())) if found else failure(errno.ENOENT)
+
+
+async def _refresh(refresh: Callable[[str], Awaitable[None]], node: str) -> None:
+    with suppress(OSError):
+        await refresh(node)
 
 
 def _is_closed(channel: socket.socket) -> bool:

@@ -27,7 +27,7 @@ from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
 from appswitch.errors import AppSwitchError
-from appswitch.model import Delta, Kind, Node, NodeState
+from appswitch.model import Delta, Kind, Node, NodeState, Protocol
 from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
@@ -160,11 +160,27 @@ class Router:
         """False: something is missing."""
         applied = self.copies.apply(delta)
         if isinstance(applied, Applied) and applied.changed:
+            learnt = False
             for key, value in applied.changed.items():
+                learnt |= self._is_learnt(delta.owner, key)
                 self._put(delta.owner, key, value)
+                learnt |= self._is_learnt(delta.owner, key)
             self.apps.settle_names()
-            self.apps.services_changed()
+            self.apps.note_change()
+            if learnt:
+                self.apps.epoch.advance()
         return not isinstance(applied, Gap)
+
+    def _is_learnt(self, node: str, key: str) -> bool:
+        """Whether shims may know something that an entry changes: the instances of a service that this host has, too,
+        or where datagrams go. In a busy cluster most entries are no news to most hosts.
+        """
+        table = self.apps.table
+        app = table.app_of(node, int(key.partition("/")[0]))
+        return app is not None and (
+            any(table.is_local(each) for each in table.apps_at(app.ip))
+            or any(each.protocol is Protocol.UDP for each in table.listeners_of(app))
+        )
 
     def _put(self, node: str, key: str, value: bytes | None) -> None:
         try:

@@ -148,6 +148,7 @@ def test_a_failed_host_comes_back_with_what_it_has(net: Network) -> None:
     a.wait_for("later:81")
     a.join_again()
     for host in (a, b):
+        eventually(lambda host=host: set(host.tables()) == {"a", "b"})
         host.command("nodes", "--wait", "--timeout", str(PATIENCE))
         assert served(host) == {("a", "web", 80), ("a", "later", 81)}
     assert ask(b, "later", 81) == "a"

@@ -179,6 +179,21 @@ async def test_whoever_comes_later_gets_everything(world: World, autojump_clock:
     assert ports(b) == []
 
 
+async def test_what_shims_have_learnt_ends_when_it_may_be_wrong(world: World, autojump_clock: MockClock) -> None:
+    a, b = world.start("a"), world.start("b")
+    await world.settle(a, b)
+    epoch = b.apps.epoch.now
+    serve(a, 80)
+    await world.settle(a, b)
+    assert (ports(b), b.apps.epoch.now) == ([("a", 80)], epoch)  # nobody here is connected to it by itself
+    serve(b, 80)
+    await world.settle(a, b)
+    epoch = b.apps.epoch.now
+    serve(a, 81)  # an app with the IP that one of b's has
+    await world.settle(a, b)
+    assert b.apps.epoch.now > epoch
+
+
 async def test_lost_events(world: World, autojump_clock: MockClock) -> None:
     a, b = world.start("a"), world.start("b")
     await world.settle(a, b)

@@ -182,6 +182,7 @@ def test_job_control(switch: Switch, build: Build) -> None:
         os.write(terminal, text.encode())
 
     try:
+        until("$ ")  # what is typed before is lost now and then
         type_in(" ".join([*switch.appswitch, "spawn", "--ip", VIP, str(build("dialler", "-static")), VIP, "9"]) + "\n")
         until("errno 111")
         type_in("\x1a")
