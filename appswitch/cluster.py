@@ -39,6 +39,8 @@ Ports = tuple[socket.socket, socket.socket]
 Place = tuple[str, int]
 """An address or a host's name, and a port."""
 
+AGREES_WITHIN = 2.0  # seconds; programs wait a few for a new trap handler (shim/channel.c)
+
 log = structlog.get_logger()
 
 
@@ -135,13 +137,14 @@ def open_ports(settings: ClusterSettings) -> Iterator[Ports]:
 
 @define
 class Cluster:
-    """Our host as one of several."""
+    """Our host as one of several. returns: this node has had an earlier life."""
 
     serf: Serf
     peers: Peers
     flows: Flows
     router: Router
     arrivals: Arrivals
+    returns: bool
 
     async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
         """Until it is cancelled; then it takes leave of the others. Started: they can reach it. AppSwitchError."""
@@ -152,6 +155,9 @@ class Cluster:
             await nursery.start(self.serf.run)
             nursery.start_soon(self.router.run)
             nursery.start_soon(self.arrivals.keep_swept)
+            if self.returns:  # programs wait for us: what they ask for first may be on other hosts
+                with trio.move_on_after(AGREES_WITHIN):
+                    await self.router.until_agreed()
             task_status.started()
 
 
@@ -171,11 +177,13 @@ def make(
     serf_key = settings.key.serf if settings.key else None
     serf = Serf(SerfSettings(node.name, directory, settings.bind, settings.join, serf_key, settings.serf))
     own = evolve(node, address=settings.bind[0], port=settings.peer_port)
-    router = Router(own, apps, Log(node.name, _next_life(state_dir / "life")), Copies(), serf, to_peers)
+    life = state_dir / "life"
+    returns = life.exists()
+    router = Router(own, apps, Log(node.name, _next_life(life)), Copies(), serf, to_peers)
     arrivals = Arrivals(apps, policing, deliverer, router.refresh)
     to_peers.handlers[Announce] = arrivals.announce
     to_peers.arrived = arrivals.arrived
-    return Cluster(serf, to_peers, flows, router, arrivals)
+    return Cluster(serf, to_peers, flows, router, arrivals, returns)
 
 
 def _next_life(file: Path) -> int:

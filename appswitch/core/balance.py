@@ -61,7 +61,7 @@ def check_tags(tags: Sequence[Tag]) -> None:
 
 def weight_of(app: App) -> int:
     """What its tag says; 1 where that isn't a number: another node may take other tags than we do."""
-    return min(next((int(each) for each in app.values(WEIGHT) if each.isdecimal()), 1), MOST_WEIGHT)
+    return min(next((int(each) for each in app.values(WEIGHT) if each.isdecimal() and len(each) < 10), 1), MOST_WEIGHT)
 
 
 def by_connections(candidates: Sequence[Listener]) -> bool:

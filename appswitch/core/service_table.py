@@ -10,6 +10,7 @@ listener 9, in whatever order they come. The keys of our own entries that have c
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
@@ -307,64 +308,82 @@ class ServiceTable:
         return ListenerRecord(each.number, each.family, each.ip, each.port, each.v6only, each.protocol)
 
     def put_remote(self, node: str, key: str, record: Record | None) -> None:
-        """What another node says of an entry; None: it has gone. ValueError: the key is none."""
+        """What another node says of an entry; None: it has gone.
+
+        ValueError: the key is none; AppSwitchError: no app is like that.
+        """
+        if isinstance(record, AppRecord):
+            _check(record.app)
         number = int(key.partition("/")[0])
         told = self._told.setdefault(node, {}).setdefault(number, {})
-        self._hide(told)
+        self._hide(told, key)
         if record is None:
             told.pop(key, None)
         else:
             told[key] = (told[key][0] if key in told else self._next_remote(), record)
-        if told:
-            self._show(node, told)
-        else:
+        self._show(node, number, told, key)
+        if not told:
             _discard(self._told, node, number)
 
     def forget_node(self, node: str) -> None:
         """It has left: what it had is gone."""
-        for told in self._told.pop(node, {}).values():
-            self._hide(told)
+        for number, told in self._told.pop(node, {}).items():
+            self._hide(told, str(number))
         self.unreachable.discard(node)
 
     def _next_remote(self) -> int:
         self._last_remote += 1
         return self._last_remote
 
-    def _hide(self, told: Told) -> None:
-        for app_id, record in told.values():
-            if isinstance(record, AppRecord) and app_id in self.apps:
-                self.remove_app(app_id)
+    def _hide(self, told: Told, key: str) -> None:
+        """Takes out an app with its listeners, or a listener alone: one app may have thousands."""
+        shown, record = told.get(key, (0, None))
+        if isinstance(record, AppRecord):
+            self.remove_app(shown)
+        elif shown in self.listeners:
+            self.remove_listener(shown)
 
-    def _show(self, node: str, told: Told) -> None:
-        """Puts in what is known of an app: nothing before the app itself is."""
-        for app_id, record in told.values():
-            if isinstance(record, AppRecord):
-                app = evolve(record.app, id=app_id, number=record.app.number, node=node)
-                self._add_app(app)
-                if record.draining:
-                    self.draining.add(app_id)
-                self._show_listeners(app, told)
+    def _show(self, node: str, number: int, told: Told, key: str) -> None:
+        """Puts in what is known of it: nothing before the app itself is."""
+        app_id, record = told.get(key, (0, None))
+        if isinstance(record, AppRecord):
+            self._add_app(evolve(record.app, id=app_id, number=record.app.number, node=node))
+            if record.draining:
+                self.draining.add(app_id)
+        app = self.app_of(node, number)
+        if app is not None:
+            for each in told.values() if isinstance(record, AppRecord) else [told.get(key, (0, None))]:
+                self._show_listener(app, *each)
 
-    def _show_listeners(self, app: App, told: Told) -> None:
-        for listener_id, record in told.values():
-            if isinstance(record, ListenerRecord):
-                self.add_listener(
-                    Listener(
-                        id=listener_id,
-                        app=app,
-                        family=record.family,
-                        ip=record.ip,
-                        port=record.port,
-                        v6only=record.v6only,
-                        listening=True,
-                        protocol=record.protocol,
-                        number=record.number,
-                    )
+    def _show_listener(self, app: App, listener_id: int, record: Record | None) -> None:
+        if isinstance(record, ListenerRecord):
+            self.add_listener(
+                Listener(
+                    id=listener_id,
+                    app=app,
+                    family=record.family,
+                    ip=record.ip,
+                    port=record.port,
+                    v6only=record.v6only,
+                    listening=True,
+                    protocol=record.protocol,
+                    number=record.number,
                 )
+            )
 
     def _note(self, app: App, listener: Listener | None = None) -> None:
         if self.is_local(app):
             self.dirty.add(f"{app.number}/{listener.number}" if listener else str(app.number))
+
+
+def _check(app: App) -> None:
+    """AppSwitchError when no node would have such an app."""
+    if app.name is not None:
+        names.check_name(app.name)
+    if app.reachable:
+        names.check_ip(str(app.ip))
+    if not math.isfinite(app.started):
+        raise AppSwitchError("bad-record", f"no app was started at {app.started}")
 
 
 def claim(app: App) -> tuple[float, str, int]:

@@ -22,6 +22,9 @@ from attrs import define, evolve, field, frozen
 from appswitch.model import Delta, Summary
 
 KEPT = 4096  # changes that an owner remembers
+MOST = (1 << 64) - 1  # the greatest number that can be said
+MOST_SIZE = 1 << 25  # bytes that a copy may take
+ENTRY = 128  # bytes that an entry takes beside its own
 
 Change = tuple[str, bytes | None]
 
@@ -36,6 +39,11 @@ class Applied:
 @frozen
 class Gap:
     """Something is missing before it: the owner has to be asked (Log.since with Copies.summary_of)."""
+
+
+@frozen
+class Excess:
+    """It would make the copy too large: nobody has as many apps."""
 
 
 @frozen
@@ -91,7 +99,7 @@ class Log:
     def outlive(self, told: Summary) -> None:
         """Somebody says that we are there. Where that is ahead of us, a new life begins."""
         if (told.incarnation, told.seq) > (self._summary.incarnation, self._summary.seq):
-            self._summary = evolve(self._summary, incarnation=told.incarnation + 1)
+            self._summary = evolve(self._summary, incarnation=min(told.incarnation + 1, MOST))
 
 
 @define
@@ -102,6 +110,7 @@ class _Copy:
     seq: int = 0
     digest: int = 0
     entries: dict[str, bytes] = field(factory=dict)
+    size: int = 0
     broken: bool = False
 
 
@@ -147,7 +156,7 @@ class Copies:
             return True
         return said.seq > known.seq or (said.seq == known.seq and said.digest != known.digest)
 
-    def apply(self, delta: Delta) -> Applied | Gap | Old:
+    def apply(self, delta: Delta) -> Applied | Gap | Old | Excess:
         """Moves a copy on."""
         copy = self._copies.get(delta.owner)
         if copy is None or delta.incarnation < copy.incarnation:
@@ -168,7 +177,11 @@ class Copies:
         if delta.digest not in (None, digest):
             copy.broken = True
             return Gap()
+        size = copy.size + _growth(copy.entries, changed)
+        if size > MOST_SIZE:
+            return Excess()
         _update(copy.entries, changed)
+        copy.size = size
         copy.incarnation, copy.seq, copy.digest, copy.broken = delta.incarnation, delta.seq, digest, False
         return Applied(changed)
 
@@ -179,6 +192,13 @@ def _update(entries: dict[str, bytes], changed: Mapping[str, bytes | None]) -> N
             entries.pop(key, None)
         else:
             entries[key] = value
+
+
+def _growth(entries: Mapping[str, bytes], changed: Mapping[str, bytes | None]) -> int:
+    """By how many bytes `entries` will be larger."""
+    gone = sum(ENTRY + len(key) + len(entries[key]) for key in changed if key in entries)
+    come = sum(ENTRY + len(key) + len(value) for key, value in changed.items() if value is not None)
+    return come - gone
 
 
 def _digest(before: int, entries: Mapping[str, bytes], changed: Mapping[str, bytes | None]) -> int:

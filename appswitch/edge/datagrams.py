@@ -48,6 +48,7 @@ Value = TypeVar("Value")
 
 REMEMBERED = 65536  # answers
 TRIES = 4  # ports
+HOME_WITHIN = 1.0  # seconds
 SO_REUSEADDR, SO_REUSEPORT = socket.SO_REUSEADDR, socket.SO_REUSEPORT
 
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
@@ -88,6 +89,9 @@ class Datagrams:
         await self.apps.until_back(app)
         if not app.netns and await self.homes.of(app) is None:
             return Answer(trap.KERNEL)
+        with trio.move_on_after(HOME_WITHIN):
+            while app.id not in self.apps.namespaces:  # we have only just started: its keeper comes back
+                await self.apps.changed()
         match request:
             case trap.UdpBind():
                 return await self._bind(app, request)

@@ -63,7 +63,10 @@ class FlowJudge:
         source = unpack_ip(request.source_ip), request.source_port
         dest = unpack_ip(request.dest_ip), request.dest_port
         app = self.apps.table.app_of(self.apps.table.node, request.server)
-        peer = await self.client_of(caller.node, request.client)
+        try:
+            peer = await self.client_of(caller.node, request.client)
+        except ConnectionRefusedError as error:  # we have only just started, say
+            raise OSError(errno.EAGAIN, error.strerror) from None
         if app is None:
             raise OSError(errno.ECONNREFUSED, "the app has ended")
         is_answer = self._has_asked(app, dest, peer) or await self._is_connected(app, dest, source)
@@ -101,4 +104,6 @@ class FlowJudge:
         if not app.netns:
             await self.homes.of(app)
         home = self.apps.namespaces.get(app.id)
-        return home is not None and (await home.receivers()).find(source, dest) is not None
+        if home is None:
+            raise OSError(errno.EAGAIN, "its keeper hasn't come back to us yet")
+        return (await home.receivers()).find(source, dest) is not None

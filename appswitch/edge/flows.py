@@ -310,10 +310,11 @@ class Flows:
         try:
             await self._announce(flow)
         except OSError as error:
-            log.debug("a flow has ended", peer=flow.peer.node, reason=error.strerror)
-            if not flow.is_over:
+            log.debug("a flow isn't taken again", peer=flow.peer.node, reason=error.strerror)
+            if error.errno == errno.ECONNREFUSED and not flow.is_over:
                 self.end(flow, None)
                 await _refuse(flow)
+            # Else its node has only just started, or doesn't answer: it will say again that it doesn't know the flow.
 
     # --- ends
 

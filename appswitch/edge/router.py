@@ -11,8 +11,9 @@ live; after a time, or once it has left, they go.
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import structlog
 import trio
@@ -20,14 +21,14 @@ from attrs import define, evolve, field
 
 from appswitch.core.membership import Member
 from appswitch.core.membership import Status as SerfStatus
-from appswitch.core.sync import Applied, Copies, Gap, Log
+from appswitch.core.sync import Applied, Copies, Excess, Gap, Log
 from appswitch.edge.apps import Apps
 from appswitch.edge.nodes import Standing
 from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
 from appswitch.errors import AppSwitchError
-from appswitch.model import Delta, Kind, Node, NodeState
+from appswitch.model import Delta, Kind, Node, NodeState, Protocol
 from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
@@ -37,6 +38,7 @@ TAGS_EVERY = 1.0  # seconds
 POLL_EVERY = 1.0  # seconds: what Serf's stream has dropped is found by then
 PATIENCE = 5.0  # seconds that a pull may take
 PAUSE = 0.1  # seconds between two looks whether all agree
+COMPLAIN_EVERY = 10.0  # seconds between two lines about what nodes say
 KEPT = 300.0  # seconds that a failed node's entries are kept
 
 STATES = {SerfStatus.ALIVE: NodeState.ALIVE, SerfStatus.FAILED: NodeState.SUSPECT}
@@ -69,6 +71,7 @@ class Router:
     clock: Callable[[], float] = time.time
     known: dict[str, Known] = field(factory=dict)
     _nursery: trio.Nursery = field(init=False)
+    _quiet_until: float = 0.0
 
     async def run(self) -> None:
         """Routes for ever."""
@@ -151,7 +154,7 @@ class Router:
         try:
             delta = records.decode_delta(payload)
         except AppSwitchError as error:
-            log.warning("an event that can't be read", reason=error.message)
+            self._complain("an event that can't be read", reason=error.message)
             return
         if delta.owner != self.own.name and not self._apply(delta) and delta.owner in self.known:
             self._start_pull(delta.owner)
@@ -160,18 +163,42 @@ class Router:
         """False: something is missing."""
         applied = self.copies.apply(delta)
         if isinstance(applied, Applied) and applied.changed:
+            learnt = self._is_learnt(delta.owner, applied.changed)
             for key, value in applied.changed.items():
                 self._put(delta.owner, key, value)
             self.apps.settle_names()
-            self.apps.services_changed()
+            self.apps.note_change()
+            if learnt or self._is_learnt(delta.owner, applied.changed):
+                self.apps.epoch.advance()
+        if isinstance(applied, Excess):
+            self._complain("a table that is too large", node=delta.owner)
         return not isinstance(applied, Gap)
+
+    def _is_learnt(self, node: str, keys: Iterable[str]) -> bool:
+        """Whether shims may know something that these entries change: the instances of a service that this host has,
+        too, or where datagrams go. In a busy cluster most entries are no news to most hosts.
+        """
+        table = self.apps.table
+        numbers = {number for number in (key.partition("/")[0] for key in keys) if re.fullmatch(r"[0-9]{1,9}", number)}
+        apps = [app for app in (table.app_of(node, int(number)) for number in numbers) if app is not None]
+        shared = {app.ip for app in apps}
+        return any(table.is_local(each) for ip in shared for each in table.apps_at(ip)) or any(
+            each.protocol is Protocol.UDP for app in apps for each in table.listeners_of(app)
+        )
 
     def _put(self, node: str, key: str, value: bytes | None) -> None:
         try:
             record = None if value is None else records.decode(node, key, value)
             self.apps.table.put_remote(node, key, record)
         except (AppSwitchError, ValueError) as error:
-            log.warning("an entry that can't be read", node=node, key=key, reason=str(error))
+            self._complain("an entry that can't be read", node=node, key=key[:32], reason=str(error)[:200])
+
+    def _complain(self, what: str, **facts: str) -> None:
+        """A node may say a million such things."""
+        now = trio.current_time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + COMPLAIN_EVERY
+            log.warning(what, **facts)
 
     async def _look(self) -> bool:
         """At who is there, and how far they are. False: somebody has just started, and hasn't said it yet."""

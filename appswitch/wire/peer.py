@@ -6,7 +6,7 @@ is added here is known to all nodes of one version only (wire/peer_channel.py, V
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -55,7 +55,7 @@ class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", for
 class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", forbid_unknown_fields=True):
     """It may come, and begins with a preamble that has this number (wire/peer_channel.py: arrival)."""
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=0)]
 
 
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
@@ -80,7 +80,7 @@ class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened"
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
     """No. error: an errno; reason: for people."""
 
-    error: int
+    error: Annotated[int, msgspec.Meta(ge=1, le=4095)]  # as the kernel's (linux/err.h, MAX_ERRNO)
     reason: str
 
 
@@ -102,6 +102,8 @@ class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     answer: Answer
 
 
+Said = TypeVar("Said", Ask, Reply)
+
 _ask: msgspec.msgpack.Decoder[Ask] = msgspec.msgpack.Decoder(Ask)
 _reply: msgspec.msgpack.Decoder[Reply] = msgspec.msgpack.Decoder(Reply)
 
@@ -113,9 +115,16 @@ def encode(message: Ask | Reply) -> bytes:
 
 def decode_ask(body: bytes) -> Ask:
     """ValueError (msgspec's are) when it is none."""
-    return _ask.decode(body)
+    return _decode(_ask, body)
 
 
 def decode_reply(body: bytes) -> Reply:
     """ValueError when it is none."""
-    return _reply.decode(body)
+    return _decode(_reply, body)
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Said], body: bytes) -> Said:
+    try:
+        return decoder.decode(body)
+    except RecursionError as error:  # in what it skips: a field of a Summary that we don't know
+        raise ValueError(str(error)) from None

@@ -55,6 +55,8 @@ class _Delta(msgspec.Struct, array_like=True):
     whole: bool
 
 
+_UNREADABLE = (ValueError, RecursionError)  # msgspec's, text that is no UTF-8; nested without end
+
 _encoder = msgspec.msgpack.Encoder()
 _app_decoder = msgspec.msgpack.Decoder(_App)
 _listener_decoder = msgspec.msgpack.Decoder(_Listener)
@@ -80,7 +82,7 @@ def decode(node: str, key: str, value: bytes) -> Record:
         if listener is None:
             return _app(node, app, _app_decoder.decode(value))
         return _listener(listener, _listener_decoder.decode(value))
-    except (msgspec.MsgspecError, ValueError) as error:
+    except _UNREADABLE as error:
         raise _bad(node, f"entry {key} can't be read: {error}") from None
 
 
@@ -146,7 +148,7 @@ def decode_delta(data: bytes) -> Delta:
     """AppSwitchError `bad-record` when it is none."""
     try:
         said = _delta_decoder.decode(data)
-    except msgspec.MsgspecError as error:
+    except _UNREADABLE as error:
         raise AppSwitchError("bad-record", f"a delta can't be read: {error}") from None
     if not said.whole and said.seq - said.after != len(said.changes):
         raise _bad(said.owner, f"a delta has {len(said.changes)} changes of {said.seq - said.after}")

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from appswitch.core import datagrams
-from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place
+from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place, Relay
 from appswitch.core.policy import Policy
 from appswitch.core.route import Egress, Kernel, Refuse
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Protocol, Tag
+from appswitch.model import Address, App, AppRecord, ListenerRecord, Protocol, Tag
 
 CLIENT, SERVER = ip_address("10.1.1.1"), ip_address("10.1.1.2")
 LOOPBACK, OUTSIDE = ip_address("127.0.0.1"), ip_address("198.51.100.7")
@@ -24,6 +24,25 @@ class World:
 
     def app(self, ip: Address | None, tags: tuple[Tag, ...] = (), exclusive: bool = False) -> App:
         return self.table.new_app(name=None, ip=ip, tags=tags, exclusive=exclusive)
+
+    def far(self, ip: Address | None, *ports: int, node: str = "n2", tags: tuple[Tag, ...] = ()) -> App:
+        """An app on another host, and what it has bound."""
+        number = 1 + sum(each.node == node for each in self.table.apps.values())
+        told = App(number, ip or ip_address(f"169.254.9.{number}"), node, tags=tags)
+        self.table.put_remote(node, str(number), AppRecord(told, draining=False))
+        for port in ports:
+            record = ListenerRecord(port, 4, ip_address("0.0.0.0"), port, False, Protocol.UDP)
+            self.table.put_remote(node, f"{number}/{port}", record)
+        app = self.table.app_of(node, number)
+        assert app is not None
+        return app
+
+    def plan_as_told(self, app: App, dest: Address, *here: App, port: int = 80, turn: int = 0) -> DatagramPlan:
+        """serving: as the table has it of other hosts; here: the apps of this one that have a receiver."""
+        ids = datagrams.serving_elsewhere(self.table, app, dest, port) | {each.id for each in here}
+        return datagrams.plan_datagrams(
+            self.table, Policy(), app, dest, port, serving=ids, asker=None, turn=turn, gateway=False
+        )
 
     def plan(
         self,
@@ -187,3 +206,90 @@ def test_receivers_are_services(world: World) -> None:
     assert list(world.table.at_port(CLIENT, 80, Protocol.UDP)) == [service]
     world.table.remove_listener(service.id)
     assert not list(world.table.at_port(CLIENT, 80, Protocol.UDP))
+
+
+def test_an_app_on_another_host(world: World) -> None:
+    client, server = world.app(CLIENT), world.far(SERVER, 80)
+    assert world.plan_as_told(client, SERVER) == Relay(CLIENT, 0, (server,))
+    unheard = Relay(CLIENT, 0, (server,), heard=False)
+    assert world.plan_as_told(client, SERVER, port=81) == unheard, "its host knows whether it has such a port"
+
+
+def test_who_receives_here_comes_before_who_does_elsewhere(world: World) -> None:
+    client, here = world.app(CLIENT), world.app(SERVER)
+    far = [world.far(SERVER, 80, node=node) for node in ("n2", "n3")]
+    assert world.plan_as_told(client, SERVER, here) == Place(CLIENT, 0, (here,))
+    for turn in range(3):
+        plan = world.plan_as_told(client, SERVER, turn=turn)
+        assert plan == Relay(CLIENT, 0, (far[turn % 2], far[1 - turn % 2]))
+    world.table.unreachable.add("n2")
+    assert world.plan_as_told(client, SERVER) == Relay(CLIENT, 0, (far[1],))
+    world.table.unreachable.add("n3")
+    assert isinstance(world.plan_as_told(client, SERVER), Relay), "there is no other"
+
+
+def test_a_sibling_on_another_host(world: World) -> None:
+    app, sibling = world.app(CLIENT), world.far(CLIENT, 80)
+    assert world.plan_as_told(app, LOOPBACK) == Relay(LOOPBACK, 0, (sibling,))
+    assert world.plan_as_told(app, CLIENT) == Relay(CLIENT, 0, (sibling,))
+    assert world.plan_as_told(app, LOOPBACK, app) == Kernel(), "its own socket comes first"
+    assert world.plan_as_told(app, LOOPBACK, port=81) == Kernel()
+
+
+def test_policy_and_draining_hold_for_other_hosts(world: World) -> None:
+    client, server = world.app(CLIENT, (("grp", "1"),)), world.far(SERVER, 80, tags=(("grp", "2"),))
+    denied = world.plan_as_told(client, SERVER)
+    assert isinstance(denied, Deny)
+    assert denied.server == server
+    friend = world.far(SERVER, 80, tags=(("grp", "1"),))
+    assert world.plan_as_told(client, SERVER) == Relay(CLIENT, 0, (friend,))
+    world.table.draining.add(friend.id)
+    assert isinstance(world.plan_as_told(client, SERVER), Deny)
+
+
+def test_an_answer_to_another_host(world: World) -> None:
+    server, client = world.app(SERVER), world.far(None)
+    plan = world.plan(server, client.ip, 40000, asker=client, bound=(SERVER, 69))
+    assert plan == Relay(SERVER, 69, (client,), is_answer=True)
+
+
+def judge(world: World, peer: App, app: App, source: Address, dest: Address, *, asked: bool = False) -> object:
+    plan = datagrams.plan_flow(world.table, Policy(), peer, app, source, dest, 80, asked=asked)
+    return plan.error if isinstance(plan, Refuse) else plan
+
+
+def test_what_another_host_announces_is_judged(world: World) -> None:
+    app, peer = world.app(SERVER), world.far(CLIENT)
+    assert judge(world, peer, app, CLIENT, SERVER) is None
+    assert judge(world, peer, app, peer.alias, app.alias) is None
+    for source, dest in (
+        (SERVER, SERVER),
+        (CLIENT, CLIENT),
+        (LOOPBACK, LOOPBACK),
+        (LOOPBACK, SERVER),
+        (OUTSIDE, SERVER),
+        (IPv4Address(0), SERVER),
+        (CLIENT, ip_address("224.0.0.1")),
+    ):
+        assert judge(world, peer, app, source, dest) == errno.EADDRNOTAVAIL
+        assert judge(world, peer, app, source, dest, asked=True) == errno.EADDRNOTAVAIL
+    assert judge(world, peer, app, CLIENT, app.alias) == errno.EAFNOSUPPORT
+
+
+def test_a_sibling_on_another_host_may_come_from_loopback(world: World) -> None:
+    app, sibling = world.app(CLIENT), world.far(CLIENT)
+    assert judge(world, sibling, app, LOOPBACK, LOOPBACK) is None
+    lonely, other = world.app(None), world.far(None)
+    assert judge(world, other, lonely, LOOPBACK, LOOPBACK) == errno.EADDRNOTAVAIL
+
+
+def test_who_may_only_be_answered(world: World) -> None:
+    client, server = world.app(None), world.far(SERVER)
+    assert judge(world, server, client, SERVER, client.ip) == errno.ECONNREFUSED
+    assert judge(world, server, client, SERVER, client.ip, asked=True) is None
+
+
+def test_the_policy_of_the_host_that_receives(world: World) -> None:
+    app, peer = world.app(SERVER, (("grp", "2"),)), world.far(CLIENT, tags=(("grp", "1"),))
+    assert isinstance(judge(world, peer, app, CLIENT, SERVER), Deny)
+    assert judge(world, peer, app, CLIENT, SERVER, asked=True) is None

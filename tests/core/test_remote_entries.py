@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.core import names, route
+from appswitch.core.balance import weight_of
 from appswitch.core.policy import Policy
 from appswitch.core.route import Reach, Refuse
 from appswitch.core.service_table import REMOTE, ServiceTable
+from appswitch.errors import AppSwitchError
 from appswitch.model import Address, App, AppRecord, AppState, Listener, ListenerRecord, Record
 
 V4 = ip_address("10.1.1.1")
@@ -199,3 +201,45 @@ def test_only_what_was_said_last_counts_and_in_no_order(
     assert not content(one)
     assert not one._told
     assert not one._by_ip
+
+
+def test_an_app_with_many_listeners() -> None:
+    """Each is a step, whatever there is already: who serves on thousands of ports must not hold up the other nodes."""
+    steps = 0
+
+    class Counting(ServiceTable):
+        def add_listener(self, listener: Listener) -> None:
+            nonlocal steps
+            steps += 1
+            super().add_listener(listener)
+
+    table = Counting("a")
+    table.put_remote("b", "1", AppRecord(WEB))
+    for port in range(1, 1001):
+        table.put_remote("b", f"1/{port}", ListenerRecord(port, 4, V4, port))
+    for port in range(1, 1001):
+        table.put_remote("b", f"1/{port}", None)
+    assert steps == 1000
+    assert not list(table.services())
+
+
+@pytest.mark.parametrize(
+    "app",
+    [
+        evolve(WEB, name="web\n\x1b[2J"),
+        evolve(WEB, name="x" * 64),
+        evolve(WEB, name="localhost"),
+        evolve(WEB, ip=ip_address("127.0.0.1")),
+        evolve(WEB, ip=ip_address("0.0.0.0")),
+        evolve(WEB, ip=ip_address("224.0.0.1")),
+        evolve(WEB, started=float("nan")),
+    ],
+)
+def test_an_app_that_no_node_would_have(world: World, app: App) -> None:
+    with pytest.raises(AppSwitchError):
+        world.table.put_remote("b", "1", AppRecord(app))
+    assert world.table.app_of("b", 1) is None
+
+
+def test_a_weight_of_many_digits(world: World) -> None:
+    assert weight_of(evolve(WEB, tags=(("weight", "9" * 5000),))) == 1

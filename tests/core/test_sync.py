@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from appswitch.core.sync import Applied, Copies, Gap, Log, Old
+from appswitch.core import sync
+from appswitch.core.sync import Applied, Copies, Excess, Gap, Log, Old
 from appswitch.model import Delta, Summary
 from appswitch.wire import records
 
@@ -39,7 +40,7 @@ class Node:
     tables: dict[str, Entries] = field(factory=lambda: defaultdict(dict))
     announced: int = 0
 
-    def take(self, delta: Delta) -> Applied | Gap | Old:
+    def take(self, delta: Delta) -> Applied | Gap | Old | Excess:
         taken = self.copies.apply(delta)
         if isinstance(taken, Applied):
             for key, value in taken.changed.items():
@@ -408,3 +409,28 @@ def test_one_that_differs_at_the_same_number() -> None:
     copies = follower(former)
     assert copies.heard("a", log.summary)
     assert copies.apply(log.since(copies.summary_of("a"))) == Applied({"1": None, "2": b"x"})
+
+
+def test_a_copy_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is too much changes nothing, however it comes; what goes makes room."""
+    monkeypatch.setattr(sync, "MOST_SIZE", 2 * (sync.ENTRY + 2))
+    log = Log("b", 1)
+    copies = follower(log)
+    log.put("1", b"x")
+    log.put("2", b"y")
+    assert isinstance(copies.apply(whole(log)), Applied)
+    before = copies.summary_of("b")
+    log.put("3", b"z")
+    assert isinstance(copies.apply(log.since(before)), Excess)
+    assert isinstance(copies.apply(whole(log)), Excess)
+    assert copies.summary_of("b") == before
+    log.remove("1")
+    assert isinstance(copies.apply(whole(log)), Applied)
+    assert copies.entries_of("b") == log.entries
+
+
+def test_the_last_life() -> None:
+    log = Log("b", 1)
+    log.outlive(Summary(sync.MOST, 1, 0))
+    assert log.summary.incarnation == sync.MOST
+    records.encode_delta(whole(log))

@@ -24,8 +24,8 @@ from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.router import EVENT_ROOM, EVENTS_A_SECOND, KEPT, Router
 from appswitch.edge.serf import MembersChanged, Serf, UserEvent
-from appswitch.model import Kind, Listener, Node, NodeState
-from appswitch.wire import tags
+from appswitch.model import Delta, Kind, Listener, Node, NodeState
+from appswitch.wire import records, tags
 
 IP = IPv4Address("10.1.1.1")
 
@@ -179,6 +179,21 @@ async def test_whoever_comes_later_gets_everything(world: World, autojump_clock:
     assert ports(b) == []
 
 
+async def test_what_shims_have_learnt_ends_when_it_may_be_wrong(world: World, autojump_clock: MockClock) -> None:
+    a, b = world.start("a"), world.start("b")
+    await world.settle(a, b)
+    epoch = b.apps.epoch.now
+    serve(a, 80)
+    await world.settle(a, b)
+    assert (ports(b), b.apps.epoch.now) == ([("a", 80)], epoch)  # nobody here is connected to it by itself
+    serve(b, 80)
+    await world.settle(a, b)
+    epoch = b.apps.epoch.now
+    serve(a, 81)  # an app with the IP that one of b's has
+    await world.settle(a, b)
+    assert b.apps.epoch.now > epoch
+
+
 async def test_lost_events(world: World, autojump_clock: MockClock) -> None:
     a, b = world.start("a"), world.start("b")
     await world.settle(a, b)
@@ -276,6 +291,56 @@ async def test_hostile_words(world: World, autojump_clock: MockClock) -> None:
     await trio.sleep(3)
     assert ports(b) == [("a", 80)]
     assert [each.node.name for each in b.standings()] == ["b", "a"]
+
+
+UNREADABLE = {
+    "key": records.encode_delta(Delta("a", 1, 2, 3, None, (("x", b""),))),
+    "text": b"\x97\xa1\xff\x01\x00\x00\x00\x90\xc2",
+    "nested": b"\x98\xa1a\x01\x00\x00\x00\x90\xc2" + b"\x91" * 5000 + b"\xc0",
+    "record": records.encode_delta(
+        Delta("a", 1, 2, 3, None, (("7", b"\x98\xc0\xc4\x04abcd\x90\x00\x00\x00\x90" + b"\x91" * 5000 + b"\xc0"),))
+    ),
+}
+
+
+@pytest.mark.parametrize("payload", UNREADABLE.values(), ids=UNREADABLE)
+async def test_words_that_would_end_a_task(world: World, autojump_clock: MockClock, payload: bytes) -> None:
+    a, b = world.start("a"), world.start("b")
+    serve(a, 80)
+    await world.settle(b)
+    world.wire.clusters["b"].send.send_nowait(UserEvent(payload))
+    serve(a, 81)
+    await until(lambda: ports(b) == [("a", 80), ("a", 81)], within=5)
+
+
+async def test_a_life_after_which_none_can_be_said(world: World, autojump_clock: MockClock) -> None:
+    """By one event, of whoever has the key."""
+    a, b = world.start("a"), world.start("b")
+    serve(a, 80)
+    await world.settle(b)
+    said = records.encode_delta(Delta("a", (1 << 64) - 1, 0, 0, 0, (), whole=True))
+    world.wire.clusters["b"].send.send_nowait(UserEvent(said))
+    await trio.sleep(5)
+    serve(a, 81)
+    serve(b, 82)
+    await until(lambda: ("b", 82) in ports(a), within=5)
+
+
+async def test_a_million_bad_entries_are_a_line_or_two(
+    world: World, autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = world.start("a"), world.start("b")
+    await world.settle(a, b)
+    entries = tuple((str(number), b"\xc1") for number in range(2000))
+    digest = Copies()
+    digest.admit("a")
+    digest.apply(Delta("a", 2, 0, 2000, None, entries, whole=True))
+    known = digest.summary_of("a")
+    assert known is not None
+    said = Delta("a", 2, 0, 2000, known.digest, entries, whole=True)
+    world.wire.clusters["b"].send.send_nowait(UserEvent(records.encode_delta(said)))
+    await trio.sleep(0.5)
+    assert 1 <= capsys.readouterr().out.count("an entry that can't be read") <= 2
 
 
 async def test_one_that_does_not_answer_is_no_agreement(world: World, autojump_clock: MockClock) -> None:

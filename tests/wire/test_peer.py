@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -54,3 +55,22 @@ def test_garbage(data: bytes) -> None:
 def test_what_is_not_quite_a_question(wrong: object) -> None:
     with pytest.raises(ValueError, match=r".+"):
         peer.decode_ask(msgspec.msgpack.encode(wrong))
+
+
+@pytest.mark.parametrize(
+    ("decode", "head"),
+    [
+        (peer.decode_ask, b"\x92\x01\x92\xa4pull\x81\xa1x"),
+        (peer.decode_reply, b"\x92\x01\x92\xa6status\x81\xa1x"),
+        (peer.decode_ask, b"\x92\x01\x92\xa4pul\xff\xc0"),
+    ],
+)
+def test_what_is_nested_without_end_and_text_that_is_none(decode: Callable[[bytes], object], head: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        decode(head + b"\x91" * 5000 + b"\xc0")
+
+
+@pytest.mark.parametrize("answer", [Announced(-1), Refused(-1, ""), Refused(1 << 40, "")])
+def test_numbers_that_nobody_could_use(answer: peer.Answer) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        peer.decode_reply(peer.encode(Reply(7, answer)))

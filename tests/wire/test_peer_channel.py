@@ -266,3 +266,10 @@ def test_a_frame_that_is_too_large_is_neither_made_nor_waited_for(monkeypatch: p
     assert read(sealer.seal(b"x" * 10)) == [b"x" * 10], "the next one is the first"
     with pytest.raises(PeerError):
         read((11).to_bytes(4))
+
+
+def test_a_name_that_is_no_text() -> None:
+    """Of one that has the key: it is turned away like any other."""
+    hello = pc._seal(KEY, Kind.HELLO, b"\x93\xc4\x01n\xa1\xff\xa1b")
+    with pytest.raises(PeerError):
+        Acceptor(KEY, "b", b"b" * 16).welcome(hello)
