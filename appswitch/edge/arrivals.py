@@ -14,6 +14,7 @@ import math
 import secrets
 import socket
 import struct
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -36,6 +37,8 @@ from appswitch.wire.peer import Announce, Announced
 from appswitch.wire.peer_channel import PeerError, Session, arrival_number, check_arrival
 
 ARRIVES_WITHIN = 30.0  # seconds from the answer on: lost SYNs are sent again after 1, 3, 7 and 15
+MOST_EXPECTED = 4096  # the oldest goes for a new one
+MOST_WAITING = 128  # for room in the queue of one listener, which has thousands in it by then
 SWEEP_EVERY = 5.0  # seconds
 REFRESH_WITHIN = 0.2  # seconds; whoever has announced doesn't wait much longer (edge/remote.py)
 RESET = struct.pack("ii", 1, 0)  # struct linger: close aborts the connection (socket(7))
@@ -62,6 +65,8 @@ class Arrivals:
     deliverer: Deliverer
     refresh: Callable[[str], Awaitable[None]]
     _expected: dict[int, Expected] = field(factory=dict)
+    _waiting: Counter[int] = field(factory=Counter)
+    """By the id of the listener."""
 
     async def announce(self, caller: Caller, said: Announce) -> Announced:
         """Of Peers.handlers. OSError with the errno for the client; EADDRINUSE: another port of its might be free."""
@@ -76,6 +81,8 @@ class Arrivals:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
             raise OSError(errno.EADDRINUSE, error.strerror) from None
+        if len(self._expected) >= MOST_EXPECTED:
+            self._drop(self._expected.pop(next(iter(self._expected))))
         number = secrets.randbits(64)
         until = trio.current_time() + ARRIVES_WITHIN
         self._expected[number] = Expected(caller.session, client, (source, dest), listener, carrier, until)
@@ -134,9 +141,8 @@ class Arrivals:
             try:
                 self.deliverer.deliver(expected.carrier, client, listener, end)
             except BlockingIOError:
-                if trio.current_time() > expected.until + PATIENCE:
+                if trio.current_time() > expected.until + PATIENCE or not await self._wait(listener, pause):
                     return False
-                await trio.sleep(pause)
             except OSError:
                 return False
             else:
@@ -144,6 +150,19 @@ class Arrivals:
                     self._publish(kind, client, listener, expected.ends[1], rule=verdict.rule)
                 return True
         raise AssertionError("the pauses have no end")
+
+    async def _wait(self, listener: Listener, pause: float) -> bool:
+        """False: so many wait already. Nobody sees whether their clients do."""
+        if self._waiting[listener.id] >= MOST_WAITING:
+            return False
+        self._waiting[listener.id] += 1
+        try:
+            await trio.sleep(pause)
+        finally:
+            self._waiting[listener.id] -= 1
+            if not self._waiting[listener.id]:
+                del self._waiting[listener.id]
+        return True
 
     def _publish_denied(self, client: App, listener: Listener, dest: Pair, rule: str | None, reason: str) -> None:
         self._publish(Kind.DENY, client, listener, dest, rule=rule, reason=reason)

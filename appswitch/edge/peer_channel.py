@@ -19,12 +19,12 @@ from attrs import define, field, frozen
 
 from appswitch.wire import peer
 from appswitch.wire.peer import Answer, Ask, Refused, Reply, Request
-from appswitch.wire.peer_channel import PeerError, Sealer, Session, Unsealer, asks_key, replies_key
+from appswitch.wire.peer_channel import MOST_ASKED, PeerError, Sealer, Session, Unsealer, asks_key, replies_key
 
 IDLE = 30.0  # seconds; then whoever has opened it closes it
 BUSY = 10  # times its patience that a question waits while the other side answers others
 AT_ONCE = 256  # questions of one channel that are being answered; further ones wait
-MOST_WAITING = 1 << 26  # bytes that wait to be sent to somebody who doesn't read
+MOST_WAITING = 1 << 25  # bytes that wait to be sent to somebody who doesn't read
 DEAD_WITHIN = 5  # seconds without a word from the other host's kernel
 
 log = structlog.get_logger()
@@ -91,9 +91,8 @@ class Outbox:
         del self._waiting[:sent]
 
 
-async def read(connection: socket.socket, key: bytes, take: Callable[[bytes], Awaitable[None]]) -> None:
+async def read(connection: socket.socket, unsealer: Unsealer, take: Callable[[bytes], Awaitable[None]]) -> None:
     """Has the bodies of frames taken until the other side closes. OSError; PeerError."""
-    unsealer = Unsealer(key)
     while True:
         await trio.lowlevel.wait_readable(connection)
         try:
@@ -170,7 +169,7 @@ class Channel:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outbox.run)
                 nursery.start_soon(self._wait_until_idle, nursery.cancel_scope)
-                await read(self._connection, replies_key(self.session), self._take)
+                await read(self._connection, Unsealer(replies_key(self.session)), self._take)
                 nursery.cancel_scope.cancel()
         except* (OSError, PeerError, ValueError) as broken:
             reasons = ", ".join(str(each) for each in broken.exceptions)
@@ -223,7 +222,7 @@ async def answer(connection: socket.socket, caller: Caller, handlers: Mapping[ty
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(outbox.run)
-        await read(connection, asks_key(caller.session), take)
+        await read(connection, Unsealer(asks_key(caller.session), MOST_ASKED), take)
         nursery.cancel_scope.cancel()
 
 

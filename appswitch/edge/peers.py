@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import math
 import os
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterator
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
@@ -29,6 +31,7 @@ from appswitch.wire.peer_channel import HEAD_SIZE, NONCE_SIZE, Acceptor, Kind, O
 OPEN_WITHIN = 0.5  # seconds until a channel stands
 PROVEN_WITHIN = 2.0  # seconds that somebody may take to show the key
 MOST_UNPROVEN = 256
+MOST_ANSWERED = 4  # channels that one node may ask over: it needs one, and may have lost others
 BACKLOG = 4096
 COMPLAIN_EVERY = 10.0  # seconds between two lines about strangers
 
@@ -67,19 +70,19 @@ def for_family(ip: str, family: int) -> str:
 
 
 class _Room:
-    """Those who may wait. The oldest goes for a new one."""
+    """So many may be in here. The oldest goes for a new one."""
 
     def __init__(self) -> None:
         self._scopes: dict[trio.CancelScope, None] = {}
 
     @contextlib.contextmanager
-    def wait(self) -> Iterator[trio.CancelScope]:
-        """What happens here must be done in time."""
-        if len(self._scopes) >= MOST_UNPROVEN:
+    def wait(self, most: int, within: float = math.inf) -> Iterator[trio.CancelScope]:
+        """What happens here must be done within so many seconds."""
+        if len(self._scopes) >= most:
             oldest = next(iter(self._scopes))
             del self._scopes[oldest]
             oldest.cancel()
-        with trio.move_on_after(PROVEN_WITHIN) as scope:
+        with trio.move_on_after(within) as scope:
             self._scopes[scope] = None
             try:
                 yield scope
@@ -114,6 +117,8 @@ class Peers:
         self._opening: dict[str, _Opening] = {}
         self._strangers = _Room()
         self._greeted = _Room()
+        self._asking: WeakValueDictionary[str, _Room] = WeakValueDictionary()
+        """By node; those that aren't known (yet) share one."""
         self._quiet_until = 0.0
         self._known_wrong: dict[str, str] = {}
 
@@ -228,7 +233,7 @@ class Peers:
         with connection:
             try:
                 first = None
-                with self._strangers.wait():
+                with self._strangers.wait(MOST_UNPROVEN, PROVEN_WITHIN):
                     first = await _read_opening(connection)
                 if first is None:
                     raise PeerError("it shows no key in time")
@@ -242,7 +247,10 @@ class Peers:
                 return
             tune(connection)
             try:
-                await peer_channel.answer(connection, caller, self.handlers)
+                is_known = self.address_of(caller.node) is not None
+                room = self._asking.setdefault(caller.node if is_known else "", _Room())
+                with room.wait(MOST_ANSWERED if is_known else MOST_UNPROVEN):
+                    await peer_channel.answer(connection, caller, self.handlers)
             except* (OSError, PeerError, ValueError) as broken:
                 reasons = ", ".join(str(each) for each in broken.exceptions)
                 log.warning("the channel from a node broke", peer=caller.node, reason=reasons)
@@ -251,7 +259,7 @@ class Peers:
         acceptor = Acceptor(self._key, self._node, secrets.token_bytes(NONCE_SIZE))
         welcome, node = acceptor.welcome(hello)
         session: Session | None = None
-        with self._greeted.wait():
+        with self._greeted.wait(MOST_UNPROVEN, PROVEN_WITHIN):
             await _send(connection, welcome)
             _, proof = await _read_opening(connection)
             session = acceptor.check(proof)

@@ -25,9 +25,12 @@ class OwnClaim:
 
     @classmethod
     def read(cls, node: str, file: Path) -> OwnClaim:
-        """As kept, else a new one."""
+        """As kept, else a new one. That to another name says nothing about this one: its owner may be there."""
         try:
-            claim = parse_claim(file.read_text())
+            name, _, kept = file.read_text().rpartition(" ")
+            if name != node:
+                raise ValueError(name)
+            claim = parse_claim(kept)
         except (OSError, ValueError):
             claim = Claim(unestablished=True, since=time.time_ns())
         return cls(node, file, claim)
@@ -65,7 +68,7 @@ class OwnClaim:
 
     def _keep(self) -> None:
         try:
-            self.file.write_text(str(self.claim))
+            self.file.write_text(f"{self.node} {self.claim}")
         except OSError as error:
             log.warning("the claim to this node's name can't be kept", file=str(self.file), reason=error.strerror)
 

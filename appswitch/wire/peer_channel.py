@@ -38,6 +38,7 @@ MAGIC = b"ASPC"
 NONCE_SIZE = 16
 MOST_BODY = 1024  # bytes of an opening's
 MOST_FRAME = 1 << 24  # bytes of a frame's body: the whole table of a large node is some 2 MB
+MOST_ASKED = 1 << 16  # of one that asks
 
 _HEAD = Struct("!4sBBH")
 _MAC_SIZE = 32
@@ -195,8 +196,10 @@ class Sealer:
 class Unsealer:
     """Reads them."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, most: int | None = None) -> None:
+        """most: bytes of a body; None: MOST_FRAME."""
         self._key = key
+        self._most = MOST_FRAME if most is None else most
         self._counter = 0
         self._buffer = bytearray()
 
@@ -205,7 +208,7 @@ class Unsealer:
         self._buffer += data
         while len(self._buffer) >= _SIZE.size:
             (size,) = _SIZE.unpack_from(self._buffer)
-            if size > MOST_FRAME:
+            if size > self._most:
                 raise PeerError(f"a frame of {size} bytes")
             end = _SIZE.size + size
             if len(self._buffer) < end + _FRAME_MAC_SIZE:

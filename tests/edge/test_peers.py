@@ -16,8 +16,8 @@ from appswitch.edge import peer_channel, peers
 from appswitch.edge.peer_channel import Caller, UnreachableError
 from appswitch.edge.peers import Peers, listen
 from appswitch.model import Summary
-from appswitch.wire.peer import Announce, Announced, Answer, Pull, Pulled, Request, Status
-from appswitch.wire.peer_channel import Opener, arrival
+from appswitch.wire.peer import Announce, Announced, Answer, Ask, Pull, Pulled, Request, Status, encode
+from appswitch.wire.peer_channel import MOST_ASKED, Opener, Sealer, Session, arrival, asks_key
 
 KEY = b"k" * 32
 STATUS = Status(Summary(1, 2, 3))
@@ -334,6 +334,40 @@ async def test_the_oldest_stranger_goes_and_peers_get_in(cluster: Cluster, monke
     for stranger in strangers[2:]:
         with pytest.raises(BlockingIOError):
             stranger.recv(1)
+
+
+async def open_channel(cluster: Cluster, node: str, to: str) -> tuple[socket.socket, Session]:
+    """As a node does that has the key."""
+    connection = cluster.connect(to)
+    opener = Opener(KEY, node, to, os.urandom(16))
+    connection.send(opener.hello)
+    proof, session = opener.prove(await read(connection))
+    connection.send(proof)
+    return connection, session
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+async def test_a_node_that_opens_channels_without_end(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    monkeypatch.setattr(peers, "MOST_ANSWERED" if is_known else "MOST_UNPROVEN", 3)
+    monkeypatch.setattr(peers, "PROVEN_WITHIN", 1000.0)
+    await cluster.start("b")
+    a = await cluster.start("a")
+    a.handlers[Status] = echo
+    opened = [await open_channel(cluster, "b" if is_known else f"nobody-{number}", "a") for number in range(4)]
+    assert await read(opened[0][0]) == b""
+    connection, session = opened[3]
+    connection.send(Sealer(asks_key(session)).seal(encode(Ask(1, STATUS))))
+    assert await read(connection)
+
+
+async def test_a_question_has_a_size(cluster: Cluster) -> None:
+    """Answers are large; who asks has little to say."""
+    await cluster.start("a")
+    connection, session = await open_channel(cluster, "b", "a")
+    connection.send(Sealer(asks_key(session)).seal(bytes(MOST_ASKED + 1))[:100])
+    assert await read(connection) == b""
 
 
 async def test_a_connection_that_nobody_announced(cluster: Cluster) -> None:

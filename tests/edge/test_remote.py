@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from attrs import evolve
@@ -50,6 +51,7 @@ from appswitch.wire.socknames import Medium
 KEY = b"k" * 32
 WEB = IPv4Address("10.1.1.2")
 PATIENCE = 5.0
+CLOSED = 7  # TCP_CLOSE of linux/tcp_states.h
 
 
 class Node:
@@ -390,6 +392,41 @@ async def test_a_preamble_is_good_once_and_for_its_session_only(world: World) ->
         (await world.take())[1].close()
         again.send(right)
         assert await receive(again) == b""
+
+
+async def test_the_oldest_of_too_many_announces_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds a descriptor: whoever announces and never comes must not use up all of them."""
+    monkeypatch.setattr(arrivals, "MOST_EXPECTED", 2)
+    requests = [evolve_port(announcement(world), 1000 + number) for number in range(3)]
+    asked = [await world.a.peers.ask_in_session("b", each, PATIENCE) for each in requests]
+    preambles = [arrival(session, answer.number) for answer, session in asked if isinstance(answer, Announced)]
+    with socket.create_connection(world.addresses["b"]) as gone, socket.create_connection(world.addresses["b"]) as last:
+        gone.send(preambles[0])
+        assert await receive(gone) == b""
+        last.send(preambles[2])
+        (await world.take())[1].close()
+
+
+def evolve_port(request: Announce, port: int) -> Announce:
+    return msgspec.structs.replace(request, source_port=port)
+
+
+async def test_too_many_that_wait_for_room_are_reset(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their clients may have gone: a server that takes nobody must not keep us busy."""
+    monkeypatch.setattr(arrivals, "MOST_WAITING", 2)
+    world.b.serve(world.server, port=81, queue=0)
+    world.tell()
+    dialled = [await world.a.connect(world.client, 81) for _ in range(5)]
+    reset = 0
+    with trio.fail_after(PATIENCE):
+        while not reset:
+            await trio.sleep(0.01)
+            reset = sum(is_reset(each.client) for each in dialled)
+    assert reset < 5
+
+
+def is_reset(client: socket.socket) -> bool:
+    return client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == CLOSED
 
 
 # --- which ends
