@@ -57,9 +57,10 @@ class Go:
             said = Path(directory) / "said"
             command = [*way.prefix, str(program), "-test.v", "-test.short", f"-test.timeout={limit:.0f}s"]
             command += [f"-test.run=^{name}$"] if name else []
-            environment = {**way.environment, **self._environment(module), "TMPDIR": directory}
+            source = self._source(module)
+            environment = {**way.environment, **self._environment(module), "TMPDIR": directory, "PWD": str(source)}
             # A program that its own timer doesn't end has a little longer.
-            survive(command, environment, self._source(module), said, log, limit + 10)
+            survive(command, environment, source, said, log, limit + 10)
             with log.open("a") as whole:
                 whole.write(said.read_text(errors="replace"))
             return read_events(self._go(module, "tool", "test2json", "-p", module.name, stdin=said))
