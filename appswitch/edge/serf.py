@@ -1,8 +1,9 @@
 """Serf: who else is there, and what they say. An agent of our own: started, watched, started again.
 
-Three connections to it: one for questions, one for the stream of what happens, one for joins, which take long. When one
-of them fails, or the agent ends, all is started anew, under a new name within Serf (core/membership.py); the addresses
-that were known are joined again, so nothing of the agent's need be kept.
+Four connections to it, since it answers the questions of one in turn: one for events and what is answered at once, one
+for the stream of what happens, one for joins, which take long, and one for tags, which take until they have been sent,
+some half a second. When one of them fails, or the agent ends, all is started anew, under a new name within Serf
+(core/membership.py); the addresses that were known are joined again, so nothing of the agent's need be kept.
 
 Serf by itself looks for failed members every 30 s, at one of them. We do so every second, at all of them, and while we
 are alone at the hosts that we were told to join, too.
@@ -90,6 +91,7 @@ class Serf:
         """Nanoseconds since the epoch: our agent."""
         self._agent: Agent | None = None
         self._rpc: Rpc | None = None
+        self._tagging: Rpc | None = None
         self._tags: dict[str, str] = {}
         self._members: list[Member] = []
         """All, also those whose name is another's."""
@@ -156,13 +158,13 @@ class Serf:
         if len(payload) > MAX_EVENT:
             raise ValueError(f"an event of {len(payload)} bytes; {MAX_EVENT} at most")
         if self._claim.holds:
-            await self._try("event", {"Name": EVENT, "Payload": payload, "Coalesce": False})
+            await self._try(self._rpc, "event", {"Name": EVENT, "Payload": payload, "Coalesce": False})
 
     async def set_tags(self, tags: Mapping[str, str]) -> None:
         """What all see of us in `members`, in the place of what was set before. Serf takes some 470 bytes."""
         gone = self._tags.keys() - tags.keys()
         self._tags = dict(tags)
-        await self._try("tags", {"Tags": self._all_tags(), "DeleteTags": sorted(gone)})
+        await self._try(self._tagging, "tags", {"Tags": self._all_tags(), "DeleteTags": sorted(gone)})
 
     async def force_leave(self, node: str) -> None:
         """Makes all forget a failed node. One that is alive after all comes back."""
@@ -188,18 +190,19 @@ class Serf:
                 why = why or str(error)
             nursery.cancel_scope.cancel()
 
-        self._agent, self._rpc, self._settled = agent, rpc, False
+        self._agent, self._rpc, self._tagging, self._settled = agent, rpc, rpc, False
         cancelled = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(until_it_ends, agent.ended)
                 nursery.start_soon(until_it_ends, agent.listen, self._joins.hear)
                 nursery.start_soon(until_it_ends, self._stream, agent)
+                nursery.start_soon(until_it_ends, self._take_tags, agent)
                 nursery.start_soon(until_it_ends, self._keep, agent, rpc)
             cancelled = False
             return why or "it has ended"
         finally:
-            self._agent = self._rpc = None
+            self._agent = self._rpc = self._tagging = None
             if cancelled:
                 await _leave(agent)
             agent.close()
@@ -216,6 +219,13 @@ class Serf:
                 elif record.name == EVENT:
                     await self._send.send(UserEvent(wire.raw_bytes(record.payload)))
 
+    async def _take_tags(self, agent: Agent) -> None:
+        async with aclosing(await agent.connect()) as rpc:
+            self._tagging = rpc
+            # They may have changed while the agent started.
+            await self._try(rpc, "tags", {"Tags": self._all_tags(), "DeleteTags": []})
+            await trio.sleep_forever()
+
     async def _keep(self, agent: Agent, rpc: Rpc) -> None:
         """Keeps us joined, and our name ours."""
         await self._fetch(rpc)
@@ -225,7 +235,7 @@ class Serf:
                 self._settled = True
                 await self._fetch(rpc)
                 if self._claim.judge(self._members, self._started, self._met):
-                    await self._try("tags", {"Tags": self._all_tags(), "DeleteTags": []})
+                    await self._try(self._tagging, "tags", {"Tags": self._all_tags(), "DeleteTags": []})
                     await self._send.send(MembersChanged())
                 await self._locate(rpc)
                 for predecessor in self._predecessors():
@@ -287,12 +297,12 @@ class Serf:
             if found.ok:
                 self._located[name] = (trio.current_time(), found.coord)
 
-    async def _try(self, command: str, body: dict[str, object] | None, patience: float = 5.0) -> None:
-        """Asks for something; when it isn't done we say so once. A connection that fails is seen by _watch."""
-        if self._rpc is None:
+    async def _try(self, rpc: Rpc | None, command: str, body: dict[str, object]) -> None:
+        """Asks for something; when it isn't done we say so once. An agent that fails is seen by _keep."""
+        if rpc is None:
             return
         try:
-            await self._rpc.ask(command, body, patience)
+            await rpc.ask(command, body)
         except (OSError, ValueError):
             return
         except RpcError as error:

@@ -168,6 +168,24 @@ async def test_tags_replace_those_before(nodes: Nodes) -> None:
                     break
 
 
+async def test_an_event_does_not_wait_for_tags(nodes: Nodes) -> None:
+    done: list[str] = []
+    async with nodes.two() as (a, b):
+        await eventually(lambda: b.serf._tagging is not b.serf._rpc)
+
+        async def tag() -> None:
+            await b.serf.set_tags({"s": "1"})
+            done.append("tags")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(tag)
+            await trio.lowlevel.checkpoint()
+            await b.serf.event(b"first")
+            done.append("event")
+        await a.hears({UserEvent(b"first")})
+    assert done == ["event", "tags"]  # Serf answers to tags once they have been sent twice
+
+
 async def test_too_many_tags_are_complained_about_once(nodes: Nodes, log: Log) -> None:
     async with nodes.run(nodes.settings("a")) as a:
         for _ in range(2):
