@@ -6,10 +6,12 @@ handlers and their Serfs.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +89,7 @@ def _measure(made: Network, size: int, seconds: float, services: int, rounds: in
 
 def _grow(made: Network, size: int) -> None:
     new = [made.add(f"n{number}") for number in range(len(made.hosts) + 1, size + 1)]
+    _introduce(made.hosts)
     for host in new:
         join = [] if host is made.hosts[0] else ["--join", made.hosts[0].address]
         host.serve("--key-file", str(made.key), *join)
@@ -97,6 +100,19 @@ def _grow(made: Network, size: int) -> None:
                 if sum(row["state"] == "alive" for row in rows) == size:
                     break
                 time.sleep(0.1)
+
+
+def _introduce(hosts: Sequence[Host]) -> None:
+    """All know each other's Ethernet address for good: 40 times 39 are more than the kernel keeps of those that it asks
+    for, in all namespaces together (gc_thresh3 in arp(7)), and then hosts don't reach each other."""
+    links = {host.address: json.loads(host.namespace.run("ip", "-j", "link", "show", "eth0")) for host in hosts}
+    macs = {address: link["address"] for address, (link,) in links.items()}
+    with tempfile.NamedTemporaryFile("w") as batch:
+        for address, mac in macs.items():
+            batch.write(f"neigh replace {address} lladdr {mac} dev eth0 nud permanent\n")
+        batch.flush()
+        for host in hosts:
+            host.namespace.run("ip", "-batch", batch.name)
 
 
 @contextmanager
