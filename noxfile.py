@@ -46,7 +46,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """CPython's own network tests, plain and spawned: where do they differ, and why?"""
+    """CPython's own network tests (--go: Go's), plain and spawned: where do they differ, and why?"""
     install(session, "test")
     session.run("python", "-m", "tests.conformance", *session.posargs)
 

@@ -92,8 +92,8 @@ class Settings:
     ready_fd: int | None = None
 
 
-def run(settings: Settings) -> None:
-    """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
+def log_to_stderr() -> None:
+    """To be called before anything can be worth a line."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -103,6 +103,10 @@ def run(settings: Settings) -> None:
         ],
         logger_factory=_LogFactory(sys.stderr),
     )
+
+
+def run(settings: Settings) -> None:
+    """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
     policing = Policing(settings.policy)
     _raise_descriptor_limit()
     with (
@@ -125,7 +129,19 @@ def run(settings: Settings) -> None:
         epoch = Epoch()
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
-        trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports)
+        try:
+            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports)
+        except ExceptionGroup as group:  # nurseries wrap what ends them
+            if group.split(AppSwitchError)[1] is not None:  # a fault of ours
+                raise
+            raise _first_of(group) from None
+
+
+def _first_of(group: ExceptionGroup[Exception]) -> Exception:
+    error: Exception = group
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 class _Log(structlog.PrintLogger):

@@ -50,6 +50,7 @@ def serve(
     **planned: object,
 ) -> None:
     """Run the trap handler of this host, in the foreground."""
+    server.log_to_stderr()
     for name, value in planned.items():
         if value:
             raise AppSwitchError("not-yet", f"--{name.replace('_', '-')} isn't there yet in this version")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,16 @@ def test_a_name_that_stands_for_another_address(switch: Switch) -> None:
     said = failed(switch, "spawn", "--name", "web", "--ip", "10.1.1.2", "true", status=125)
     assert "10.1.1.1" in said
     assert "hint: use --ip 10.1.1.1" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "cause"), [([], "is taken"), (["--serf", "no-such-serf"], "isn't there: no-such-serf")]
+)
+def test_serve_says_why_it_can_t_be_one_of_several(cli: Switch, flags: list[str], cause: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        said = failed(cli, "serve", "--bind", f"127.0.0.1:{taken.getsockname()[1]}", *flags, status=1)
+    assert cause in said
+    assert "\nhint: " in said
 
 
 def test_spawn_takes_the_programs_flags_for_its_own_alone(switch: Switch) -> None:

@@ -41,6 +41,26 @@ def read_record(text: str) -> Outcomes:
     return outcomes
 
 
+_ACTIONS = {"pass": PASSED, "skip": SKIPPED, "fail": FAILED}
+
+
+def read_events(text: str) -> Outcomes:
+    """What `go tool test2json` prints (`go doc test2json`). A subtest is a case of its own."""
+    outcomes: Outcomes = {}
+    said: dict[str, str] = {}
+    for event in map(json.loads, text.splitlines()):
+        if "Test" not in event:
+            continue
+        case, action, output = f"{event['Package']}.{event['Test']}", event["Action"], event.get("Output", "")
+        if action == "run":
+            outcomes[case] = Outcome(LOST, "hung, or ended its process")
+        elif action in _ACTIONS:
+            outcomes[case] = Outcome(_ACTIONS[action], said.get(case, "")[:300])
+        elif action == "output" and not output.lstrip().startswith(("=== ", "--- ")):
+            said[case] = " ".join([*said.get(case, "").split(), *output.split()])
+    return outcomes
+
+
 def _worse(word: str, than: str) -> bool:
     return _WEIGHT.index(word) > _WEIGHT.index(than)
 
@@ -59,10 +79,14 @@ def differences(plain: Outcomes, spawned: Outcomes) -> Outcomes:
 
 @frozen
 class Reason:
-    """Why some cases differ: `what` is the first cell of a row in docs/compatibility.md; `cases` are globs."""
+    """Why some cases differ: `what` is the first cell of a row in docs/compatibility.md; `cases` are globs.
+
+    by_chance: the difference is a race's, and may not show.
+    """
 
     what: str
     cases: tuple[str, ...]
+    by_chance: bool = False
 
     def covers(self, case: str) -> bool:
         """Whether `case` is one of its cases."""
@@ -71,7 +95,12 @@ class Reason:
 
 def read_reasons(path: Path) -> list[Reason]:
     """reasons.toml."""
-    return [Reason(what, tuple(cases)) for what, cases in tomllib.loads(path.read_text()).items()]
+    tables = tomllib.loads(path.read_text())
+    return [
+        Reason(what, tuple(cases), by_chance=name == "by-chance")
+        for name in ("always", "by-chance")
+        for what, cases in tables[name].items()
+    ]
 
 
 def reason_for(case: str, reasons: Iterable[Reason]) -> str | None:
@@ -82,7 +111,7 @@ def reason_for(case: str, reasons: Iterable[Reason]) -> str | None:
 def stale(reasons: Iterable[Reason], plain: Outcomes, differing: Iterable[str]) -> list[str]:
     """The listed cases that passed plain, and do so spawned by now."""
     differing = set(differing)
-    patterns = [pattern for reason in reasons for pattern in reason.cases]
+    patterns = [pattern for reason in reasons if not reason.by_chance for pattern in reason.cases]
     return [
         pattern
         for pattern in patterns

@@ -17,6 +17,7 @@ from tests.conformance.outcomes import (
     Row,
     differences,
     listing,
+    read_events,
     read_reasons,
     read_record,
     reason_for,
@@ -52,6 +53,24 @@ def test_a_class_that_cannot_be_set_up_is_no_case() -> None:
     assert read_record(record(("setUpClass (m.C)", "failed", "OSError"))) == {}
 
 
+def test_what_go_tells() -> None:
+    told = [
+        ("run", ""),
+        ("output", "=== RUN   T\n"),
+        ("output", "    t_test.go:3: no\n"),
+        ("output", "--- FAIL: T (0.0s)\n"),
+    ]
+    events = [{"Action": action, "Package": "net", "Test": "T", "Output": output} for action, output in told]
+    events += [{"Action": "fail", "Package": "net", "Test": "T"}, {"Action": "fail", "Package": "net"}]
+    events += [{"Action": action, "Package": "net", "Test": "T/sub"} for action in ("run", "skip")]
+    events += [{"Action": "run", "Package": "net", "Test": "Hangs"}]
+    found = read_events("\n".join(map(json.dumps, events)))
+    assert found["net.T"] == Outcome(FAILED, "t_test.go:3: no")
+    assert found["net.T/sub"].word == SKIPPED
+    assert found["net.Hangs"].word == LOST
+    assert len(found) == 3
+
+
 def test_only_what_passes_plain_can_differ() -> None:
     plain = {"a": GOOD, "b": GOOD, "c": GOOD, "d": GOOD, "e": BAD, "f": LEFT_OUT}
     spawned = {"a": GOOD, "b": BAD, "c": LEFT_OUT, "e": BAD, "f": GOOD}
@@ -71,6 +90,10 @@ def test_a_reason_is_stale_when_its_cases_pass_both_ways() -> None:
     reasons = [Reason("x", ("differs", "mended", "of-another-version", "fails-plain"))]
     plain = {"differs": GOOD, "mended": GOOD, "fails-plain": BAD}
     assert stale(reasons, plain, ["differs"]) == ["mended"]
+
+
+def test_a_race_s_reason_is_not_stale_when_it_does_not_show() -> None:
+    assert stale([Reason("x", ("races",), by_chance=True)], {"races": GOOD}, []) == []
 
 
 def test_what_is_printed() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.cpython import CPython
 from tests.conformance.outcomes import FAILED, LOST, PASSED, SKIPPED
-from tests.conformance.suite import Module, Suite, Way
+from tests.conformance.suite import Module, Way
 
 PYTHON = sys._base_executable  # type: ignore[attr-defined]
 PLAIN = Way("plain", (), dict(os.environ))
@@ -50,7 +51,7 @@ class Cases(unittest.TestCase):
 
 @pytest.fixture(autouse=True)
 def _needs_cpythons_tests(tmp_path: Path) -> None:
-    if not Suite(PYTHON, tmp_path).has(Module("test_select")):
+    if not CPython(PYTHON, tmp_path).has(Module("test_select")):
         pytest.skip(f"{PYTHON} has no tests of its own (Debian: libpython3-testsuite)")
 
 
@@ -58,7 +59,7 @@ def test_each_outcome_and_nothing_left(tmp_path: Path) -> None:
     (tmp_path / "test_ours.py").write_text(CASES)
     told = tmp_path / "told"
     way = Way("plain", (), {**os.environ, "TOLD": str(told)})
-    found = Suite(PYTHON, tmp_path).run(Module("test_ours", ("--testdir", str(tmp_path))), way)
+    found = CPython(PYTHON, tmp_path).run(Module("test_ours", ("--testdir", str(tmp_path))), way)
     words = {case.rpartition(".")[2][5]: outcome.word for case, outcome in found.items()}
     assert words == {
         "a": PASSED,
@@ -75,7 +76,7 @@ def test_each_outcome_and_nothing_left(tmp_path: Path) -> None:
 
 def test_one_case_alone(tmp_path: Path) -> None:
     case = "test.test_select.SelectTestCase.test_returned_list_identity"
-    found = Suite(PYTHON, tmp_path).run(Module("test_select"), PLAIN, case)
+    found = CPython(PYTHON, tmp_path).run(Module("test_select"), PLAIN, case)
     assert {name: outcome.word for name, outcome in found.items()} == {case: PASSED}
 
 
