@@ -1,13 +1,14 @@
 /* The load: one program for every way that is measured, so that only the way differs.
  *
- *     load server unix|tcp ADDRESS PORT
- *     load client unix|tcp ADDRESS PORT stream SIZE SECONDS    how much arrives of writes of SIZE bytes
- *     load client unix|tcp ADDRESS PORT ping SIZE COUNT        how long SIZE bytes there and back take
- *     load client unix|tcp ADDRESS PORT connect CLIENTS COUNT  connect, wait for the end, close; COUNT times in all
+ *     load server unix|tcp|udp ADDRESS PORT
+ *     load client unix|tcp|udp ADDRESS PORT stream SIZE SECONDS  how much arrives of writes of SIZE bytes
+ *     load client unix|tcp|udp ADDRESS PORT ping SIZE COUNT      how long SIZE bytes there and back take
+ *     load client unix|tcp ADDRESS PORT connect CLIENTS COUNT    connect, wait for the end, close; COUNT times in all
  *
  * The server listens on PORT for streams, PORT + 1 for pings, PORT + 2 for connects, a process each; it says "ready"
  * and serves until it is killed. The client prints one line of JSON. A Unix socket's path is ADDRESS.PORT. Whatever
- * fails ends the program with a message: a result always counts successes only.
+ * fails ends the program with a message: a result always counts successes only. A datagram may be lost: in a stream it
+ * doesn't count, and a ping is sent again after a while, which counts as the time that it took.
  *
  * Where the scheduler puts the two sides makes more difference than the way does (a ping takes 4 us on one processor,
  * 60 on two), and it changes its mind. So streams have a processor a side, pings share one; connects are left to it.
@@ -23,8 +24,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -61,6 +64,7 @@ static void pin(int last) {
 }
 
 struct place {
+    int type;
     socklen_t size;
     union {
         struct sockaddr any;
@@ -70,7 +74,7 @@ struct place {
 };
 
 static struct place find_place(const char *kind, const char *address, int port) {
-    struct place place = {0};
+    struct place place = {.type = strcmp(kind, "udp") == 0 ? SOCK_DGRAM : SOCK_STREAM};
     if (strcmp(kind, "unix") == 0) {
         place.size = sizeof place.unix_;
         place.unix_.sun_family = AF_UNIX;
@@ -86,20 +90,20 @@ static struct place find_place(const char *kind, const char *address, int port) 
 
 static void no_delay(int fd, const struct place *place) {
     int on = 1;
-    if (place->any.sa_family == AF_INET && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
-        fail("TCP_NODELAY");
+    if (place->any.sa_family != AF_INET || place->type != SOCK_STREAM) return;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0) fail("TCP_NODELAY");
 }
 
 static int listen_at(const struct place *place) {
-    int fd = socket(place->any.sa_family, SOCK_STREAM, 0);
+    int fd = socket(place->any.sa_family, place->type, 0);
     if (fd < 0) fail("socket");
     if (bind(fd, &place->any, place->size) < 0) fail("bind");
-    if (listen(fd, BACKLOG) < 0) fail("listen");
+    if (place->type == SOCK_STREAM && listen(fd, BACKLOG) < 0) fail("listen");
     return fd;
 }
 
 static int connect_to(const struct place *place) {
-    int fd = socket(place->any.sa_family, SOCK_STREAM, 0);
+    int fd = socket(place->any.sa_family, place->type, 0);
     if (fd < 0) fail("socket");
     if (connect(fd, &place->any, place->size) < 0) fail("connect");
     return fd;
@@ -140,8 +144,28 @@ static void serve_ping(int fd) {
     while ((count = read(fd, buffer, sizeof buffer)) > 0) write_all(fd, buffer, (size_t)count);
 }
 
+/* Datagrams: pings go back; of a stream's, the number so far is told to whoever sends a question. */
+struct question {
+    uint64_t number, datagrams;
+};
+
+static void serve_datagrams(int fd, int mode) {
+    for (uint64_t datagrams = 0;;) {
+        struct sockaddr_storage from;
+        socklen_t size = sizeof from;
+        ssize_t count = recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&from, &size);
+        if (count < 0 && errno == ECONNREFUSED) continue; /* of an earlier client */
+        if (count < 0) fail("recvfrom");
+        int asked = count == sizeof(struct question);
+        if (asked) ((struct question *)buffer)->datagrams = datagrams;
+        if (mode == PING || asked) sendto(fd, buffer, (size_t)count, 0, (struct sockaddr *)&from, size);
+        datagrams += !asked;
+    }
+}
+
 static void serve(int listener, int mode, const struct place *place) {
     if (mode != CONNECT) pin(0);
+    if (place->type == SOCK_DGRAM) serve_datagrams(listener, mode);
     for (;;) {
         int fd = accept(listener, NULL, NULL);
         if (fd < 0) fail("accept");
@@ -153,7 +177,8 @@ static void serve(int listener, int mode, const struct place *place) {
 }
 
 static int run_server(const char *kind, const char *address, int port) {
-    for (int mode = 0; mode < MODES; mode++) {
+    int modes = strcmp(kind, "udp") == 0 ? CONNECT : MODES;
+    for (int mode = 0; mode < modes; mode++) {
         struct place place = find_place(kind, address, port + mode);
         int listener = listen_at(&place);
         pid_t child = fork();
@@ -186,9 +211,48 @@ static int stream(const struct place *place, size_t size, double seconds) {
     return 0;
 }
 
+/* Sends a datagram until one of its size comes back, into the same place. */
+static void exchange(int fd, void *data, size_t size) {
+    struct timeval patience = {.tv_usec = 200000};
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience) < 0) fail("SO_RCVTIMEO");
+    for (;;) {
+        if (send(fd, data, size, 0) < 0) fail("send");
+        ssize_t count = recv(fd, data, size, 0);
+        if (count == (ssize_t)size) return;
+        if (count < 0 && errno != EAGAIN) fail("recv");
+    }
+}
+
+static uint64_t arrived(int fd) {
+    static uint64_t number;
+    struct question question = {.number = ++number};
+    do exchange(fd, &question, sizeof question);
+    while (question.number != number); /* else it answers an earlier one, which took too long */
+    return question.datagrams;
+}
+
+static int stream_of_datagrams(const struct place *place, size_t size, double seconds) {
+    pin(1);
+    int fd = connect_to(place);
+    uint64_t before = arrived(fd), sent = 0;
+    double start = now();
+    for (; now() - start < seconds; sent++)
+        if (send(fd, buffer, size, 0) < 0) fail("send");
+    uint64_t datagrams = arrived(fd) - before;
+    printf("{\"datagrams\": %llu, \"sent\": %llu, \"seconds\": %.6f}\n", (unsigned long long)datagrams,
+           (unsigned long long)sent, now() - start);
+    return 0;
+}
+
 static int by_value(const void *a, const void *b) {
     double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+/* The end of a line of JSON. */
+static void print_times(double *times, int count) {
+    qsort(times, (size_t)count, sizeof *times, by_value);
+    printf("\"median\": %.9f, \"p99\": %.9f}\n", times[count / 2], times[count * 99 / 100]);
 }
 
 static int ping(const struct place *place, size_t size, int count) {
@@ -199,28 +263,37 @@ static int ping(const struct place *place, size_t size, int count) {
     no_delay(fd, place);
     for (int i = 0; i < count; i++) {
         double start = now();
-        write_all(fd, buffer, size);
-        if (read_all(fd, buffer, size) != size) fail("the server ended");
+        if (place->type == SOCK_DGRAM) {
+            exchange(fd, buffer, size);
+        } else {
+            write_all(fd, buffer, size);
+            if (read_all(fd, buffer, size) != size) fail("the server ended");
+        }
         times[i] = now() - start;
     }
-    qsort(times, (size_t)count, sizeof *times, by_value);
-    printf("{\"median\": %.9f, \"p99\": %.9f}\n", times[count / 2], times[count * 99 / 100]);
+    printf("{");
+    print_times(times, count);
     return 0;
 }
 
-static void connect_often(const struct place *place, int count) {
+static void connect_often(const struct place *place, double *times, int count) {
     for (int i = 0; i < count; i++) {
+        double start = now();
         int fd = connect_to(place);
         char byte;
         ssize_t got = read(fd, &byte, 1);
         if (got != 0) fail("waiting for the end");
         close(fd);
+        times[i] = now() - start;
     }
 }
 
 static int connects(const struct place *place, int clients, int count) {
     int gate[2]; /* its closing starts them */
     if (pipe(gate) < 0) fail("pipe");
+    int each = count / clients, all = each * clients;
+    double *times = mmap(NULL, (size_t)all * sizeof *times, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (times == MAP_FAILED) fail("mmap");
     for (int i = 0; i < clients; i++) {
         pid_t child = fork();
         if (child < 0) fail("fork");
@@ -228,9 +301,9 @@ static int connects(const struct place *place, int clients, int count) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(LONGEST);
         close(gate[1]);
-        connect_often(place, 1); /* what is done once a process isn't counted */
+        connect_often(place, times + i * each, 1); /* what is done once a process isn't counted */
         read_all(gate[0], buffer, 1);
-        connect_often(place, count / clients);
+        connect_often(place, times + i * each, each);
         _exit(0);
     }
     usleep(100000);
@@ -241,7 +314,8 @@ static int connects(const struct place *place, int clients, int count) {
         if (wait(&status) < 0) fail("wait");
         if (status != 0) return 1;
     }
-    printf("{\"connects\": %d, \"seconds\": %.6f}\n", count / clients * clients, now() - start);
+    printf("{\"connects\": %d, \"seconds\": %.6f, ", all, now() - start);
+    print_times(times, all);
     return 0;
 }
 
@@ -257,6 +331,7 @@ int main(int argc, char **argv) {
     struct place place;
     if (strcmp(mode, "stream") == 0) {
         place = find_place(kind, address, port + STREAM);
+        if (place.type == SOCK_DGRAM) return stream_of_datagrams(&place, (size_t)atol(argv[6]), atof(argv[7]));
         return stream(&place, (size_t)atol(argv[6]), atof(argv[7]));
     }
     if (strcmp(mode, "ping") == 0) {

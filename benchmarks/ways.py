@@ -50,7 +50,8 @@ class Bench:
     environment: dict[str, str]
 
 
-def _compile(output: Path, *flags: str) -> Path:
+def compile_load(output: Path, *flags: str) -> Path:
+    """The load's program; returns `output`."""
     source = Path(__file__).with_name("load.c")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", output, source], check=True)
     return output
@@ -59,7 +60,7 @@ def _compile(output: Path, *flags: str) -> Path:
 @contextmanager
 def prepare(home: Path) -> Iterator[Bench]:
     """Compiles the load, starts a trap handler, stops it at the end."""
-    load = _compile(home / "load")
+    load = compile_load(home / "load")
     environment = {**os.environ, "APPSWITCH_SOCKET": str(home / "trap.sock")}
     environment.pop("LD_PRELOAD", None)
     with (home / "serve.log").open("w") as log, ExitStack() as stack:
@@ -85,7 +86,7 @@ def prepare(home: Path) -> Iterator[Bench]:
 def appswitch(bench: Bench) -> Iterator[Way]:
     """From spawn to spawn."""
     spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    with _server(bench, [*spawn, "--ip", VIRTUAL_IP, "--"], "tcp", "0.0.0.0", PORT):
+    with served(bench, [*spawn, "--ip", VIRTUAL_IP, "--"], "tcp", "0.0.0.0", PORT):
         yield _way(bench, APPSWITCH, [*spawn, "--"], "tcp", VIRTUAL_IP, PORT)
 
 
@@ -93,7 +94,7 @@ def appswitch(bench: Bench) -> Iterator[Way]:
 def by_tcp(bench: Bench) -> Iterator[Way]:
     """The same, but for `spawn --tcp`."""
     spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    with _server(bench, [*spawn, "--tcp", "--ip", TCP_IP, "--"], "tcp", "0.0.0.0", PORT):
+    with served(bench, [*spawn, "--tcp", "--ip", TCP_IP, "--"], "tcp", "0.0.0.0", PORT):
         yield _way(bench, BY_TCP, [*spawn, "--"], "tcp", TCP_IP, PORT)
 
 
@@ -101,8 +102,8 @@ def by_tcp(bench: Bench) -> Iterator[Way]:
 def traced(bench: Bench) -> Iterator[Way]:
     """From spawn to spawn, both ends linked statically."""
     spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    static = evolve(bench, load=_compile(bench.home / "static", "-static"))
-    with _server(static, [*spawn, "--ip", TRACED_IP, "--"], "tcp", "0.0.0.0", PORT):
+    static = evolve(bench, load=compile_load(bench.home / "static", "-static"))
+    with served(static, [*spawn, "--ip", TRACED_IP, "--"], "tcp", "0.0.0.0", PORT):
         yield _way(static, TRACED, [*spawn, "--"], "tcp", TRACED_IP, PORT)
 
 
@@ -110,7 +111,7 @@ def traced(bench: Bench) -> Iterator[Way]:
 def unix_socket(bench: Bench) -> Iterator[Way]:
     """A Unix stream socket: what AppSwitch can at best be."""
     path = str(bench.home / "unix")
-    with _server(bench, [], "unix", path, 0):
+    with served(bench, [], "unix", path, 0):
         yield _way(bench, UNIX, [], "unix", path, 0)
 
 
@@ -118,7 +119,7 @@ def unix_socket(bench: Bench) -> Iterator[Way]:
 def loopback(bench: Bench) -> Iterator[Way]:
     """TCP over this host's loopback."""
     port = _free_ports(3)
-    with _server(bench, [], "tcp", "127.0.0.1", port):
+    with served(bench, [], "tcp", "127.0.0.1", port):
         yield _way(bench, LOOPBACK, [], "tcp", "127.0.0.1", port)
 
 
@@ -135,7 +136,7 @@ def bridge(bench: Bench) -> Iterator[Way]:
         for pid, address in zip(ends, BRIDGED_IPS, strict=True):
             _inside(pid, "end", address)
         inside = [["nsenter", f"--net=/proc/{pid}/ns/net", "--"] for pid in ends]
-        with _server(bench, inside[0], "tcp", BRIDGED_IPS[0], PORT):
+        with served(bench, inside[0], "tcp", BRIDGED_IPS[0], PORT):
             yield _way(bench, BRIDGE, inside[1], "tcp", BRIDGED_IPS[0], PORT)
 
 
@@ -163,7 +164,8 @@ def _way(bench: Bench, name: str, prefix: Sequence[str], kind: str, address: str
 
 
 @contextmanager
-def _server(bench: Bench, prefix: Sequence[str], kind: str, address: str, port: int) -> Iterator[None]:
+def served(bench: Bench, prefix: Sequence[str], kind: str, address: str, port: int) -> Iterator[None]:
+    """A server of the load that `prefix` runs; ready."""
     server = subprocess.Popen(
         [*prefix, bench.load, "server", kind, address, str(port)],
         env=bench.environment,
