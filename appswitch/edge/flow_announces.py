@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable
 
+import trio
 from attrs import define
 
 from appswitch.core import datagrams
@@ -59,7 +60,12 @@ class FlowJudge:
     client_of: Callable[[str, int], Awaitable[App]]
 
     async def answer(self, caller: Caller, request: OpenFlow) -> FlowOpened:
-        """OSError when it isn't to be."""
+        """OSError when it isn't to be, or can't be told in time: the app's keeper may be stopped, say."""
+        with trio.move_on_after(ANSWERS_WITHIN):  # nobody waits for longer
+            return await self._answer(caller, request)
+        raise OSError(errno.ETIMEDOUT, "the app's namespace doesn't answer")
+
+    async def _answer(self, caller: Caller, request: OpenFlow) -> FlowOpened:
         source = unpack_ip(request.source_ip), request.source_port
         dest = unpack_ip(request.dest_ip), request.dest_port
         app = self.apps.table.app_of(self.apps.table.node, request.server)

@@ -166,9 +166,11 @@ class Flows:
 
     async def accept(self, app: App, near: Pair, peer: App, far: Pair, number: int, *, is_answer: bool) -> None:
         """Takes the flow that `peer` has announced. OSError: EADDRINUSE when another app has that name here."""
-        if number in self._sessions:
-            raise OSError(errno.EINVAL, "a flow with this number is there")
         flow = await self._made(app, near, peer, far, replace=peer.id not in self.apps.table.apps)
+        if number in self._sessions:  # from here on nothing waits
+            if not flow.numbers:  # it was made for this
+                self.end(flow)
+            raise OSError(errno.EINVAL, "a flow with this number is there")
         if not is_answer:
             flow.judged = peer, app, near[1]
         flow.session = self._add_session(flow, number, side=1)
@@ -242,6 +244,8 @@ class Flows:
             except ConnectionRefusedError:  # the app has closed its socket, and something has come for it since
                 self.end(flow, Kind.REFUSED)
                 return
+            except OSError:  # another of ICMP's errors (ip(7)): who may send raw packets in there can have any
+                continue
             if size <= wire.MOST_DATA:
                 flow.is_used = True
                 self._send(flow, size, Kind.DATA)

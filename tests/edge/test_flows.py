@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
@@ -354,6 +355,51 @@ async def test_a_name_that_another_app_has_there(world: World) -> None:
         assert raised.value.errno == errno.EADDRINUSE
         client.send(b"mine")
         assert await heard(server) == (b"mine", CLIENT)
+
+
+async def test_two_flows_of_one_number(world: World) -> None:
+    """Announced at once, by a peer that is broken: one is taken, and the end of it ends nothing else."""
+    numbers: list[int] = []
+    peer = world.app_on(world.b, world.a.app)
+
+    async def accept(near: Pair) -> None:
+        try:
+            await world.b.flows.accept(world.b.app, SERVER, peer, near, 7, is_answer=False)
+            numbers.append(7)
+        except OSError as error:
+            numbers.append(error.errno or 0)
+
+    async with trio.open_nursery() as nursery:
+        for near in (CLIENT, CLIENT, (CLIENT[0], CLIENT[1] + 1)):
+            nursery.start_soon(accept, near)
+    assert sorted(numbers) == [7, errno.EINVAL, errno.EINVAL]
+    (flow,) = world.b.flows.all()
+    world.b.flows.end(flow)
+
+
+async def test_errors_that_others_send_a_relay(world: World) -> None:
+    """Who has CAP_NET_RAW in there can have any error of ICMP's reported: to us it is as good as a lost datagram."""
+    server, client = await world.b.socket(SERVER), await world.a.socket(CLIENT, SERVER)
+    with server, client:
+        await world.open()
+        server.sendto(b"x", sockaddr(4, CLIENT))  # so that the relay has sent something
+        assert await heard(client) == (b"x", SERVER)
+        with await world.a.home.make_socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as raw:
+            raw.sendto(protocol_unreachable(SERVER, CLIENT), (str(CLIENT[0]), 0))
+        client.send(b"y")
+        assert await heard(server) == (b"y", CLIENT)
+
+
+def protocol_unreachable(source: Pair, dest: Pair) -> bytes:
+    """RFC 792: what is said of a datagram from source to dest."""
+    udp = struct.pack("!HHHH", source[1], dest[1], 9, 0)
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 29, 0, 0, 64, 17, 0, source[0].packed, dest[0].packed)
+    message = bytearray(struct.pack("!BBHI", 3, 2, 0, 0) + ip + udp)
+    total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    message[2:4] = struct.pack("!H", ~total & 0xFFFF)
+    return bytes(message)
 
 
 async def test_strangers_and_replays_get_nothing(world: World) -> None:
