@@ -104,7 +104,8 @@ def _grow(made: Network, size: int) -> None:
 
 def _introduce(hosts: Sequence[Host]) -> None:
     """All know each other's Ethernet address for good: 40 times 39 are more than the kernel keeps of those that it asks
-    for, in all namespaces together (gc_thresh3 in arp(7)), and then hosts don't reach each other."""
+    for, in all namespaces together (gc_thresh3 in arp(7)), and then hosts don't reach each other.
+    """
     links = {host.address: json.loads(host.namespace.run("ip", "-j", "link", "show", "eth0")) for host in hosts}
     macs = {address: link["address"] for address, (link,) in links.items()}
     with tempfile.NamedTemporaryFile("w") as batch:

@@ -6,6 +6,7 @@ first, count, clients = map(int, sys.argv[1:])
 for port in range(first, first + count):
     time.sleep(random.uniform(0.1, 0.3))
     s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.bind(("", port))
     start = time.monotonic()
     s.listen()
