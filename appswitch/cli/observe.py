@@ -50,7 +50,9 @@ def line_of(row: Row) -> str:
     """An event for people: when, what, who -> where; then the details."""
     time = datetime.fromisoformat(row["time"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
     who = _app(row["name"], row["ip"])
-    if row["kind"] == "lost":
+    if row["kind"] == "node":
+        rest = ""
+    elif row["kind"] == "lost":
         rest = f"{row['count']} events: this reader is too slow"
     elif row["kind"] == "resolve":
         rest = f"{who}  {row['query']} {row['qtype'] or ''}".rstrip() + "".join(f" {each}" for each in row["answer"])

@@ -90,14 +90,16 @@ class Arrivals:
         return Announced(number)
 
     async def client_of(self, node: str, number: int) -> App:
-        """The app that has this number on another node. ConnectionRefusedError: it isn't known here."""
+        """The app that has this number on another node. OSError EAGAIN: it isn't known here, yet: we may have only just
+        started.
+        """
         table = self.apps.table
         if table.app_of(node, number) is None:  # it may just have been started
             with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
                 await self.refresh(node)
         client = table.app_of(node, number)
         if client is None or table.is_local(client):
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"app {node}/{number} isn't known there")
+            raise OSError(errno.EAGAIN, f"app {node}/{number} isn't known there")
         return client
 
     def _judge(self, client: App, source: Pair, dest: Pair, number: int) -> Listener:

@@ -69,10 +69,7 @@ class FlowJudge:
         source = unpack_ip(request.source_ip), request.source_port
         dest = unpack_ip(request.dest_ip), request.dest_port
         app = self.apps.table.app_of(self.apps.table.node, request.server)
-        try:
-            peer = await self.client_of(caller.node, request.client)
-        except ConnectionRefusedError as error:  # we have only just started, say
-            raise OSError(errno.EAGAIN, error.strerror) from None
+        peer = await self.client_of(caller.node, request.client)
         if app is None:
             raise OSError(errno.ECONNREFUSED, "the app has ended")
         is_answer = self._has_asked(app, dest, peer) or await self._is_connected(app, dest, source)

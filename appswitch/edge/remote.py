@@ -82,6 +82,8 @@ class Remote:
             except OSError as error:
                 if error.errno == errno.EADDRINUSE:
                     continue
+                if error.errno == errno.EAGAIN:  # it has only just started, and doesn't know us yet
+                    raise UnreachableError(errno.EHOSTUNREACH, f"node {node}: {error.strerror}") from None
                 raise ConnectionRefusedError(errno.ECONNREFUSED, f"node {node}: {error.strerror}") from None
             if not isinstance(answer, Announced):
                 raise UnreachableError(errno.EPROTO, f"node {node} answers something else")

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
-from appswitch.model import Kind
+from appswitch.cli.observe import line_of
+from appswitch.model import Event, Kind
+from appswitch.wire import control
 from tests.harness import Switch, running_switch
 
 DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "cli.md"
@@ -95,3 +97,8 @@ def test_the_ways_to_print(busy: Switch, command: str) -> None:
     headed, bare = printed().splitlines(), printed("--no-headers").splitlines()
     assert len(headed) == len(bare) + 1
     assert headed[0].isupper()
+
+
+def test_a_line_about_another_host() -> None:
+    row = control.event_row(Event(0.0, Kind.NODE, "a", reason="b is suspect"))
+    assert line_of(row).split()[1:] == ["node", "b", "is", "suspect"]
