@@ -172,7 +172,8 @@ async def _serve(
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
-    table = ServiceTable(settings.node, journal.past.head.last_app, max(journal.past.receivers, default=0))
+    last_app, last_listener = journal.past.head.last_app, max(journal.past.receivers, default=0)
+    table = ServiceTable(settings.node, last_app, last_listener, alone=settings.cluster is None)
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()

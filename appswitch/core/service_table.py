@@ -46,9 +46,12 @@ REMOTE = 1 << 30  # ids of what other nodes have begin here: our own are theirs 
 class ServiceTable:
     """Apps and listeners, found by id, by virtual IP and by name."""
 
-    def __init__(self, node: str, last_app: int = 0, last_listener: int = 0) -> None:
-        """last_app, last_listener: the greatest ids that are not to be used again."""
+    def __init__(self, node: str, last_app: int = 0, last_listener: int = 0, *, alone: bool = False) -> None:
+        """last_app, last_listener: the greatest ids that are not to be used again; alone: there is nobody to tell, so
+        `dirty` stays empty.
+        """
         self.node = node
+        self._alone = alone
         self.apps: dict[int, App] = {}
         self.listeners: dict[int, Listener] = {}
         self.draining: set[int] = set()
@@ -372,7 +375,7 @@ class ServiceTable:
             )
 
     def _note(self, app: App, listener: Listener | None = None) -> None:
-        if self.is_local(app):
+        if self.is_local(app) and not self._alone:
             self.dirty.add(f"{app.number}/{listener.number}" if listener else str(app.number))
 
 

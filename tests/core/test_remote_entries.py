@@ -243,3 +243,9 @@ def test_an_app_that_no_node_would_have(world: World, app: App) -> None:
 
 def test_a_weight_of_many_digits(world: World) -> None:
     assert weight_of(evolve(WEB, tags=(("weight", "9" * 5000),))) == 1
+
+
+def test_a_node_alone_keeps_nothing_to_tell() -> None:
+    table = ServiceTable("a", alone=True)
+    table.remove_app(table.new_app(name="web", ip=None).id)
+    assert table.dirty == set()
