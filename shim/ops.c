@@ -223,7 +223,8 @@ static int accepted_by(int accepted, struct as_listener_name *listener) {
 }
 
 /* The queue of a listener may hold a client that is not who it says, or that policy no longer lets in: it is closed,
- * and the next one taken. Where that can't be found out, the error is accept's own (accept(2): ENETDOWN, EMFILE). */
+ * and the next one taken. So is one of whom no trap handler can tell: many servers end when accept fails. Where a
+ * descriptor is wanting, the error is accept's own (accept(2): EMFILE). */
 static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *size, int flags,
                             struct as_listener_name *listener, struct as_client_name *client, int *ours) {
     for (;;) {
@@ -241,7 +242,7 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
             true_client > 0 && client->medium == AS_TCP_SERVER ? receive_delivery((int)accepted, flags, client) : 0;
         if (true_client > 0 && !error) return accepted;
         sys1(SYS_close, accepted);
-        if (true_client < 0) return true_client;
+        if (true_client < 0 && true_client != -ENETDOWN) return true_client;
         if (error == -EMFILE) return error;
     }
 }

@@ -189,6 +189,14 @@ def eventually(condition: Any, within: float = PATIENCE) -> None:
         time.sleep(0.02)
 
 
+def has_ended(pid: int) -> bool:
+    """Whether the process has, be it that nobody has fetched its status (not every machine's init does)."""
+    try:
+        return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def open_descriptors() -> int:
     """How many this process has."""
     return sum(1 for _ in Path("/proc/self/fd").iterdir())

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.datagrams import ASK, PYTHON, SERVER, run, serve
-from tests.harness import PATIENCE, Switch, eventually
+from tests.harness import PATIENCE, Switch, eventually, has_ended
 
 
 def test_each_instance_gets_its_share_of_connections(switch: Switch) -> None:
@@ -340,7 +340,7 @@ print(ask(udp(), b"after", to)[0][1], flush=True)
     homes = list(_homes_of(switch))
     assert len(homes) == 1
     os.kill(int(homes[0]), signal.SIGKILL)
-    eventually(lambda: not Path(f"/proc/{homes[0]}").exists())
+    eventually(lambda: has_ended(homes[0]))
     client.stdin.write("\n")
     client.stdin.flush()
     assert client.stdout.readline() == "b'after'\n"

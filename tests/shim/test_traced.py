@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, Switch, eventually
+from tests.harness import PATIENCE, Switch, eventually, has_ended
 from tests.shim.cases import VIP, Build
 
 WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "execveat", "execve-syscall", "posix_spawn", "posix_spawnp", "vfork"]
@@ -100,7 +100,7 @@ def test_the_tracer_is_no_child_of_the_program(waiting: subprocess.Popen[str]) -
     assert status_of(tracer)["Name"] == "appswitch-trace"
     waiting.communicate()
     assert waiting.returncode == 0
-    eventually(lambda: not Path(f"/proc/{tracer}").exists())
+    eventually(lambda: has_ended(tracer))
 
 
 def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
@@ -123,7 +123,7 @@ def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, atte
     os.kill(program, signal.SIGKILL)
     assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     process.stdout.close()
-    eventually(lambda: not Path(f"/proc/{keeper}").exists())  # it waits for all
+    eventually(lambda: has_ended(keeper))  # it waits for all
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
