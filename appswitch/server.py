@@ -58,6 +58,7 @@ from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
+from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -185,8 +186,8 @@ async def _serve(
     loads = Loads(connections.snapshot)
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
     deliverer = Deliverer(named, tcp_names)
-    tcp = LocalTcp(deliverer)
-    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
+    sealed = Sealed(tcp_names.diags)
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), LocalTcp(deliverer, sealed))
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -236,7 +237,7 @@ async def _serve(
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(loads.keep)
         nursery.start_soon(tcp_names.keep_swept)
-        nursery.start_soon(tcp.close_at_end)
+        nursery.start_soon(sealed.close_at_end)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
