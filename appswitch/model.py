@@ -138,6 +138,10 @@ class Listener:
         return frozenset({self.ip.version})
 
 
+GATEWAY = "gateway"
+"""The medium of what leaves by a gateway that is another node than the app's."""
+
+
 class State(Enum):
     """How far a connection is."""
 

@@ -29,6 +29,7 @@ from attrs import frozen
 from appswitch import cluster
 from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.balance import Balancer
+from appswitch.core.exits import Exits
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
@@ -47,6 +48,8 @@ from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
+from appswitch.edge.leaving import Leaving
+from appswitch.edge.letting_out import LettingOut
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
@@ -56,6 +59,7 @@ from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
 from appswitch.edge.sealed import Sealed
@@ -68,7 +72,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import OpenFlow
+from appswitch.wire.peer import Leave, OpenFlow
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -208,8 +212,11 @@ async def _serve(
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
     askers = Askers()
     resolvers = [ip_address(server) for server in name_servers]
-    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
-    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
+    exits = Exits(settings.gateway)
+    relay = Relay()
+    leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
+    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, exits, netns)
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, exits, leaving, rng, netns)
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
@@ -221,6 +228,9 @@ async def _serve(
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
         calls.refresh = others.router.refresh
+        exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
+        letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, others.arrivals.client_of)
+        peers.handlers[Leave] = letting_out.leave
     control_server = ControlServer(
         apps, new_dns, nodes, netns, connections.snapshot, policing, share_dns=datagrams.share_dns
     )
@@ -232,6 +242,7 @@ async def _serve(
         if others is not None:
             await nursery.start(others.run, ports)
         nursery.start_soon(homes.run)
+        nursery.start_soon(leaving.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)

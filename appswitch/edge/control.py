@@ -147,8 +147,9 @@ class ControlServer:
                 service, _, suffix = dest.partition("/")
                 host, port = _split_service(service)
                 protocol = _protocol(suffix or Protocol.TCP.value)
-                policy, gateway = self.policing.policy, self.nodes.own.gateway
-                return [why_row(host, why(self.table, policy, client, host, port, protocol, gateway=gateway))]
+                policy, gateway, gateways = self.policing.policy, self.nodes.own.gateway, self.nodes.gateways()
+                answer = why(self.table, policy, client, host, port, protocol, gateway=gateway, gateways=gateways)
+                return [why_row(host, answer)]
             case control.WaitFor(services=services, timeout=timeout):
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():

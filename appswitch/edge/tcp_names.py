@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from appswitch.edge.diag import Diag
 from appswitch.host.cookies import cookie_of
-from appswitch.model import Address, App, Connection, Listener, State
+from appswitch.model import GATEWAY, Address, App, Connection, Listener, State
 from appswitch.wire import socknames, tcp_diag
 from appswitch.wire.socknames import Medium
 from appswitch.wire.tcp_diag import TcpSocket
@@ -30,11 +30,11 @@ log = structlog.get_logger()
 
 @frozen
 class Name:
-    """Of one end of a connection from `client` to `listener`. packed: struct as_client_name."""
+    """Of one end of a connection from `client` to `listener`; None: the outside. packed: struct as_client_name."""
 
     packed: bytes
     client: App
-    listener: Listener
+    listener: Listener | None
 
     @property
     def medium(self) -> Medium:
@@ -51,7 +51,11 @@ class Name:
     @property
     def is_remote(self) -> bool:
         """Whether the other end is on another host."""
-        return self.client.node != self.listener.app.node
+        return self.listener is None or self.client.node != self.listener.app.node
+
+    def is_of(self, app: App) -> bool:
+        """Whether it is one of its connections."""
+        return app.id == self.client.id or (self.listener is not None and app.id == self.listener.app.id)
 
     def of_client(self) -> Name:
         """The other end's name."""
@@ -84,7 +88,7 @@ class TcpNames:
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
         name = self._names.get(cookie)
-        return name.packed if name is not None and app.id in (name.client.id, name.listener.app.id) else None
+        return name.packed if name is not None and name.is_of(app) else None
 
     def is_taken(self, source: tuple[Address, int], dest: tuple[Address, int]) -> bool:
         """Whether a connection has these two ends."""
@@ -139,15 +143,16 @@ def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
         state = _STATES.get(end.state, State.CLOSING)
     else:
         state = State.ESTABLISHED if client and server else State.CLOSING
+    server_app = name.listener.app if name.listener else None
     return Connection(
         client=name.client,
         source=source,
         dest=dest,
-        server=name.listener.app,
+        server=server_app,
         listener=name.listener,
-        node=name.client.node if name.medium is Medium.TCP_CLIENT else name.listener.app.node,
+        node=name.client.node if name.medium is Medium.TCP_CLIENT or server_app is None else server_app.node,
         state=state,
-        medium="tcp",
+        medium="tcp" if server_app else GATEWAY,
         inodes=(client, server),
     )
 

@@ -58,6 +58,17 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     number: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave", forbid_unknown_fields=True):
+    """A TCP connection is to come, and to be carried on to an address outside, for the app that has the number `app` on
+    the asking node. The answer is Announced; what comes back by the connection begins with what yours came to: four
+    bytes, an errno (big-endian), 0: it is connected.
+    """
+
+    app: int
+    dest_ip: Ip
+    dest_port: Port
+
+
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
     """Datagrams are to come: from the app that has the number `client` on the asking node, to your app `server`.
 
@@ -84,7 +95,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | OpenFlow | Pull | Status
+Request = Announce | Leave | OpenFlow | Pull | Status
 Answer = Announced | FlowOpened | Pulled | Status | Refused
 
 
