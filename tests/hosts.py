@@ -81,6 +81,49 @@ class Host(Switch):
         return {row["name"]: row["seq"] for row in self.rows("nodes") if row["state"] == "alive"}
 
 
+class Internet(Namespace):
+    """What is outside: a network of its own, to which gateways have a link, and nobody else.
+
+    address, address6: its own. It answers from there; to what is in SILENT no answer comes, and to NOBODY no route leads.
+    """
+
+    address = "203.0.113.1"
+    address6 = "2001:db8:113::1"
+    SILENT = "192.0.2.9"
+    ABSENT = "203.0.113.200"
+    """No host has it: ARP asks in vain."""
+    NOBODY = "198.51.100.1"
+
+    def __init__(self) -> None:
+        super().__init__()
+        for command in (
+            "link set lo up",
+            "link add outside type bridge",
+            "link set outside up",
+            f"addr add {self.address}/24 dev outside",
+            f"addr add {self.address6}/64 dev outside nodad",
+            f"route add blackhole {self.SILENT}",
+        ):
+            self.run("ip", *command.split())
+        self._links = 0
+
+    def link(self, host: Host) -> str:
+        """Links a host; its address there."""
+        self._links += 1
+        address, port = f"203.0.113.{10 + self._links}", f"to{host.namespace.pid}"
+        peer = ["peer", "name", "eth1", "netns", str(host.namespace.pid)]
+        self.run("ip", "link", "add", port, "type", "veth", *peer)
+        self.run("ip", "link", "set", port, "master", "outside", "up")
+        for command in (
+            "link set eth1 up",
+            f"addr add {address}/24 dev eth1",
+            f"addr add 2001:db8:113::{10 + self._links}/64 dev eth1 nodad",
+            f"route add {self.SILENT} via {self.address}",
+        ):
+            host.namespace.run("ip", *command.split())
+        return address
+
+
 class Network:
     """Hosts and the bridge between them."""
 
@@ -115,6 +158,14 @@ class Network:
         self._stack.callback(host.close)
         self.hosts.append(host)
         return host
+
+    def internet(self, *hosts: Host) -> Internet:
+        """What is outside, to which these have links."""
+        made = Internet()
+        self._stack.callback(made.close)
+        for host in hosts:
+            made.link(host)
+        return made
 
     def serve(self, *names: str, flags: Sequence[str] = ()) -> list[Host]:
         """So many hosts with their trap handlers, all in agreement."""

@@ -23,7 +23,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from enum import IntEnum
-from pathlib import Path
 
 from appswitch.host import namespace, rtnetlink
 from appswitch.host.held import Held, Holder
@@ -31,7 +30,6 @@ from appswitch.host.held import Held, Holder
 READY, CLOSED = b"ready", b"closed"
 MOST_REQUEST = 64  # bytes
 ERROR_SIZE = 4  # no other answer has it
-SYN_RETRIES = Path("/proc/sys/net/ipv4/tcp_syn_retries")
 PATIENCE = 1.0  # seconds
 V6ONLY = 7  # a version 6 listener with this option, which accepted sockets inherit
 FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6, V6ONLY: socket.AF_INET6}
@@ -108,13 +106,10 @@ def _plain(name: tuple[str, int]) -> tuple[str, int]:
 
 def serve(channel: socket.socket) -> None:
     """Answers requests until the trap handler has gone."""
-    retries = SYN_RETRIES.read_text()
     holder = None
     with suppress(namespace.NamespaceForbidden):
         namespace.enter_new_namespace()
         rtnetlink.make_everything_local([])
-        with suppress(OSError):  # a read-only /proc: then a connect that nobody answers takes the kernel's default time
-            SYN_RETRIES.write_text(retries)
         with suppress(PermissionError):
             holder = Holder()
     with namespace.open_diag_socket() as diag:
