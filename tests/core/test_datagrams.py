@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
 from appswitch.core import datagrams
 from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place, Relay
-from appswitch.core.policy import Policy
+from appswitch.core.policy import Action, Policy, Rule, Selector, Verdict
 from appswitch.core.route import Egress, Kernel, Refuse
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, AppRecord, ListenerRecord, Protocol, Tag
+from appswitch.model import Address, App, AppRecord, ListenerRecord, Outside, Protocol, Tag
 
 CLIENT, SERVER = ip_address("10.1.1.1"), ip_address("10.1.1.2")
 LOOPBACK, OUTSIDE = ip_address("127.0.0.1"), ip_address("198.51.100.7")
@@ -293,3 +293,19 @@ def test_the_policy_of_the_host_that_receives(world: World) -> None:
     app, peer = world.app(SERVER, (("grp", "2"),)), world.far(CLIENT, tags=(("grp", "1"),))
     assert isinstance(judge(world, peer, app, CLIENT, SERVER), Deny)
     assert judge(world, peer, app, CLIENT, SERVER, asked=True) is None
+
+
+def test_who_may_send_to_the_outside(world: World) -> None:
+    app = world.app(CLIENT)
+    rule = Rule(
+        "time", Action.AUDIT, server=Selector(cidrs=(ip_network(OUTSIDE),)), ports=(range(123, 124),), protos=("udp",)
+    )
+    policy = Policy((rule,), egress=False)
+
+    def plan(port: int) -> DatagramPlan:
+        return datagrams.plan_datagrams(
+            world.table, policy, app, OUTSIDE, port, serving=(), asker=None, turn=0, gateway=True, names=("a.example",)
+        )
+
+    assert plan(123) == Egress(OUTSIDE, 123, ("a.example",), Verdict(True, "time", audit=True))
+    assert plan(124) == Deny(Outside(OUTSIDE, ("a.example",)), Verdict(False, "egress"))
