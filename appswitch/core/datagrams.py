@@ -22,8 +22,8 @@ from appswitch.core.route import (
     Refuse,
     check_path,
     is_own,
-    plan_egress,
     serves,
+    way_out,
 )
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, Listener, Outside, Party, Protocol, is_alias
@@ -142,6 +142,7 @@ def plan_datagrams(
     asker: App | None,
     turn: int,
     gateway: bool,
+    gateways: Collection[str] = (),
     bound: tuple[Address, int] | None = None,
     names: tuple[str, ...] = (),
 ) -> DatagramPlan:
@@ -150,7 +151,8 @@ def plan_datagrams(
     serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself; of
     those on other hosts: `serving_elsewhere`;
     asker: the app that has sent datagrams from (dest, port) to `app`: what goes back is its answer, and may go;
-    turn: a number that grows by one each time; bound: the socket's own name; names: that `dest` has, if it is outside.
+    turn: a number that grows by one each time; gateway, gateways, names: as of plan_connect; bound: the socket's own
+    name.
     """
     inside = is_own(app, dest)
     source = source_of(app, dest, bound[0] if bound else None)
@@ -189,7 +191,7 @@ def plan_datagrams(
     if table.was_owned(dest) or dest.is_link_local or is_alias(dest):
         return Lost()  # an app that has gone, or a client that can only be answered
     server = Outside(dest, names)
-    plan = plan_egress(policy, app, server, port, Protocol.UDP.value, gateway=gateway)
+    plan = way_out(policy, app, server, port, Protocol.UDP.value, gateway=gateway, gateways=gateways)
     return Deny(server, plan.verdict) if isinstance(plan, Refuse) and plan.verdict else plan
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
@@ -76,10 +77,14 @@ class Reach:
 
 @frozen
 class Egress:
-    """Leave by a socket of this host. names: of the server, as far as is known (model.Outside)."""
+    """Leave the cluster. gateways: the nodes by one of which (core/exits.py); none: by a socket of this host.
+
+    names: of the server, as far as is known (model.Outside); verdict: of policy.
+    """
 
     ip: Address
     port: int
+    gateways: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     verdict: Verdict = LET_OUT
 
@@ -156,12 +161,13 @@ def plan_connect(
     port: int,
     *,
     gateway: bool,
+    gateways: Collection[str] = (),
     bound: tuple[Address, int] | None = None,
     names: tuple[str, ...] = (),
 ) -> ConnectPlan:
     """Where a connect of `app` to (dest, port) goes.
 
-    gateway: this host lets apps out;
+    gateway: this host lets apps out; gateways: the other nodes that do;
     bound: the client's own (address, port) when it has called bind; names: that `dest` has, if it is outside.
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
@@ -193,17 +199,26 @@ def plan_connect(
         return Refuse(errno.ENETUNREACH, f"{dest} can't be connected to")
     if table.was_owned(dest):
         return Refuse(errno.ECONNREFUSED, f"the app with {dest} has gone")
-    return plan_egress(policy, app, Outside(dest, names), port, "tcp", gateway=gateway)
+    return way_out(policy, app, Outside(dest, names), port, gateway=gateway, gateways=gateways)
 
 
-def plan_egress(policy: Policy, app: App, server: Outside, port: int, proto: str, *, gateway: bool) -> Egress | Refuse:
-    """Whether `app` may leave for `server`, and how."""
+def way_out(
+    policy: Policy,
+    app: App,
+    server: Outside,
+    port: int,
+    proto: str = "tcp",
+    *,
+    gateway: bool,
+    gateways: Collection[str],
+) -> Egress | Refuse:
+    """How `app` gets to an address that no app owns, if it may."""
     verdict = policy.decide(app, server, port, proto)
     if not verdict.allowed:
         return Refuse(errno.ECONNREFUSED, explain(verdict, app, server), verdict=verdict)
-    if gateway:
-        return Egress(server.ip, port, server.names, verdict)
-    return Refuse(errno.ENETUNREACH, f"no app has {server.ip}, and this host is no gateway")
+    if gateway or gateways:
+        return Egress(server.ip, port, () if gateway else tuple(gateways), server.names, verdict)
+    return Refuse(errno.ENETUNREACH, f"no app has {server.ip}, and no gateway is there")
 
 
 def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -15,7 +15,9 @@ from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address, App, Outside, Protocol
 
-OUTSIDE = "no app has this address: it is reached by way of this host"
+Ways = tuple[bool, Collection[str]]
+"""Whether this host is a gateway, and the other nodes that are."""
+
 DNS = "AppSwitch's DNS server answers in the app's namespace, whatever the address"
 
 
@@ -65,6 +67,7 @@ def why(
     protocol: Protocol,
     *,
     gateway: bool,
+    gateways: Collection[str] = (),
 ) -> Why:
     """What a connect of `client` (an id, a name or an IP) to `dest` would come to: an app's name, an IP, or what a name
     outside stands for. Of several the first one that may be reached, since a client tries all.
@@ -80,14 +83,16 @@ def why(
             raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
         dest = [Outside(ip)]
     tell = _tell_udp if protocol is Protocol.UDP else _tell_tcp
-    told = [
-        Why(clients, each.ip, port, protocol, tell(table, policy, clients[0], each, port, gateway)) for each in dest
-    ]
+    ways = gateway, gateways
+    told = [Why(clients, each.ip, port, protocol, tell(table, policy, clients[0], each, port, ways)) for each in dest]
     return next((each for each in told if each.allowed), told[0])
 
 
-def _tell_tcp(table: ServiceTable, policy: Policy, client: App, dest: Outside, port: int, gateway: bool) -> Told:
-    plan = route.plan_connect(table, policy, client, dest.ip, port, gateway=gateway, names=dest.names)
+def _tell_tcp(table: ServiceTable, policy: Policy, client: App, dest: Outside, port: int, ways: Ways) -> Told:
+    gateway, gateways = ways
+    plan = route.plan_connect(
+        table, policy, client, dest.ip, port, gateway=gateway, gateways=gateways, names=dest.names
+    )
     match plan:
         case Reach():
             return Told("audit" if plan.audited else "allow", judged=plan.judged)
@@ -100,11 +105,12 @@ def _tell_tcp(table: ServiceTable, policy: Policy, client: App, dest: Outside, p
 
 
 def _tell_egress(plan: Egress, client: App) -> Told:
-    reason = f"{OUTSIDE}; {explain(plan.verdict, client, plan.server)}"
+    by = f"the gateway {' or '.join(sorted(plan.gateways))}" if plan.gateways else "this host"
+    reason = f"no app has this address: it is reached by way of {by}; {explain(plan.verdict, client, plan.server)}"
     return Told("audit" if plan.verdict.audit else "outside", reason, rule=plan.verdict.rule)
 
 
-def _tell_udp(table: ServiceTable, policy: Policy, client: App, dest: Outside, port: int, gateway: bool) -> Told:
+def _tell_udp(table: ServiceTable, policy: Policy, client: App, dest: Outside, port: int, ways: Ways) -> Told:
     """As the table has the receivers; whether they are there just now, only the kernel knows."""
     ip = datagrams.destination(dest.ip)
     inside = route.is_own(client, ip)
@@ -114,7 +120,17 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, dest: Outside, p
     serving = {each.app.id for each in receivers}
     nobody = f"nothing receives at {ip} port {port}"
     plan = datagrams.plan_datagrams(
-        table, policy, client, ip, port, serving=serving, asker=None, turn=0, gateway=gateway, names=dest.names
+        table,
+        policy,
+        client,
+        ip,
+        port,
+        serving=serving,
+        asker=None,
+        turn=0,
+        gateway=ways[0],
+        gateways=ways[1],
+        names=dest.names,
     )
     match plan:
         case Place(heard=True) | Relay(heard=True):

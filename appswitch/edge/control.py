@@ -166,8 +166,8 @@ class ControlServer:
         host, port = _split_service(service)
         protocol = _protocol(suffix or Protocol.TCP.value)
         servers = await self._servers(host)
-        gateway = self.nodes.own.gateway
-        told = why(self.table, self.policing.policy, client, servers or host, port, protocol, gateway=gateway)
+        gateway, gateways, policy = self.nodes.own.gateway, self.nodes.gateways(), self.policing.policy
+        told = why(self.table, policy, client, servers or host, port, protocol, gateway=gateway, gateways=gateways)
         return why_row(host, told)
 
     async def _servers(self, host: str) -> list[Outside]:

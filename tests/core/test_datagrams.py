@@ -10,7 +10,7 @@ import pytest
 from appswitch.core import datagrams
 from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place, Relay
 from appswitch.core.policy import Action, Policy, Rule, Selector, Verdict
-from appswitch.core.route import Egress, Kernel, Refuse
+from appswitch.core.route import Egress, Kernel, Refuse, way_out
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, AppRecord, ListenerRecord, Outside, Protocol, Tag
 
@@ -139,6 +139,11 @@ def test_the_outside(world: World) -> None:
     assert error_of(world.plan(app, OUTSIDE)) == errno.ENETUNREACH
     assert world.plan(app, OUTSIDE, gateway=True) == Egress(OUTSIDE, 80)
     assert world.plan(app, OUTSIDE, 53, gateway=True) == Kernel(), "the DNS socket in the namespace"
+    by_others = way_out(Policy(), app, Outside(OUTSIDE), 80, gateway=False, gateways=["g1", "g2"])
+    assert by_others == Egress(OUTSIDE, 80, ("g1", "g2"))
+    assert way_out(Policy(), app, Outside(OUTSIDE), 80, gateway=True, gateways=["g1"]) == Egress(OUTSIDE, 80), (
+        "a gateway goes by itself"
+    )
 
 
 def test_an_app_that_has_gone_gets_nothing(world: World) -> None:
@@ -307,5 +312,5 @@ def test_who_may_send_to_the_outside(world: World) -> None:
             world.table, policy, app, OUTSIDE, port, serving=(), asker=None, turn=0, gateway=True, names=("a.example",)
         )
 
-    assert plan(123) == Egress(OUTSIDE, 123, ("a.example",), Verdict(True, "time", audit=True))
+    assert plan(123) == Egress(OUTSIDE, 123, names=("a.example",), verdict=Verdict(True, "time", audit=True))
     assert plan(124) == Deny(Outside(OUTSIDE, ("a.example",)), Verdict(False, "egress"))

@@ -593,7 +593,7 @@ def test_who_may_leave_by_the_name_that_was_found(world: World) -> None:
     assert (denied.error, denied.rule, denied.denied) == (errno.ECONNREFUSED, "egress", True)
     names = ("www.example.com",)
     plan = route.plan_connect(world.table, world.policy, app, OUTSIDE, 443, gateway=True, names=names)
-    assert plan == Egress(OUTSIDE, 443, names, Verdict(True, "there"))
+    assert plan == Egress(OUTSIDE, 443, (), names, Verdict(True, "there"))
 
 
 @pytest.mark.parametrize("ip", ["127.0.0.1", "10.1.1.2", "0.0.0.0", "::1"])

@@ -28,7 +28,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.placing import sockaddr
 from appswitch.edge.policing import Policing
-from appswitch.model import App
+from appswitch.model import App, Party
 from appswitch.wire import flow as wire
 from tests.harness import PATIENCE, open_descriptors
 

@@ -353,8 +353,10 @@ def told(
     question: str, *records: str, asked: str | None = None, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
 ) -> Found | None:
     """question: "NAME TYPE", that upstream answers; asked: what it was asked for; records: "NAME TTL TYPE DATA"."""
-    query = dns.message.make_query(*(asked or question).split())
-    reply = dns.message.make_response(dns.message.make_query(*question.split(), id=query.id))
+    query, other = (
+        dns.message.make_query(each.split()[0], each.split()[1], id=7) for each in (asked or question, question)
+    )
+    reply = dns.message.make_response(other)
     for record in records:
         name, ttl, kind, data = record.split(maxsplit=3)
         reply.answer.append(dns.rrset.from_text(name, int(ttl), "IN", kind, data))
