@@ -17,12 +17,16 @@ from typing import Any
 from tests.harness import Switch, eventually, stop
 
 NETWORK = "10.99.0."  # /24; a namespace's own, so it meets nobody else's
+INTERNET = "192.88.99."  # /24; public, and used by nobody any more (RFC 7526)
+INTERNET6 = "2001:db8:99::"  # /64
+SILENT = "192.88.98.9"  # no answer comes from there
 
 
 class Namespace:
     """A network namespace and the process that holds it."""
 
     def __init__(self) -> None:
+        self._started: list[subprocess.Popen[str]] = []
         self._holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo; read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -37,7 +41,23 @@ class Namespace:
         assert done.returncode == 0, done
         return done.stdout
 
+    def start(self, *command: str, log: Path) -> subprocess.Popen[str]:
+        """A command in there that goes on; ended when the namespace is closed. log: for what it says."""
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*self.enter, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
     def close(self) -> None:
+        for process in reversed(self._started):
+            stop(process)
         stop(self._holder)
         for pipe in (self._holder.stdin, self._holder.stdout):
             assert pipe
@@ -81,49 +101,6 @@ class Host(Switch):
         return {row["name"]: row["seq"] for row in self.rows("nodes") if row["state"] == "alive"}
 
 
-class Internet(Namespace):
-    """What is outside: a network of its own, to which gateways have a link, and nobody else.
-
-    address, address6: its own. It answers from there; to what is in SILENT no answer comes, and to NOBODY no route leads.
-    """
-
-    address = "203.0.113.1"
-    address6 = "2001:db8:113::1"
-    SILENT = "192.0.2.9"
-    ABSENT = "203.0.113.200"
-    """No host has it: ARP asks in vain."""
-    NOBODY = "198.51.100.1"
-
-    def __init__(self) -> None:
-        super().__init__()
-        for command in (
-            "link set lo up",
-            "link add outside type bridge",
-            "link set outside up",
-            f"addr add {self.address}/24 dev outside",
-            f"addr add {self.address6}/64 dev outside nodad",
-            f"route add blackhole {self.SILENT}",
-        ):
-            self.run("ip", *command.split())
-        self._links = 0
-
-    def link(self, host: Host) -> str:
-        """Links a host; its address there."""
-        self._links += 1
-        address, port = f"203.0.113.{10 + self._links}", f"to{host.namespace.pid}"
-        peer = ["peer", "name", "eth1", "netns", str(host.namespace.pid)]
-        self.run("ip", "link", "add", port, "type", "veth", *peer)
-        self.run("ip", "link", "set", port, "master", "outside", "up")
-        for command in (
-            "link set eth1 up",
-            f"addr add {address}/24 dev eth1",
-            f"addr add 2001:db8:113::{10 + self._links}/64 dev eth1 nodad",
-            f"route add {self.SILENT} via {self.address}",
-        ):
-            host.namespace.run("ip", *command.split())
-        return address
-
-
 class Network:
     """Hosts and the bridge between them."""
 
@@ -159,21 +136,38 @@ class Network:
         self.hosts.append(host)
         return host
 
-    def internet(self, *hosts: Host) -> Internet:
-        """What is outside, to which these have links."""
-        made = Internet()
-        self._stack.callback(made.close)
-        for host in hosts:
-            made.link(host)
-        return made
+    def internet(self, *gateways: Host) -> Namespace:
+        """What is outside: a namespace with the addresses INTERNET + 1 to 9 and INTERNET6 + 1, that these hosts alone
+        reach. The first of them has INTERNET + 101 there, and so on.
+        """
+        outside = Namespace()
+        self._stack.callback(outside.close)
+        outside.run("ip", "link", "set", "lo", "up")
+        outside.run("ip", "link", "add", "bridge", "type", "bridge")
+        outside.run("ip", "link", "set", "bridge", "up")
+        for number in range(1, 10):
+            outside.run("ip", "addr", "add", f"{INTERNET}{number}/24", "dev", "bridge")
+        outside.run("ip", "addr", "add", f"{INTERNET6}1/64", "dev", "bridge", "nodad")
+        outside.run("ip", "route", "add", "blackhole", SILENT)
+        for number, host in enumerate(gateways, 101):
+            port = f"to{host.namespace.pid}"
+            peer = ["peer", "name", "eth1", "netns", str(host.namespace.pid)]
+            outside.run("ip", "link", "add", port, "type", "veth", *peer)
+            outside.run("ip", "link", "set", port, "master", "bridge", "up")
+            host.namespace.run("ip", "addr", "add", f"{INTERNET}{number}/24", "dev", "eth1")
+            host.namespace.run("ip", "addr", "add", f"{INTERNET6}{number}/64", "dev", "eth1", "nodad")
+            host.namespace.run("ip", "link", "set", "eth1", "up")
+            host.namespace.run("ip", "route", "add", SILENT, "via", f"{INTERNET}1")
+        return outside
 
-    def serve(self, *names: str, flags: Sequence[str] = ()) -> list[Host]:
-        """So many hosts with their trap handlers, all in agreement."""
+    def serve(self, *names: str, flags: Sequence[str] = (), gateways: Sequence[str] = ()) -> list[Host]:
+        """So many hosts with their trap handlers, all in agreement. gateways: which of them are."""
         hosts = [self.add(name) for name in names]
         first = hosts[0].address
         for host in hosts:
             join = [] if host is hosts[0] else ["--join", first]
-            host.serve("--key-file", str(self.key), *join, *flags)
+            own = ["--gateway"] if host.name in gateways else []
+            host.serve("--key-file", str(self.key), *join, *own, *flags)
         for host in hosts:
             eventually(lambda host=host: set(names) <= set(host.tables()))
             host.command("nodes", "--wait")

@@ -119,7 +119,7 @@ class Calls:
         match plan:
             case Refuse(denied=denied):
                 kind = Kind.DENY if denied else Kind.REFUSE
-                server = plan.judged[0].listener.app if denied else None
+                server = plan.judged[0].listener.app if plan.judged else None
                 facts = {"server": server, "rule": plan.rule, "reason": plan.reason, "error": plan.error}
                 self._publish(kind, app, request, **facts)
                 return failure(plan.error)
@@ -183,8 +183,9 @@ class Calls:
             return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name.packed), client)
         self.exits.check(plan.ip, plan.port)
         outside = start_egress(plan, request.family)
-        self.egress.add(outside, app, asked.dest, self.apps.table.node)
-        self._publish(Kind.CONNECT, app, request, medium="tcp")
+        self.egress.add(outside, app, asked.dest, self.apps.table.node, plan.names)
+        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+            self._publish(kind, app, request, rule=plan.verdict.rule, medium="tcp")
         return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
 
     def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Reach:
@@ -209,6 +210,7 @@ class Calls:
             gateway=self.exits.here,
             gateways=self.exits.others(),
             bound=request.bound,
+            names=self.policing.names_of(request.ip),
         )
 
     def _with_capabilities(

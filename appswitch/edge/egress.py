@@ -31,12 +31,22 @@ class EgressSockets:
         self._host = host
         self._made: OrderedDict[int, Connection] = OrderedDict()
 
-    def add(self, made: socket.socket, app: App, dest: tuple[Address, int], node: str) -> None:
-        """`made`, its connect under way, is for `app`, which asked for `dest`. node: this one."""
+    def add(
+        self, made: socket.socket, app: App, dest: tuple[Address, int], node: str, names: tuple[str, ...] = ()
+    ) -> None:
+        """`made`, its connect under way, is for `app`, which asked for `dest`. node: this; names: of that server."""
         cookie = cookie_of(made)
         medium = "tcp" if app.node == node else GATEWAY
         self._made[cookie] = Connection(
-            app, _address(made.getsockname()), dest, None, None, node, State.ESTABLISHED, medium=medium
+            app,
+            _address(made.getsockname()),
+            dest,
+            None,
+            None,
+            node,
+            State.ESTABLISHED,
+            medium=medium,
+            names=names,
         )
         if len(self._made) > REMEMBERED:
             self._made.popitem(last=False)

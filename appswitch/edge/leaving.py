@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
@@ -30,10 +31,11 @@ from appswitch.edge.peers import Peers
 from appswitch.edge.relay import Relay
 from appswitch.edge.remote import ANSWERS_WITHIN, connect
 from appswitch.edge.sealed import Sealed
-from appswitch.edge.tcp_names import Name, TcpNames
+from appswitch.edge.tcp_names import SWEEP_EVERY, Name, TcpNames
+from appswitch.host.cookies import cookie_of
 from appswitch.model import GATEWAY, Kind
 from appswitch.wire.addresses import pack_ip
-from appswitch.wire.peer import Announced, Leave
+from appswitch.wire.peer import MOST_NAMES, Announced, Leave
 from appswitch.wire.peer_channel import arrival
 from appswitch.wire.socknames import Medium
 
@@ -85,10 +87,23 @@ class Leaving:
         except PermissionError:
             reason = "a way out by a gateway needs a network namespace, which the kernel forbids here"
             raise OSError(errno.ENETUNREACH, reason) from None
-        name = Name(self.named.name(end, asked, asked.family, Medium.TCP_CLIENT), asked.app, None)
+        name = Name(self.named.name(end, asked, asked.family, Medium.TCP_CLIENT), asked.app, None, plan.names)
         self.names.add(client, name)
-        self._nursery.start_soon(self._carry_out, plan, asked, held)
+        self._nursery.start_soon(self._while_wanted, cookie_of(client), self._carry_out, plan, asked, held)
         return client, name
+
+    async def _while_wanted(self, cookie: int, carry_out: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Until the program has closed its socket, or its own kernel has given up."""
+
+        async def watch() -> None:
+            while cookie in self.names:  # noqa: ASYNC110 - the sweep announces nothing
+                await trio.sleep(SWEEP_EVERY)
+            nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch)
+            await carry_out(*arguments)
+            nursery.cancel_scope.cancel()
 
     async def _carry_out(self, plan: Egress, asked: Asked, held: bytes) -> None:
         """Says what comes of a held connect."""
@@ -107,7 +122,9 @@ class Leaving:
             except OSError as error:  # its program has given up; or there is no relay, and the connection is reset
                 log.debug("a connection to the outside isn't joined", reason=error.strerror)
                 return
-        self.events.publish(Kind.CONNECT, asked.app, reason=f"by the gateway {gateway}", **where)
+        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+            facts = {"rule": plan.verdict.rule, "reason": f"by the gateway {gateway}"}
+            self.events.publish(kind, asked.app, **facts, **where)
 
     async def _fail(self, held: bytes, error: OSError) -> None:
         try:
@@ -123,7 +140,7 @@ class Leaving:
             said = None
             for gateway in self.exits.order(gateways, trio.current_time()):
                 try:
-                    connection = await self._by(gateway, asked)
+                    connection = await self._by(gateway, plan, asked)
                 except UnreachableError as error:
                     log.warning("a gateway doesn't answer", peer=gateway, reason=error.strerror)
                     self.exits.failed(gateway, trio.current_time())
@@ -142,10 +159,9 @@ class Leaving:
             await trio.sleep(PAUSE)
             gateways = list(self.exits.others())
 
-    async def _by(self, gateway: str, asked: Asked) -> socket.socket:
+    async def _by(self, gateway: str, plan: Egress, asked: Asked) -> socket.socket:
         """UnreachableError: the gateway doesn't answer, or not any more; any other OSError: what it says."""
-        (ip, port) = asked.dest
-        request = Leave(asked.app.number, pack_ip(ip), port)
+        request = Leave(asked.app.number, pack_ip(plan.ip), plan.port, plan.names[:MOST_NAMES])
         try:
             answer, session = await self.peers.ask_in_session(gateway, request, ANSWERS_WITHIN)
         except BlockingIOError as error:  # EAGAIN: it has only just started, and doesn't know us yet

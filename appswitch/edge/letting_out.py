@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -49,22 +49,24 @@ class LettingOut:
         """Of Peers.handlers. OSError with the errno for the client."""
         client = await self.client_of(caller.node, said.app)
         dest = unpack_ip(said.dest_ip), said.dest_port
-        plan = self._judge(client, dest)
+        plan = self._judge(client, dest, said.names)
         try:
             self.exits.check(*dest)
             outside = start_egress(plan, dest[0].version)
         except OSError as error:
             self._publish(Kind.REFUSE, client, dest, reason=error.strerror, error=error.errno)
             raise
-        self.egress.add(outside, client, dest, self.apps.table.node)
-        self._publish(Kind.CONNECT, client, dest)
+        self.egress.add(outside, client, dest, self.apps.table.node, plan.names)
+        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+            self._publish(kind, client, dest, rule=plan.verdict.rule)
         return Announced(self.expected.add(caller.session, partial(self._join, outside), outside.close))
 
-    def _judge(self, client: App, dest: Pair) -> Egress:
+    def _judge(self, client: App, dest: Pair, names: Sequence[str]) -> Egress:
         """OSError when it may not leave."""
         if not self.exits.here:
             raise OSError(errno.ENETUNREACH, "this node is no gateway")
-        plan = route.plan_connect(self.apps.table, self.policing.policy, client, *dest, gateway=True)
+        names = tuple({*names, *self.policing.names_of(dest[0])})
+        plan = route.plan_connect(self.apps.table, self.policing.policy, client, *dest, gateway=True, names=names)
         if isinstance(plan, Egress):
             return plan
         if not isinstance(plan, Refuse):

@@ -30,11 +30,15 @@ log = structlog.get_logger()
 
 @frozen
 class Name:
-    """Of one end of a connection from `client` to `listener`; None: the outside. packed: struct as_client_name."""
+    """Of one end of a connection from `client` to `listener`; None: the outside. packed: struct as_client_name.
+
+    server_names: of a server outside (model.Outside).
+    """
 
     packed: bytes
     client: App
     listener: Listener | None
+    server_names: tuple[str, ...] = ()
 
     @property
     def medium(self) -> Medium:
@@ -89,6 +93,10 @@ class TcpNames:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
         name = self._names.get(cookie)
         return name.packed if name is not None and name.is_of(app) else None
+
+    def __contains__(self, cookie: int) -> bool:
+        """Whether this socket has one, still."""
+        return cookie in self._names
 
     def is_taken(self, source: tuple[Address, int], dest: tuple[Address, int]) -> bool:
         """Whether a connection has these two ends."""
@@ -154,6 +162,7 @@ def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
         state=state,
         medium="tcp" if server_app else GATEWAY,
         inodes=(client, server),
+        names=name.server_names,
     )
 
 
