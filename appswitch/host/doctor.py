@@ -249,7 +249,7 @@ def static_programs(machine: Machine) -> Finding:
 
 def _tracer_complains() -> bool:
     """Tried."""
-    command = [str(tracer.tracer_path()), "/bin/sh", "sh", "-c", ":"]
+    command = tracer.traced(["sh", "-c", ":"])
     return b"can't be traced" in subprocess.run(command, capture_output=True, check=False).stderr
 
 

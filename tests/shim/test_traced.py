@@ -102,6 +102,25 @@ def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
     assert "hint: " in said
 
 
+@pytest.mark.program("busybox")
+def test_a_killed_tracer_of_several(switch: Switch) -> None:
+    """All that it traces, a dynamic program among them, ends with it; one message."""
+    script = "sleep 600 & bash -c 'echo ready; sleep 600; true' & busybox sleep 600 & wait"
+    process = switch.spawn("busybox", "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    program, tracer = traced(process)
+    eventually(lambda: len(descendants(program)) == 4)
+    all_of_them = [program, *descendants(program)]
+    assert {status_of(pid)["TracerPid"] for pid in all_of_them} == {str(tracer)}
+    os.kill(tracer, signal.SIGKILL)
+    for pid in all_of_them:
+        eventually(lambda pid=pid: has_ended(pid))
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert said.count("the tracer has been killed") == 1
+
+
 @pytest.mark.parametrize("attempt", range(5))
 def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, attempt: int) -> None:
     """No child stays behind, stopped, for want of its maker's word whose it is."""
