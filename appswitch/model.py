@@ -138,6 +138,18 @@ class Listener:
         return frozenset({self.ip.version})
 
 
+@frozen
+class Outside:
+    """A host that no app has the address of. names: what our DNS was asked for when it gave this address."""
+
+    ip: Address
+    names: tuple[str, ...] = ()
+
+
+Party = App | Outside
+"""Either side of a connection that policy judges."""
+
+
 class State(Enum):
     """How far a connection is."""
 
