@@ -20,7 +20,10 @@ from appswitch.host.paths import trap_socket
               help="Be one of several hosts: our address for the others; by default the one that leads to --join. "
                    "PORT (7946) is Serf's, TCP and UDP; the next one is for connections.")  # fmt: skip
 @click.option("--join", metavar="HOST[:PORT]", multiple=True, help="A host that is there already; one is enough.")
-@click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns.")
+@click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns, and clients in to what they "
+                                               "expose.")  # fmt: skip
+@click.option("--gateway-bind", metavar="ADDR", multiple=True,
+              help="Let clients in at this address of the host only; by default at all.")  # fmt: skip
 @click.option("--policy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
               help="Who may reach whom (TOML); SIGHUP reads it again.")  # fmt: skip
 @click.option("--key-file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
@@ -41,6 +44,7 @@ def serve(
     key_file: Path | None,
     serf: str,
     gateway: bool,
+    gateway_bind: tuple[str, ...],
     policy: Path | None,
     socket: str | None,
     state_dir: Path | None,
@@ -60,6 +64,7 @@ def serve(
             node=node or sockets.gethostname(),
             cluster=read_settings(bind, join, key_file, serf),
             gateway=gateway,
+            gateway_bind=gateway_bind,
             policy=policy.absolute() if policy else None,
             state_dir=state_dir,
             dns_upstream=dns_upstream,

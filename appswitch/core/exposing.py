@@ -19,7 +19,7 @@ from appswitch.core import route
 from appswitch.core.route import Reach, Refuse
 from appswitch.core.service_table import ServiceTable, claim
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Expose, Exposure, Listener, Node, Scope
+from appswitch.model import Address, App, Expose, Exposure, Listener, Node, Protocol, Scope
 
 EXPOSE_FORM = "PORT, PORT:GATEWAY_PORT or PORT:GATEWAY:GATEWAY_PORT, for example 80:8080 or 80:10.0.0.1:8080"
 
@@ -103,6 +103,19 @@ class Gateway:
         if not found:
             return Refuse(errno.ECONNREFUSED, f"nothing that is exposed listens on {exposure.ip} port {exposure.port}")
         return Reach(*client, tuple(answering or found))
+
+
+def exposed_at(table: ServiceTable, listener: Listener) -> list[tuple[Address, int]]:
+    """Where gateways let clients in to the service that it is an instance of; nothing if it isn't exposed."""
+    app = listener.app
+    if listener.scope is not Scope.PUBLIC or listener.protocol is not Protocol.TCP:
+        return []
+    exposures = {Exposure(app.ip, each.port, each.gateway_port) for each in app.exposes if each.port == listener.port}
+    opened = [record for _, told in sorted(table.gateways.items()) for record in told.values()]
+    bound = [each for each in table.at_port(app.ip, listener.port) if each.app.id == app.id and each.listening]
+    versions = {version for each in bound for version in each.versions}
+    places = [place for record in opened if record.exposure in exposures for place in record.places]
+    return [(ip, port) for ip, port in places if ip.version in versions]
 
 
 def choice_of_ports(exposure: Exposure) -> Iterator[int]:
