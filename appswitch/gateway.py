@@ -12,6 +12,7 @@ from appswitch.edge.dial import Dialer, Way
 from appswitch.edge.gateway_ports import GatewayPorts, is_own
 from appswitch.edge.ingress import HandOver, Ingress
 from appswitch.edge.loads import Loads
+from appswitch.edge.policing import Policing
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address, Node
 
@@ -26,6 +27,7 @@ def make(
     node: Node,
     addresses: tuple[Address, ...],
     apps: Apps,
+    policing: Policing,
     balancer: Balancer,
     loads: Loads,
     deliverer: Deliverer,
@@ -35,5 +37,5 @@ def make(
     anywhere = any(each.is_unspecified for each in addresses)
     gateway = Gateway(node, is_own if anywhere else addresses.__contains__)
     here = HandOver(deliverer)
-    ingress = Ingress(gateway, apps, Dialer(apps.table, balancer, loads, here, here, remote))
+    ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, remote))
     return GatewayPorts(gateway, addresses, apps, ingress)

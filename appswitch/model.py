@@ -166,7 +166,8 @@ class Connection:
 
     source: what the server sees; dest: as the client asked for it; listener: the server's. client, server and listener:
     None when they have gone, or there are none: the outside. None, too, is what a closed end no longer tells.
-    inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host.
+    inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host; names: of an
+    outside server, as they were when it was dialled.
     """
 
     client: App | None
@@ -179,6 +180,7 @@ class Connection:
     proto: str = "tcp"
     medium: str = "unix"
     inodes: tuple[int, int] = (0, 0)
+    names: tuple[str, ...] = ()
 
 
 class NodeState(StrEnum):

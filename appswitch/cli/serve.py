@@ -24,6 +24,8 @@ from appswitch.host.paths import trap_socket
                                                "expose.")  # fmt: skip
 @click.option("--gateway-bind", metavar="ADDR", multiple=True,
               help="Let clients in at this address of the host only; by default at all.")  # fmt: skip
+@click.option("--egress", type=click.Choice(["allow", "deny"]), default="allow", show_default=True,
+              help="Whether apps may leave for where no rule of the policy says it.")  # fmt: skip
 @click.option("--policy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
               help="Who may reach whom (TOML); SIGHUP reads it again.")  # fmt: skip
 @click.option("--key-file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
@@ -45,6 +47,7 @@ def serve(
     serf: str,
     gateway: bool,
     gateway_bind: tuple[str, ...],
+    egress: str,
     policy: Path | None,
     socket: str | None,
     state_dir: Path | None,
@@ -66,6 +69,7 @@ def serve(
             gateway=gateway,
             gateway_bind=gateway_bind,
             policy=policy.absolute() if policy else None,
+            egress=egress == "allow",
             state_dir=state_dir,
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,

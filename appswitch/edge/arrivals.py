@@ -106,7 +106,8 @@ class Arrivals:
                     return each
         if isinstance(plan, Refuse):
             if plan.denied:
-                self._publish_denied(client, plan.judged[0].listener, dest, plan.rule, plan.reason)
+                server = plan.judged[0].listener if plan.judged else None
+                self._publish_denied(client, server, dest, plan.rule, plan.reason)
             raise ConnectionRefusedError(errno.ECONNREFUSED, plan.reason)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "that isn't served there any more")
 
@@ -149,12 +150,14 @@ class Arrivals:
                 del self._waiting[listener.id]
         return True
 
-    def _publish_denied(self, client: App, listener: Listener, dest: Pair, rule: str | None, reason: str) -> None:
+    def _publish_denied(
+        self, client: App, listener: Listener | None, dest: Pair, rule: str | None, reason: str
+    ) -> None:
         self._publish(Kind.DENY, client, listener, dest, rule=rule, reason=reason)
 
-    def _publish(self, kind: Kind, client: App, listener: Listener, dest: Pair, **facts: object) -> None:
+    def _publish(self, kind: Kind, client: App, listener: Listener | None, dest: Pair, **facts: object) -> None:
         where = {"address": dest[0], "port": dest[1], "proto": "tcp", "medium": "tcp"}
-        self.apps.events.publish(kind, client, server=listener.app, **where, **facts)
+        self.apps.events.publish(kind, client, server=listener and listener.app, **where, **facts)
 
     def _drop(self, expected: Expected) -> None:
         expected.carrier.close()

@@ -13,14 +13,15 @@ from ipaddress import ip_address
 from typing import Any
 
 import structlog
-from attrs import define
+from attrs import define, frozen
 
 from appswitch.core.exposing import Gateway
-from appswitch.core.route import Reach
+from appswitch.core.route import Reach, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.arrivals import RESET
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.dial import Asked, Dial, Dialer, Dialled
+from appswitch.edge.policing import Policing
 from appswitch.model import Address, Exposure, Kind, Listener
 
 Pair = tuple[Address, int]
@@ -53,6 +54,7 @@ class Ingress:
 
     gateway: Gateway
     apps: Apps
+    policing: Policing
     dialer: Dialer
 
     async def admit(self, accepted: socket.socket, exposure: Exposure) -> None:
@@ -62,31 +64,60 @@ class Ingress:
                 source, dest = _end(accepted.getpeername()), _end(accepted.getsockname())
             except OSError:  # it has been reset already
                 return
-            asked = Asked(None, dest, source[0].version, accepted=accepted)
-            facts: dict[str, Any] = {"address": dest[0], "port": dest[1], "proto": "tcp", "source": source}
+            client = _Client(self, exposure, source, dest, accepted)
+            plan = client.plan()
+            if isinstance(plan, Refuse):
+                server = plan.judged[0].listener.app if plan.judged else None
+                kind = Kind.DENY if plan.denied else Kind.REFUSE
+                client.publish(kind, server=server, rule=plan.rule, reason=plan.reason, error=plan.error)
+                client.reset()
+                return
             try:
                 dialled = await self.dialer.connect(
-                    self._plan(exposure, source), lambda: self._plan_again(exposure, source, accepted), asked
+                    plan, client.plan_again, Asked(None, dest, source[0].version, accepted=accepted)
                 )
             except OSError as error:
-                self.apps.events.publish(Kind.REFUSE, reason=error.strerror, error=error.errno, **facts)
-                with suppress(OSError):
-                    accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                client.publish(Kind.REFUSE, reason=error.strerror, error=error.errno)
+                client.reset()
             else:
-                self.apps.events.publish(Kind.CONNECT, medium="tcp", server=dialled.listener.app, **facts)
+                self._publish_connect(client, plan, dialled.listener)
 
-    def _plan(self, exposure: Exposure, source: Pair) -> Reach:
-        """OSError: nowhere."""
-        plan = self.gateway.plan_ingress(self.apps.table, exposure, source)
-        if isinstance(plan, Reach):
-            return plan
-        raise OSError(plan.error, plan.reason)
+    def _publish_connect(self, client: _Client, plan: Reach, listener: Listener) -> None:
+        verdict = next((each.verdict for each in plan.judged if each.listener == listener), None)
+        for kind in (Kind.CONNECT, Kind.AUDIT) if verdict and verdict.audit else (Kind.CONNECT,):
+            client.publish(kind, server=listener.app, medium="tcp", rule=verdict and verdict.rule)
 
-    def _plan_again(self, exposure: Exposure, source: Pair, accepted: socket.socket) -> Reach:
+
+@frozen
+class _Client:
+    """One that is being let in."""
+
+    ingress: Ingress
+    exposure: Exposure
+    source: Pair
+    dest: Pair
+    accepted: socket.socket
+
+    def plan(self) -> Reach | Refuse:
+        ingress = self.ingress
+        return ingress.gateway.plan_ingress(ingress.apps.table, ingress.policing.policy, self.exposure, self.source)
+
+    def plan_again(self) -> Reach:
         """OSError: nowhere any more, or the client has gone."""
         with suppress(BlockingIOError):
-            accepted.recv(1, socket.MSG_PEEK)  # the end of what it sends may be half a close
-        return self._plan(exposure, source)
+            self.accepted.recv(1, socket.MSG_PEEK)  # the end of what it sends may be half a close
+        plan = self.plan()
+        if isinstance(plan, Refuse):
+            raise OSError(plan.error, plan.reason)
+        return plan
+
+    def publish(self, kind: Kind, **facts: Any) -> None:
+        ip, port = self.dest
+        self.ingress.apps.events.publish(kind, address=ip, port=port, proto="tcp", source=self.source, **facts)
+
+    def reset(self) -> None:
+        with suppress(OSError):
+            self.accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
 
 def _end(name: tuple[str, int]) -> Pair:

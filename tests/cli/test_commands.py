@@ -55,9 +55,9 @@ def test_help_names_every_command(cli: Switch) -> None:
     [
         (
             "serve",
-            "--node --bind --join --gateway --gateway-bind --policy --key-file --serf --socket --state-dir --http "
-            "--dns-upstream",
+            "--node --bind --join --gateway --policy --key-file --serf --socket --state-dir --http --dns-upstream",
         ),
+        ("serve", "--gateway-bind --egress"),
         ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --wait-timeout --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
@@ -160,7 +160,7 @@ def test_lists_of_a_server(switch: Switch) -> None:
     assert json.loads(switch.command("services", "-o", "json").stdout) == [service]
 
     head, line = switch.command("services").stdout.splitlines()
-    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "NODE", "TAGS", "MEDIUM", "SCOPE", "STATE"]
+    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "NODE", "TAGS", "MEDIUM", "SCOPE", "STATE", "EXPOSED"]
     assert line.split() == [
         "web",
         "10.1.1.1",
@@ -173,6 +173,7 @@ def test_lists_of_a_server(switch: Switch) -> None:
         "unix",
         "public",
         "up",
+        "-",
     ]
     assert head.index("PORT") == line.index("8000")  # columns stand under their heads
     assert switch.command("services", "--no-headers").stdout.split() == line.split()

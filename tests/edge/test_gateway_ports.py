@@ -28,6 +28,7 @@ from appswitch.edge.ingress import HandOver, Ingress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.named import NamedSockets
+from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.errors import AppSwitchError
 from appswitch.host.cookies import cookie_of
@@ -62,7 +63,7 @@ class World:
         here = HandOver(Deliverer(named, self.names))
         gateway = Gateway(Node("n1", gateway=True), gateway_ports.is_own)
         dialer = Dialer(self.table, Balancer(self.table), Loads(self.names.connections), here, here)
-        self.ports = GatewayPorts(gateway, (V4, V6), self.apps, Ingress(gateway, self.apps, dialer))
+        self.ports = GatewayPorts(gateway, (V4, V6), self.apps, Ingress(gateway, self.apps, Policing(), dialer))
 
     def new_app(self, *exposes: Expose, name: str = "web", **identity: Any) -> App:
         return self.apps.new_app(name=name, ip=WEB if name == "web" else DB, exposes=exposes, **identity)

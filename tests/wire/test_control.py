@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
+from appswitch.model import Address, App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -91,7 +91,7 @@ def test_rows_of_services_have_the_fields_of_the_contract() -> None:
         "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "app": 3, "node": "n1", "tags": ["grp=1", "grp=2"],
         "medium": "unix", "scope": "public", "state": "up", "exposed": [],
     }  # fmt: skip
-    places = [(IPv4Address("192.0.2.1"), 8080), (IPv6Address("2001:db8::1"), 8080)]
+    places: list[tuple[Address, int]] = [(IPv4Address("192.0.2.1"), 8080), (IPv6Address("2001:db8::1"), 8080)]
     assert control.service_row(LISTENER, exposed=places)["exposed"] == ["192.0.2.1:8080", "[2001:db8::1]:8080"]
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
