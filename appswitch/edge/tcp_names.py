@@ -30,15 +30,20 @@ log = structlog.get_logger()
 
 @frozen
 class Name:
-    """Of one end of a connection from `client` to `listener`; None: the outside. packed: struct as_client_name.
+    """Of one end of a connection from `client` to `listener`. packed: struct as_client_name.
 
-    server_names: of a server outside (model.Outside).
+    client, listener: None: the outside; server_names: of a server there (model.Outside).
     """
 
     packed: bytes
-    client: App
+    client: App | None
     listener: Listener | None
     server_names: tuple[str, ...] = ()
+
+    @property
+    def apps(self) -> tuple[App, ...]:
+        """Whose connection it is."""
+        return tuple(each for each in (self.client, self.listener and self.listener.app) if each is not None)
 
     @property
     def medium(self) -> Medium:
@@ -55,11 +60,7 @@ class Name:
     @property
     def is_remote(self) -> bool:
         """Whether the other end is on another host."""
-        return self.listener is None or self.client.node != self.listener.app.node
-
-    def is_of(self, app: App) -> bool:
-        """Whether it is one of its connections."""
-        return app.id == self.client.id or (self.listener is not None and app.id == self.listener.app.id)
+        return len({each.node for each in self.apps}) > 1 or len(self.apps) == 1
 
     def of_client(self) -> Name:
         """The other end's name."""
@@ -92,7 +93,7 @@ class TcpNames:
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
         name = self._names.get(cookie)
-        return name.packed if name is not None and name.is_of(app) else None
+        return name.packed if name is not None and app.id in [each.id for each in name.apps] else None
 
     def __contains__(self, cookie: int) -> bool:
         """Whether this socket has one, still."""
@@ -152,13 +153,14 @@ def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
     else:
         state = State.ESTABLISHED if client and server else State.CLOSING
     server_app = name.listener.app if name.listener else None
+    nearest = name.apps[0] if name.medium is Medium.TCP_CLIENT else name.apps[-1]  # whose node we are
     return Connection(
         client=name.client,
         source=source,
         dest=dest,
         server=server_app,
         listener=name.listener,
-        node=name.client.node if name.medium is Medium.TCP_CLIENT or server_app is None else server_app.node,
+        node=nearest.node,
         state=state,
         medium="tcp" if server_app else GATEWAY,
         inodes=(client, server),
