@@ -151,7 +151,7 @@ class Calls:
         """epoch: when the plan was made; again: makes it anew."""
         asked = Asked(app, (request.ip, request.port), request.family, request.nonblocking)
         if isinstance(plan, Egress):
-            return await self._leave(plan, asked, request)
+            return await self._leave(app, plan, asked, request)
         patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
         if request.nonblocking:
             patience = PATIENCE_NONBLOCKING
@@ -175,11 +175,10 @@ class Calls:
             return self._with_capabilities(client, plan.source, near, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
 
-    async def _leave(self, plan: Egress, asked: Asked, request: trap.Connect) -> Answer:
-        app = asked.app
+    async def _leave(self, app: App, plan: Egress, asked: Asked, request: trap.Connect) -> Answer:
         if plan.gateways:
             source = app.source(plan.ip.version), request.bound[1] if request.bound else 0
-            client, name = await self.leaving.connect(plan, asked, source)
+            client, name = await self.leaving.connect(app, plan, asked, source)
             return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name.packed), client)
         self.exits.check(plan.ip, plan.port)
         outside = start_egress(plan, request.family)

@@ -33,7 +33,7 @@ from appswitch.edge.remote import ANSWERS_WITHIN, connect
 from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import SWEEP_EVERY, Name, TcpNames
 from appswitch.host.cookies import cookie_of
-from appswitch.model import GATEWAY, Kind
+from appswitch.model import GATEWAY, App, Kind
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer import MOST_NAMES, Announced, Leave
 from appswitch.wire.peer_channel import arrival
@@ -75,9 +75,9 @@ class Leaving:
         async with trio.open_nursery() as self._nursery:
             await trio.sleep_forever()
 
-    async def connect(self, plan: Egress, asked: Asked, source: Pair) -> tuple[socket.socket, Name]:
+    async def connect(self, app: App, plan: Egress, asked: Asked, source: Pair) -> tuple[socket.socket, Name]:
         """A socket that connects. source: as the program is to see it; port 0: any. OSError: it can't even begin."""
-        end = next(self.named.sources(source, asked.dest), None)
+        end = next(self.named.sources(source, asked), None)
         if end is None:
             raise no_port(source)
         if self._nursery is None:
@@ -87,9 +87,9 @@ class Leaving:
         except PermissionError:
             reason = "a way out by a gateway needs a network namespace, which the kernel forbids here"
             raise OSError(errno.ENETUNREACH, reason) from None
-        name = Name(self.named.name(end, asked, asked.family, Medium.TCP_CLIENT), asked.app, None, plan.names)
+        name = Name(self.named.name(end, asked, asked.family, Medium.TCP_CLIENT), app, None, plan.names)
         self.names.add(client, name)
-        self._nursery.start_soon(self._while_wanted, cookie_of(client), self._carry_out, plan, asked, held)
+        self._nursery.start_soon(self._while_wanted, cookie_of(client), self._carry_out, app, plan, held)
         return client, name
 
     async def _while_wanted(self, cookie: int, carry_out: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -105,13 +105,13 @@ class Leaving:
             await carry_out(*arguments)
             nursery.cancel_scope.cancel()
 
-    async def _carry_out(self, plan: Egress, asked: Asked, held: bytes) -> None:
+    async def _carry_out(self, app: App, plan: Egress, held: bytes) -> None:
         """Says what comes of a held connect."""
         where = {"address": plan.ip, "port": plan.port, "proto": "tcp", "medium": GATEWAY}
         try:
-            gateway, connection = await self._by_any(plan, asked)
+            gateway, connection = await self._by_any(app, plan)
         except OSError as error:
-            self.events.publish(Kind.REFUSE, asked.app, reason=error.strerror, error=error.errno, **where)
+            self.events.publish(Kind.REFUSE, app, reason=error.strerror, error=error.errno, **where)
             await self._fail(held, error)
             return
         with connection:
@@ -124,7 +124,7 @@ class Leaving:
                 return
         for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
             facts = {"rule": plan.verdict.rule, "reason": f"by the gateway {gateway}"}
-            self.events.publish(kind, asked.app, **facts, **where)
+            self.events.publish(kind, app, **facts, **where)
 
     async def _fail(self, held: bytes, error: OSError) -> None:
         try:
@@ -132,7 +132,7 @@ class Leaving:
         except OSError as failed:  # who makes them has ended: then the connect fails by itself
             log.debug("a connect can't be failed", reason=failed.strerror)
 
-    async def _by_any(self, plan: Egress, asked: Asked) -> tuple[str, socket.socket]:
+    async def _by_any(self, app: App, plan: Egress) -> tuple[str, socket.socket]:
         """By which gateway, and the connection to it, which goes on to the outside. OSError for the program."""
         gateways = list(plan.gateways)
         until = trio.current_time() + UNREACHABLE_AFTER
@@ -140,7 +140,7 @@ class Leaving:
             said = None
             for gateway in self.exits.order(gateways, trio.current_time()):
                 try:
-                    connection = await self._by(gateway, plan, asked)
+                    connection = await self._by(gateway, app, plan)
                 except UnreachableError as error:
                     log.warning("a gateway doesn't answer", peer=gateway, reason=error.strerror)
                     self.exits.failed(gateway, trio.current_time())
@@ -159,9 +159,9 @@ class Leaving:
             await trio.sleep(PAUSE)
             gateways = list(self.exits.others())
 
-    async def _by(self, gateway: str, plan: Egress, asked: Asked) -> socket.socket:
+    async def _by(self, gateway: str, app: App, plan: Egress) -> socket.socket:
         """UnreachableError: the gateway doesn't answer, or not any more; any other OSError: what it says."""
-        request = Leave(asked.app.number, pack_ip(plan.ip), plan.port, plan.names[:MOST_NAMES])
+        request = Leave(app.number, pack_ip(plan.ip), plan.port, plan.names[:MOST_NAMES])
         try:
             answer, session = await self.peers.ask_in_session(gateway, request, ANSWERS_WITHIN)
         except BlockingIOError as error:  # EAGAIN: it has only just started, and doesn't know us yet

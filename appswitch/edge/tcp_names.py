@@ -43,7 +43,8 @@ class Name:
     @property
     def apps(self) -> tuple[App, ...]:
         """Whose connection it is."""
-        return tuple(each for each in (self.client, self.listener and self.listener.app) if each is not None)
+        server = self.listener.app if self.listener else None
+        return tuple(each for each in (self.client, server) if each is not None)
 
     @property
     def medium(self) -> Medium:

@@ -99,7 +99,7 @@ NGINX = """
 daemon off; pid {dir}/nginx.pid; error_log {dir}/nginx.log; worker_processes 2;
 events {{ worker_connections 512; }}
 http {{
-  access_log off;
+  access_log off; client_body_temp_path {dir}/body;
   server {{
     listen 80 backlog=4096; listen [::]:80 backlog=4096; keepalive_requests 1000000;
     location / {{ return 200 "to $remote_addr\\n"; }}
