@@ -47,6 +47,11 @@ class Limits:
         """Whether anybody has to know how many are open."""
         return self.connections is not None or self.per_source is not None
 
+    @property
+    def let_wait(self) -> bool:
+        """Whether new ones may have to wait."""
+        return self.connections is not None or self.rate is not None
+
 
 def parse_limits(texts: Iterable[str]) -> Limits:
     """What `--gateway-limit` says, each. AppSwitchError `bad-limit`."""
