@@ -61,9 +61,7 @@ class Gate:
                 await trio.sleep(PAUSE)
             else:
                 accepted.setblocking(False)
-                ip = _plain(name[0])
-                if not self.limits.need_count or await self._has_room_for(ip):
-                    self._turnstile.let_in(ip)
+                if not self.limits.need_count or await self._let_in(_plain(name[0])):
                     return accepted
                 reset(accepted)
 
@@ -78,15 +76,23 @@ class Gate:
 
     async def _wait(self) -> None:
         """Until one more may be let in."""
-        while self._turnstile.is_full:
-            await self._count()
-        while pause := self._turnstile.pause(trio.current_time()):
-            await trio.sleep(pause)
+        while True:
+            if self._turnstile.is_full:
+                await self._count()
+            elif pause := self._turnstile.pause(trio.current_time()):
+                await trio.sleep(pause)
+            else:
+                return
 
-    async def _has_room_for(self, ip: Address) -> bool:
+    async def _let_in(self, ip: Address) -> bool:
+        """False: it has too many already."""
+        self._turnstile.let_in(ip)
         if self._turnstile.has_too_many(ip) and not self._turnstile.may_count_in(trio.current_time()):
             await self._count()
-        return not self._turnstile.has_too_many(ip)
+        if not self._turnstile.has_too_many(ip):
+            return True
+        self._turnstile.turn_away(ip)
+        return False
 
     async def _count(self) -> None:
         """Asks the kernel, once it is time."""

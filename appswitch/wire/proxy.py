@@ -1,4 +1,4 @@
-"""The head of a connection by which a proxy says whose it is: PROXY protocol version 2 (HAProxy's proxy-protocol.txt)."""
+"""The head of a connection by which a proxy says whose it is: PROXY protocol 2 (HAProxy's proxy-protocol.txt)."""
 
 from __future__ import annotations
 
