@@ -27,7 +27,7 @@ COMMANDS = {
     "drain": "drain",
 }
 USAGE = 2
-BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
+BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "bad-expose", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
 
 PLANNED = ("compose",)

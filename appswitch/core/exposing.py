@@ -16,10 +16,11 @@ from ipaddress import ip_address
 from attrs import frozen
 
 from appswitch.core import route
-from appswitch.core.route import Reach, Refuse
+from appswitch.core.policy import Policy, explain
+from appswitch.core.route import Judged, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, claim
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Expose, Exposure, Listener, Node, Scope
+from appswitch.model import Address, App, Expose, Exposure, Listener, Node, Outside, Protocol, Scope
 
 EXPOSE_FORM = "PORT, PORT:GATEWAY_PORT or PORT:GATEWAY:GATEWAY_PORT, for example 80:8080 or 80:10.0.0.1:8080"
 
@@ -96,13 +97,34 @@ class Gateway:
         same = (each for each in app.exposes if (app.ip, each.port, each.gateway_port) == asked)
         return next(filter(self.is_meant, same), None)
 
-    def plan_ingress(self, table: ServiceTable, exposure: Exposure, client: tuple[Address, int]) -> Reach | Refuse:
+    def plan_ingress(
+        self, table: ServiceTable, policy: Policy, exposure: Exposure, client: tuple[Address, int]
+    ) -> Reach | Refuse:
         """Where a connection of `client`, which is outside, goes."""
+        host = Outside(client[0])
         found = self.instances(table, exposure, client[0].version)
-        answering = [each for each in found if each.app.node not in table.unreachable]
-        if not found:
-            return Refuse(errno.ECONNREFUSED, f"nothing that is exposed listens on {exposure.ip} port {exposure.port}")
-        return Reach(*client, tuple(answering or found))
+        judged = tuple(Judged(each, policy.decide(host, each.app, exposure.port)) for each in found)
+        allowed = [each.listener for each in judged if each.verdict.allowed]
+        answering = [each for each in allowed if each.app.node not in table.unreachable]
+        if allowed:
+            return Reach(*client, tuple(answering or allowed), judged)
+        if judged:
+            verdict = judged[0].verdict
+            return Refuse(errno.ECONNREFUSED, explain(verdict, host, judged[0].listener.app), judged, verdict)
+        return Refuse(errno.ECONNREFUSED, f"nothing that is exposed listens on {exposure.ip} port {exposure.port}")
+
+
+def exposed_at(table: ServiceTable, listener: Listener) -> list[tuple[Address, int]]:
+    """Where gateways let clients in to the service that it is an instance of; nothing if it isn't exposed."""
+    app = listener.app
+    if listener.scope is not Scope.PUBLIC or listener.protocol is not Protocol.TCP:
+        return []
+    exposures = {Exposure(app.ip, each.port, each.gateway_port) for each in app.exposes if each.port == listener.port}
+    opened = [record for _, told in sorted(table.gateways.items()) for record in told.values()]
+    bound = [each for each in table.at_port(app.ip, listener.port) if each.app.id == app.id and each.listening]
+    versions = {version for each in bound for version in each.versions}
+    places = [place for record in opened if record.exposure in exposures for place in record.places]
+    return [(ip, port) for ip, port in places if ip.version in versions]
 
 
 def is_exposed_by(table: ServiceTable, gateway: str, listener: Listener) -> bool:

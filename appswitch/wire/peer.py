@@ -82,6 +82,18 @@ class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened"
     """They may come, and what is sent back goes the same way."""
 
 
+class OpenPorts(msgspec.Struct, frozen=True, array_like=True, tag="open-ports", forbid_unknown_fields=True):
+    """The app that has the number `app` on the asking node is about to start: what of your ports does it get?"""
+
+    app: int
+
+
+class PortsOpened(msgspec.Struct, frozen=True, array_like=True, tag="ports-opened", forbid_unknown_fields=True):
+    """These: values of a gateway's records (wire/records.py)."""
+
+    records: list[bytes]
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
     """No. error: an errno; reason: for people."""
 
@@ -89,8 +101,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | OpenFlow | Pull | Status
-Answer = Announced | FlowOpened | Pulled | Status | Refused
+Request = Announce | OpenFlow | OpenPorts | Pull | Status
+Answer = Announced | FlowOpened | PortsOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 from attrs import evolve
 
 from appswitch.core.exposing import CHOICE, Gateway, choice_of_ports, parse_expose
-from appswitch.core.route import Reach, Refuse
+from appswitch.core.policy import Action, Default, Policy, Rule, Selector, Verdict
+from appswitch.core.route import Judged, Reach, Refuse
 from appswitch.core.service_table import ServiceTable
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address, App, AppRecord, Expose, Exposure, Listener, ListenerRecord, Node
@@ -139,7 +140,7 @@ class World:
         return listener
 
     def taking(self, client: Pair = CLIENT) -> set[int]:
-        plan = GATEWAY.plan_ingress(self.table, EXPOSURE, client)
+        plan = GATEWAY.plan_ingress(self.table, Policy(), EXPOSURE, client)
         return {each.id for each in plan.candidates} if isinstance(plan, Reach) else set()
 
 
@@ -158,13 +159,26 @@ def test_only_those_that_expose_it_are_its_instances(world: World) -> None:
 
 def test_a_client_comes_from_where_it_is(world: World) -> None:
     exposed = world.serve(Expose(80, 8080))
-    assert GATEWAY.plan_ingress(world.table, EXPOSURE, CLIENT) == Reach(*CLIENT, (exposed,))
+    plan = GATEWAY.plan_ingress(world.table, Policy(default=Default.DENY), EXPOSURE, CLIENT)
+    assert plan == Reach(*CLIENT, (exposed,), (Judged(exposed, Verdict(True, "exposed")),))
+
+
+def test_policy_may_say_no(world: World) -> None:
+    world.serve(Expose(80, 8080))
+    there = Selector(cidrs=(ip_network("198.51.100.0/24"),))
+    policy = Policy((Rule("no", Action.DENY, there, ports=(range(80, 81),)), Rule("seen", Action.AUDIT)))
+    plan = GATEWAY.plan_ingress(world.table, policy, EXPOSURE, CLIENT)
+    assert isinstance(plan, Refuse)
+    assert (plan.error, plan.denied, plan.rule) == (errno.ECONNREFUSED, True, "no")
+    other = GATEWAY.plan_ingress(world.table, policy, EXPOSURE, (ip_address("203.0.113.1"), 40000))
+    assert isinstance(other, Reach)
+    assert other.audited
 
 
 def test_nothing_listens(world: World) -> None:
     app = world.table.new_app(name="web", ip=WEB, exposes=(Expose(80, 8080),))
     world.table.add_listener(Listener(world.table.next_listener_id(), app, 4, ip_address("0.0.0.0"), 80))
-    plan = GATEWAY.plan_ingress(world.table, EXPOSURE, CLIENT)
+    plan = GATEWAY.plan_ingress(world.table, Policy(), EXPOSURE, CLIENT)
     assert isinstance(plan, Refuse)
     assert (plan.error, plan.denied) == (errno.ECONNREFUSED, False)
     assert "10.1.1.1 port 80" in plan.reason
