@@ -45,6 +45,7 @@ class Gate:
     async def accept(self, listening: socket.socket) -> socket.socket:
         """The next client that may come in; non-blocking."""
         while True:
+            await trio.lowlevel.checkpoint_if_cancelled()  # then it is closed
             if self.limits.let_wait:
                 await trio.lowlevel.wait_readable(listening)
                 await self._wait()
