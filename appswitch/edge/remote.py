@@ -72,7 +72,7 @@ class Remote:
         """Where it comes from now, and the preamble."""
         number = asked.app.number if asked.app else NO_APP
         node, (dest_ip, dest_port) = listener.app.node, asked.dest
-        for ip, port in islice(self.named.sources(source, asked.dest), PROPOSALS):
+        for ip, port in islice(self.named.sources(source, asked), PROPOSALS):
             request = Announce(number, listener.number, pack_ip(ip), port, pack_ip(dest_ip), dest_port, asked.family)
             try:
                 answer, session = await self.peers.ask_in_session(node, request, ANSWERS_WITHIN)
