@@ -1,7 +1,8 @@
 """Connecting a client to an instance: which one is tried when, and what comes next when it doesn't take it.
 
 Where an instance is says how it is reached (`Way`): one here by a Unix socket (edge/local_unix.py), or by TCP where one
-of the two wants that (edge/local_tcp.py); one on another node by TCP between the hosts (edge/remote.py).
+of the two wants that (edge/local_tcp.py); one on another node by TCP between the hosts (edge/remote.py); one
+outside as edge/external_way.py says.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class Way(Protocol):
 
 @define
 class Dialer:
-    """Connects to instances. remote: None: on a host that is in no cluster."""
+    """Connects to instances. remote: None: on a host that is in no cluster; outside: to external servers."""
 
     table: ServiceTable
     balancer: Balancer
@@ -79,6 +80,7 @@ class Dialer:
     unix: Way
     tcp: Way
     remote: Way | None = None
+    outside: Way | None = None
     _silent: set[str] = field(factory=set)
     """Nodes that didn't answer when they were tried last."""
 
@@ -170,6 +172,8 @@ class _Attempt:
         return await self._begun[id(way)](plan, listener)
 
     def _way_to(self, listener: Listener) -> Way | None:
+        if listener.outside is not None:
+            return self._dialer.outside
         if not self._dialer.table.is_local(listener.app):
             return self._dialer.remote
         return self._dialer.tcp if self._asked.app.tcp or listener.app.tcp else self._dialer.unix

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from appswitch.model import Summary
+from appswitch.model import HealthState, Summary
 
 Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """As wire/addresses.py packs it."""
@@ -77,6 +77,16 @@ class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened"
     """They may come, and what is sent back goes the same way."""
 
 
+class AskHealths(msgspec.Struct, frozen=True, array_like=True, tag="ask-healths", forbid_unknown_fields=True):
+    """What do you, a gateway, know of the backends of external servers?"""
+
+
+class Healths(msgspec.Struct, frozen=True, array_like=True, tag="healths", forbid_unknown_fields=True):
+    """backends: host, port, how it is, why."""
+
+    backends: list[tuple[str, Port, HealthState, str | None]]
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
     """No. error: an errno; reason: for people."""
 
@@ -84,8 +94,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | OpenFlow | Pull | Status
-Answer = Announced | FlowOpened | Pulled | Status | Refused
+Request = Announce | OpenFlow | Pull | Status | AskHealths
+Answer = Announced | FlowOpened | Pulled | Status | Healths | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
