@@ -82,8 +82,9 @@ class Backends:
 
     async def connect_any(self, candidates: Sequence[Listener], family: int) -> tuple[Listener, socket.socket]:
         """A connection to one of them, and which: in turns, those that are down last. OSError: none takes it."""
-        order = self.balancer.order(candidates, trio.current_time())
-        order.sort(key=lambda each: self.healths.is_down(backend_of(each)))
+        down = [each for each in candidates if self.healths.is_down(backend_of(each))]
+        rest = [each for each in candidates if each not in down]
+        order = [*(self.balancer.order(rest, trio.current_time()) if rest else ()), *down]
         error: OSError | None = None
         for listener in order:
             try:

@@ -131,7 +131,7 @@ class Dialer:
                 full = True
                 self.balancer.failed(listener, trio.current_time())
             except ConnectionRefusedError as error:
-                is_here = self.table.is_local(listener.app)
+                is_here = self.table.is_local(listener.app) and listener.outside is None
                 refused = "every instance has gone" if is_here else error.strerror or "a node refuses"
                 self.balancer.failed(listener, trio.current_time())
             else:
