@@ -334,7 +334,7 @@ class Event:
 
     time: seconds since 1970; app: who did it; server: the app that it reached, or would have; address, port: as asked
     for; medium: what carries the connection; rule: of the policy; error: the errno that the program got;
-    query, qtype, answer: of a DNS question; count: how many were lost.
+    query, qtype, answer: of a DNS question; count: how many were lost; source: of a client outside.
     """
 
     time: float
@@ -353,3 +353,4 @@ class Event:
     qtype: str | None = None
     answer: tuple[str, ...] = ()
     count: int | None = None
+    source: tuple[Address, int] | None = None

@@ -26,7 +26,7 @@ import structlog
 import trio
 from attrs import frozen
 
-from appswitch import cluster
+from appswitch import cluster, gateway
 from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.answers import Answers
 from appswitch.core.balance import Balancer
@@ -46,10 +46,12 @@ from appswitch.edge.dns import DnsServer, Upstream, look_up, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.exposing import Exposing, PortsOpener
 from appswitch.edge.external_way import ExternalWay
 from appswitch.edge.externals import Externals
 from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
+from appswitch.edge.gateway_ports import choose_addresses
 from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
@@ -71,9 +73,9 @@ from appswitch.host import resolv_conf
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
-from appswitch.model import DOMAIN, App, Node
+from appswitch.model import DOMAIN, Address, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import AskHealths, OpenFlow
+from appswitch.wire.peer import AskHealths, OpenFlow, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -93,6 +95,7 @@ class Settings:
     node: str
     cluster: ClusterSettings | None = None
     gateway: bool = False
+    gateway_bind: tuple[str, ...] = ()
     policy: Path | None = None
     egress: bool = True
     state_dir: Path | None = None
@@ -117,6 +120,8 @@ def log_to_stderr() -> None:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
     policing = Policing(settings.policy, settings.egress)
+    gateway.check_settings(settings.gateway, settings.gateway_bind)
+    entrances = choose_addresses(settings.gateway_bind) if settings.gateway else ()
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -139,7 +144,7 @@ def run(settings: Settings) -> None:
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
         try:
-            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports)
+            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrances)
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
                 raise
@@ -178,6 +183,7 @@ async def _serve(
     journal: Journal,
     state_dir: Path,
     ports: Ports | None,
+    entrances: tuple[Address, ...],
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -190,7 +196,6 @@ async def _serve(
     exits = Exits(settings.gateway)
     balancer = Balancer(table)
     host = Diag(open_diag_socket())
-    tcp_names.diags.append(host)
     egress = EgressSockets(host)
     sources: list[Source] = [tcp_names.connections, partial(placed_connections, apps), egress.connections]
     connections = Connections(apps, sockets.salt, host, sources)
@@ -226,6 +231,8 @@ async def _serve(
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
+    if settings.cluster is not None or settings.gateway:
+        tcp_names.diags.append(host)
     if settings.cluster is not None and ports is not None:
         dialer.remote = Remote(peers, named, tcp_names)
         others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
@@ -237,6 +244,11 @@ async def _serve(
     healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
     peers.handlers[AskHealths] = healths.answer
     externals = Externals(apps, state_dir, healths)
+    exposing = Exposing(nodes, peers=peers if others else None)
+    if settings.gateway:
+        exposing.ports = gateway.make(nodes.own, entrances, apps, policing, balancer, loads, deliverer, dialer.remote)
+        if others is not None:
+            peers.handlers[OpenPorts] = PortsOpener(exposing.ports, others.arrivals.client_of).answer
     control_server = ControlServer(
         apps,
         new_dns,
@@ -245,6 +257,7 @@ async def _serve(
         connections.snapshot,
         externals,
         policing,
+        exposing,
         share_dns=datagrams.share_dns,
         look_up=partial(look_up, upstream),
     )
@@ -256,6 +269,8 @@ async def _serve(
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         if others is not None:
             await nursery.start(others.run, ports)
+        if exposing.ports is not None:
+            await nursery.start(exposing.ports.run)
         nursery.start_soon(homes.run)
         if settings.gateway:
             nursery.start_soon(backends.run)

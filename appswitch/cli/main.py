@@ -35,9 +35,10 @@ BAD_ARGUMENTS = (
     "bad-service",
     "bad-socket",
     "bad-upstream",
-    "no-user",
+    "bad-expose",
     "bad-backend",
     "bad-host",
+    "no-user",
 )
 """Reasons of errors that are the command line's (exit status 2)."""
 

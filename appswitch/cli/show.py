@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 NARROW = {
     "ps": ("id", "node", "name", "ip", "tags", "state", "pid", "command"),
-    "services": ("name", "ip", "port", "proto", "app", "node", "tags", "medium", "scope", "state"),
+    "services": ("name", "ip", "port", "proto", "app", "node", "tags", "medium", "scope", "state", "exposed"),
     "connections": (
         "client_app",
         "client_name",

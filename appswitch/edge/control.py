@@ -17,10 +17,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
+from appswitch.core.exposing import exposed_at, parse_expose
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.core.why import address_of, why
 from appswitch.edge import namespaces
@@ -29,6 +30,7 @@ from appswitch.edge.backends import backend_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
+from appswitch.edge.exposing import Exposing
 from appswitch.edge.externals import Externals
 from appswitch.edge.healths import of_backend
 from appswitch.edge.name_servers import NameServers
@@ -67,6 +69,7 @@ class ControlServer:
     """All connections of apps."""
     externals: Externals
     policing: Policing = field(factory=Policing)
+    exposing: Exposing = field(default=Factory(lambda self: Exposing(self.nodes), takes_self=True))
     share_dns: Callable[[App], Awaitable[None]] = _no_sharing
     """Makes room for an app that is a DNS server itself."""
     look_up: Callable[[str], Awaitable[Found | None]] = _no_upstream
@@ -227,7 +230,7 @@ class ControlServer:
     def _service_row(self, listener: Listener) -> dict[str, object]:
         app = listener.app
         elsewhere = None if self.table.is_local(app) else self.nodes.called(app.node)
-        return control.service_row(listener, self.table.state_of(app), elsewhere)
+        return control.service_row(listener, self.table.state_of(app), elsewhere, exposed_at(self.table, listener))
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
         name = plain_name(text)
@@ -296,10 +299,12 @@ class ControlServer:
                 namespace = namespaces.adopt(fds)
                 stack.callback(namespace.close)
                 app, token = self._new_app(stream.socket, call)
+                with self.apps.hold(app):
+                    exposed = await self.exposing.open(app) if app.exposes else []
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
                 return
-            answer = {"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token}
+            answer = {"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token, "exposed": exposed}
             await self._keep(stream, app, namespace, answer)
 
     async def _resume(self, stream: trio.SocketStream, call: control.Resume, fds: list[int]) -> None:
@@ -380,6 +385,9 @@ class ControlServer:
             raise AppSwitchError("taken", f"this namespace is app {owner.number}'s already")
         tags = tuple(names.check_tag(tag) for tag in call.tags)
         check_tags(tags)
+        exposes = tuple(dict.fromkeys(map(parse_expose, call.exposes)))
+        if exposes and call.name is call.ip is None:
+            raise AppSwitchError("bad-expose", "an app without a name and an IP can't be exposed", "give it a --name")
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
@@ -390,6 +398,7 @@ class ControlServer:
             netns=call.netns,
             exclusive=call.exclusive,
             tcp=call.tcp,
+            exposes=exposes,
         )
         if call.netns:
             self.apps.bind_netns(app, caller.netns)

@@ -38,12 +38,16 @@ log = structlog.get_logger()
 
 @frozen
 class Asked:
-    """What a program asked for. dest: where to; family: 4 or 6, of its socket; nonblocking: of its connect."""
+    """What a client asked for. dest: where to; family: 4 or 6, of its socket; nonblocking: of its connect.
 
-    app: App
+    app: None: one from outside, whose connection is there already: `accepted`.
+    """
+
+    app: App | None
     dest: tuple[Address, int]
     family: int
     nonblocking: bool = False
+    accepted: socket.socket | None = None
 
 
 @frozen
@@ -176,7 +180,8 @@ class _Attempt:
             return self._dialer.outside
         if not self._dialer.table.is_local(listener.app):
             return self._dialer.remote
-        return self._dialer.tcp if self._asked.app.tcp or listener.app.tcp else self._dialer.unix
+        client = self._asked.app
+        return self._dialer.tcp if listener.app.tcp or client is None or client.tcp else self._dialer.unix
 
 
 def start_egress(plan: Egress, family: int) -> socket.socket:

@@ -78,7 +78,8 @@ class NamedSockets:
     def name(self, source: Pair, asked: Asked, server_family: int, medium: Medium) -> bytes:
         """As the kernel has it."""
         families = asked.family, server_family
-        return socknames.client_name(self._sockets.salt, source, asked.dest, *families, asked.app.id, medium)
+        app_id = asked.app.id if asked.app else 0
+        return socknames.client_name(self._sockets.salt, source, asked.dest, *families, app_id, medium)
 
     def _bind(self, made: socket.socket, name: bytes) -> bool:
         """False when it is in use."""

@@ -70,6 +70,8 @@ class Remote:
 
     async def _announce(self, asked: Asked, source: Pair, listener: Listener) -> tuple[Pair, bytes]:
         """Where it comes from now, and the preamble."""
+        if asked.app is None:
+            raise UnreachableError(errno.EHOSTUNREACH, "clients outside reach the gateway's own host only")
         node, (dest_ip, dest_port) = listener.app.node, asked.dest
         for ip, port in islice(self.named.sources(source, asked.dest), PROPOSALS):
             request = Announce(

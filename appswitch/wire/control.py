@@ -6,6 +6,7 @@ of the app's namespace along (edge/namespaces.py), and the app lives at least as
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from errno import errorcode
 from typing import Annotated, Any
@@ -13,7 +14,8 @@ from typing import Annotated, Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, AppState, Connection, Event, Health, Kind, Listener, Node, Protocol
+from appswitch.model import DOMAIN, Address, App, AppState, Connection, Event, Health, Kind, Listener, Node, Protocol
+from appswitch.wire.addresses import place
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -30,6 +32,8 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
+    exposes: list[str] = []
+    """As `--expose` has it (core/exposing.py)."""
     ticket: str = ""
     """From outside; an app with a namespace of its own needs one."""
 
@@ -175,10 +179,15 @@ def app_row(app: App, state: AppState = AppState.UP) -> dict[str, Any]:
     }
 
 
-def service_row(listener: Listener, state: AppState = AppState.UP, elsewhere: Node | None = None) -> dict[str, Any]:
+def service_row(
+    listener: Listener,
+    state: AppState = AppState.UP,
+    elsewhere: Node | None = None,
+    exposed: Iterable[tuple[Address, int]] = (),
+) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there.
 
-    elsewhere: the node that it is on, where that isn't this one.
+    elsewhere: the node that it is on, where that isn't this one; exposed: where clients outside find it.
     """
     app = listener.app
     medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if app.tcp or elsewhere else "unix"
@@ -198,6 +207,7 @@ def service_row(listener: Listener, state: AppState = AppState.UP, elsewhere: No
         "medium": medium,
         "scope": listener.scope.value,
         "state": state.value,
+        "exposed": [place(*each) for each in exposed],
     }
 
 
@@ -205,11 +215,6 @@ def _at(medium: str, node: Node) -> str | None:
     if node.address is None:
         return None
     return f"{medium}:{place(node.address, node.port)}"
-
-
-def place(host: str, port: int | None) -> str:
-    """As people write it."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def external_row(listener: Listener, health: dict[str, Health]) -> dict[str, Any]:
@@ -296,6 +301,7 @@ def event_row(event: Event) -> dict[str, Any]:
         "server_node": server and server.node,
         "server_name": server and server.name,
         "server_ip": server and str(server.ip),
+        "source": event.source and place(*event.source),
         "address": event.address and str(event.address),
         "port": event.port,
         "proto": event.proto,

@@ -87,6 +87,18 @@ class Healths(msgspec.Struct, frozen=True, array_like=True, tag="healths", forbi
     backends: list[tuple[str, Port, HealthState, str | None]]
 
 
+class OpenPorts(msgspec.Struct, frozen=True, array_like=True, tag="open-ports", forbid_unknown_fields=True):
+    """The app that has the number `app` on the asking node is about to start: what of your ports does it get?"""
+
+    app: int
+
+
+class PortsOpened(msgspec.Struct, frozen=True, array_like=True, tag="ports-opened", forbid_unknown_fields=True):
+    """These: values of a gateway's records (wire/records.py)."""
+
+    records: list[bytes]
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
     """No. error: an errno; reason: for people."""
 
@@ -94,8 +106,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | OpenFlow | Pull | Status | AskHealths
-Answer = Announced | FlowOpened | Pulled | Status | Healths | Refused
+Request = Announce | AskHealths | OpenFlow | OpenPorts | Pull | Status
+Answer = Announced | FlowOpened | Healths | PortsOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -111,15 +111,23 @@ def encode(record: Record) -> bytes:
 
 def decode(node: str, key: str, value: bytes) -> Record:
     """An entry of `node`. AppSwitchError `bad-record` when it is none."""
+    if _GATEWAY_KEY.fullmatch(key):
+        return decode_gateway(node, value)
+    app, listener = check_key(key)
     try:
-        if _GATEWAY_KEY.fullmatch(key):
-            return _gateway(_gateway_decoder.decode(value))
-        app, listener = check_key(key)
         if listener is None:
             return _app(node, app, _app_decoder.decode(value))
         return _listener(listener, _listener_decoder.decode(value))
     except _UNREADABLE as error:
         raise _bad(node, f"entry {key} can't be read: {error}") from None
+
+
+def decode_gateway(node: str, value: bytes) -> GatewayRecord:
+    """What `node`, a gateway, has opened. AppSwitchError `bad-record`."""
+    try:
+        return _gateway(_gateway_decoder.decode(value))
+    except _UNREADABLE as error:
+        raise _bad(node, f"what a gateway has opened can't be read: {error}") from None
 
 
 def check_key(key: str) -> tuple[int, int | None]:
