@@ -50,7 +50,7 @@ class World:
 
     def postgres(self) -> None:
         """A managed database."""
-        programs, data = postgres_programs(), self.directory / "data"
+        programs, data = postgres_programs(), self.host.directory / "data"
         data.mkdir()
         os.chown(data, 65534, 65534)
         self.outside.run(*NOBODY, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "nobody")
@@ -62,9 +62,6 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
     with network() as net:
         yield World(net, tmp_path)
 
