@@ -73,7 +73,7 @@ class Remote:
         if asked.app is None:
             raise UnreachableError(errno.EHOSTUNREACH, "clients outside reach the gateway's own host only")
         node, (dest_ip, dest_port) = listener.app.node, asked.dest
-        for ip, port in islice(self.named.sources(source, asked.dest), PROPOSALS):
+        for ip, port in islice(self.named.sources(source, asked), PROPOSALS):
             request = Announce(
                 asked.app.number, listener.number, pack_ip(ip), port, pack_ip(dest_ip), dest_port, asked.family
             )

@@ -182,6 +182,21 @@ async def test_the_port_is_the_service_s_before_it_listens(world: World) -> None
             other.bind((str(V4), port))
 
 
+async def test_a_port_that_a_client_has_again(world: World) -> None:
+    """Its kernel may give it anew at once; that the earlier connection has gone we only learn later."""
+    port = free_port()
+    listening = world.serve(world.new_app(Expose(80, port)))
+    async with running(world):
+        with connect(port) as client:
+            first = client.getsockname()
+            (await accept(listening))[0].close()
+            assert client.recv(1) == b"", "whoever closes last has no TIME_WAIT"
+        with socket.create_connection((str(V4), port), PATIENCE, source_address=first):
+            end, name = await accept(listening)
+            end.close()
+            assert name.source == (V4, first[1])
+
+
 async def test_ipv6_clients_reach_who_listens_there(world: World) -> None:
     port = free_port()
     app = world.new_app(Expose(80, port))
