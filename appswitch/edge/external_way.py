@@ -56,7 +56,7 @@ class ExternalWay:
             each.outside is None or not healths.is_down(backend_of(each)) for each in others
         ):
             raise ConnectionRefusedError(errno.ECONNREFUSED, healths.of(backend).reason)
-        end = next(self.named.sources(source, asked.dest), None)
+        end = next(self.named.sources(source, asked), None)
         if end is None:
             raise no_port(source)
         client = await self.backends.connect(backend, asked.family)
