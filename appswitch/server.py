@@ -30,9 +30,11 @@ from appswitch import cluster, gateway
 from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.answers import Answers
 from appswitch.core.balance import Balancer
+from appswitch.core.exits import Exits
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
+from appswitch.edge.backends import Backends
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -45,8 +47,11 @@ from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.exposing import Exposing, PortsOpener
+from appswitch.edge.external_way import ExternalWay
+from appswitch.edge.externals import Externals
 from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
+from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
 from appswitch.edge.listeners import ListenerSockets
@@ -70,7 +75,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import OpenFlow, OpenPorts
+from appswitch.wire.peer import AskHealths, OpenFlow, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -188,6 +193,7 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
+    exits = Exits(settings.gateway)
     balancer = Balancer(table)
     host = Diag(open_diag_socket())
     egress = EgressSockets(host)
@@ -209,6 +215,8 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
+    backends = Backends(table, balancer, partial(look_up, upstream))
+    dialer.outside = ExternalWay(exits, backends, named, tcp_names)
 
     def address_of(name: str) -> tuple[str, int] | None:
         node = nodes.called(name)
@@ -233,6 +241,10 @@ async def _serve(
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
         calls.refresh = others.router.refresh
+        exits.others = others.router.gateways
+    healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
+    peers.handlers[AskHealths] = healths.answer
+    externals = Externals(apps, state_dir, healths)
     exposing = Exposing(nodes, peers=peers if others else None)
     if entrance is not None:
         exposing.ports = gateway.make(
@@ -246,12 +258,14 @@ async def _serve(
         nodes,
         netns,
         connections.snapshot,
+        externals,
         policing,
         exposing,
         share_dns=datagrams.share_dns,
         look_up=partial(look_up, upstream),
     )
     await take_back(apps, sockets, host)
+    externals.load()
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
@@ -261,6 +275,8 @@ async def _serve(
         if exposing.ports is not None:
             await nursery.start(exposing.ports.run)
         nursery.start_soon(homes.run)
+        if settings.gateway:
+            nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
@@ -290,12 +306,16 @@ async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.Cancel
         await apps.changed()
     idle = False
     while not idle:
-        while apps.table.own_apps() or control.connections:
+        while _has_processes(apps) or control.connections:
             await apps.changed()
         await trio.sleep(LINGER)
-        idle = not apps.table.own_apps() and not control.connections
+        idle = not _has_processes(apps) and not control.connections
     log.info("stopping", reason="the last app has gone")
     scope.cancel()
+
+
+def _has_processes(apps: Apps) -> bool:
+    return any(not each.external for each in apps.table.own_apps())
 
 
 @contextlib.contextmanager
