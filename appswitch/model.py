@@ -82,6 +82,8 @@ class App:
     number: int = Factory(lambda self: self.id, takes_self=True)
     derived: bool = False
     """Its IP was derived from its name."""
+    external: bool = False
+    """It is no process tree, but a server outside (core/external.py)."""
     exposes: tuple[Expose, ...] = ()
 
     @property
@@ -124,6 +126,8 @@ class Listener:
     listening: bool = False
     protocol: Protocol = Protocol.TCP
     number: int = Factory(lambda self: self.id, takes_self=True)
+    outside: tuple[str, int] | None = None
+    """Of an external server: the backend's host, a name or an address, and port."""
 
     @property
     def scope(self) -> Scope:
@@ -217,6 +221,24 @@ class AppState(StrEnum):
     """Its node doesn't answer."""
 
 
+class HealthState(StrEnum):
+    """How a backend is."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    """It hasn't been tried yet."""
+
+
+@frozen
+class Health:
+    """since: when it was tried last; reason: why it is down."""
+
+    state: HealthState = HealthState.UNKNOWN
+    since: float | None = None
+    reason: str | None = None
+
+
 @frozen
 class AppRecord:
     """An app, as its node tells the others of it. app.id is its number."""
@@ -235,6 +257,7 @@ class ListenerRecord:
     port: int
     v6only: bool = False
     protocol: Protocol = Protocol.TCP
+    outside: tuple[str, int] | None = None
 
 
 @frozen

@@ -34,6 +34,7 @@ from appswitch.core.exits import Exits
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
+from appswitch.edge.backends import Backends
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -46,9 +47,11 @@ from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
 from appswitch.edge.exposing import Exposing, PortsOpener
+from appswitch.edge.external_way import ExternalWay
+from appswitch.edge.externals import Externals
 from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
-from appswitch.edge.gateway_ports import choose_addresses
+from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
 from appswitch.edge.leaving import Leaving
@@ -73,9 +76,9 @@ from appswitch.host import resolv_conf
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
-from appswitch.model import DOMAIN, Address, App, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import Leave, OpenFlow, OpenPorts
+from appswitch.wire.peer import AskHealths, Leave, OpenFlow, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -96,6 +99,7 @@ class Settings:
     cluster: ClusterSettings | None = None
     gateway: bool = False
     gateway_bind: tuple[str, ...] = ()
+    gateway_limits: tuple[str, ...] = ()
     policy: Path | None = None
     egress: bool = True
     state_dir: Path | None = None
@@ -120,8 +124,7 @@ def log_to_stderr() -> None:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
     policing = Policing(settings.policy, settings.egress)
-    gateway.check_settings(settings.gateway, settings.gateway_bind)
-    entrances = choose_addresses(settings.gateway_bind) if settings.gateway else ()
+    entrance = gateway.read_settings(settings.gateway, settings.gateway_bind, settings.gateway_limits)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -144,7 +147,7 @@ def run(settings: Settings) -> None:
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
         try:
-            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrances)
+            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance)
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
                 raise
@@ -183,7 +186,7 @@ async def _serve(
     journal: Journal,
     state_dir: Path,
     ports: Ports | None,
-    entrances: tuple[Address, ...],
+    entrance: gateway.Entrance | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -193,6 +196,7 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
+    exits = Exits(settings.gateway)
     balancer = Balancer(table)
     host = Diag(open_diag_socket())
     egress = EgressSockets(host)
@@ -203,6 +207,7 @@ async def _serve(
     deliverer = Deliverer(named, tcp_names)
     sealed = Sealed(tcp_names.diags)
     dialer = Dialer(table, balancer, loads, LocalUnix(named), LocalTcp(deliverer, sealed))
+    relay = Relay()
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -213,6 +218,8 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
+    backends = Backends(table, balancer, partial(look_up, upstream))
+    dialer.outside = ExternalWay(exits, backends, named, tcp_names)
 
     def address_of(name: str) -> tuple[str, int] | None:
         node = nodes.called(name)
@@ -223,8 +230,6 @@ async def _serve(
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
     askers = Askers()
     resolvers = [ip_address(server) for server in name_servers]
-    exits = Exits(settings.gateway)
-    relay = Relay()
     leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, exits, netns)
     calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, exits, leaving, rng, netns)
@@ -243,9 +248,14 @@ async def _serve(
         exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
         letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, others.arrivals.client_of)
         peers.handlers[Leave] = letting_out.leave
+    healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
+    peers.handlers[AskHealths] = healths.answer
+    externals = Externals(apps, state_dir, healths)
     exposing = Exposing(nodes, peers=peers if others else None)
-    if settings.gateway:
-        exposing.ports = gateway.make(nodes.own, entrances, apps, policing, balancer, loads, deliverer, dialer.remote)
+    if entrance is not None:
+        exposing.ports = gateway.make(
+            nodes.own, entrance, apps, policing, balancer, loads, deliverer, relay, host, dialer.remote
+        )
         if others is not None:
             peers.handlers[OpenPorts] = PortsOpener(exposing.ports, others.arrivals.client_of).answer
     control_server = ControlServer(
@@ -254,12 +264,14 @@ async def _serve(
         nodes,
         netns,
         connections.snapshot,
+        externals,
         policing,
         exposing,
         share_dns=datagrams.share_dns,
         look_up=partial(look_up, upstream),
     )
     await take_back(apps, sockets, host)
+    externals.load()
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
@@ -270,6 +282,8 @@ async def _serve(
             await nursery.start(exposing.ports.run)
         nursery.start_soon(homes.run)
         nursery.start_soon(leaving.run)
+        if settings.gateway:
+            nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
@@ -299,12 +313,16 @@ async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.Cancel
         await apps.changed()
     idle = False
     while not idle:
-        while apps.table.own_apps() or control.connections:
+        while _has_processes(apps) or control.connections:
             await apps.changed()
         await trio.sleep(LINGER)
-        idle = not apps.table.own_apps() and not control.connections
+        idle = not _has_processes(apps) and not control.connections
     log.info("stopping", reason="the last app has gone")
     scope.cancel()
+
+
+def _has_processes(apps: Apps) -> bool:
+    return any(not each.external for each in apps.table.own_apps())
 
 
 @contextlib.contextmanager

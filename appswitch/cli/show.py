@@ -29,6 +29,7 @@ NARROW = {
         "medium",
     ),
     "nodes": ("name", "state", "address", "gateway", "seq", "agreed"),
+    "externals": ("name", "ip", "port", "proto", "backend", "node", "tags", "state", "health"),
     "resolve": ("name", "ip", "instances"),
     "doctor": ("level", "check", "message"),
 }

@@ -12,6 +12,7 @@ import math
 import os
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -25,10 +26,13 @@ from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.core.why import address_of, why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
+from appswitch.edge.backends import backend_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
 from appswitch.edge.exposing import Exposing
+from appswitch.edge.externals import Externals
+from appswitch.edge.healths import of_backend
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.nodes import Nodes
@@ -38,6 +42,7 @@ from appswitch.errors import AppSwitchError
 from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Outside, Protocol
 from appswitch.wire import control
 from appswitch.wire.dns import Found
+from appswitch.wire.externals import Kept
 
 log = structlog.get_logger()
 
@@ -62,6 +67,7 @@ class ControlServer:
     """The cookie of our own network namespace."""
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
+    externals: Externals
     policing: Policing = field(factory=Policing)
     exposing: Exposing = field(default=Factory(lambda self: Exposing(self.nodes), takes_self=True))
     share_dns: Callable[[App], Awaitable[None]] = _no_sharing
@@ -143,7 +149,8 @@ class ControlServer:
             case control.Hello():
                 return None
             case control.Ps():
-                apps = sorted(self.table.apps.values(), key=lambda app: (app.node, app.number))
+                running = (app for app in self.table.apps.values() if not app.external)
+                apps = sorted(running, key=lambda app: (app.node, app.number))
                 return [control.app_row(app, self.table.state_of(app)) for app in apps]
             case control.Services():
                 return [self._service_row(each) for each in self.table.services()]
@@ -159,10 +166,28 @@ class ControlServer:
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():
                 return await self._drain(call, stream.socket)
+            case control.Externals():
+                return await self._list_externals()
+            case control.AddExternal():
+                return await self._add_external(call)
+            case control.RemoveExternal(name=name):
+                self.externals.remove(plain_name(name))
+                return []
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn() | control.Resume() | control.Ticket():
                 raise AssertionError("handled by the caller")
+
+    async def _list_externals(self) -> list[dict[str, object]]:
+        told = await self.externals.healths.all()
+        apps = sorted(self.table.externals.values(), key=lambda app: (app.name or "", app.node))
+        backends = [each for app in apps for each in self.table.listeners_of(app)]
+        return [control.external_row(each, of_backend(told, backend_of(each))) for each in backends]
+
+    async def _add_external(self, call: control.AddExternal) -> list[dict[str, object]]:
+        kept = Kept(call.name, tuple(call.backends), call.ip, tuple(call.tags), time.time())
+        app = self.externals.add(kept)
+        return [control.external_row(each, {}) for each in self.table.listeners_of(app)]
 
     async def _why(self, client: str, dest: str) -> dict[str, object]:
         service, _, suffix = dest.partition("/")

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, Address, App, AppState, Connection, Event, Kind, Listener, Node, Protocol
+from appswitch.model import DOMAIN, Address, App, AppState, Connection, Event, Health, Kind, Listener, Node, Protocol
 from appswitch.wire.addresses import place
 
 MAX_LINE = 1 << 20  # bytes
@@ -106,6 +106,25 @@ class Drain(msgspec.Struct, tag_field="call", tag="drain", forbid_unknown_fields
     timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
+class Externals(msgspec.Struct, tag_field="call", tag="externals", forbid_unknown_fields=True):
+    """The external servers, a backend each, and what gateways say of them."""
+
+
+class AddExternal(msgspec.Struct, tag_field="call", tag="external-add", forbid_unknown_fields=True):
+    """Register an external server on this node. backends: PORT:HOST:PORT each."""
+
+    name: str
+    backends: list[str]
+    ip: str | None = None
+    tags: list[str] = []
+
+
+class RemoveExternal(msgspec.Struct, tag_field="call", tag="external-rm", forbid_unknown_fields=True):
+    """Forget an external server that is registered on this node."""
+
+    name: str
+
+
 class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):
     """The recent events, as one answer; with `follow`, an answer each, and then those to come, until the caller goes.
 
@@ -118,10 +137,10 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe | Externals
 """What changes nothing."""
 
-Call = Question | Ticket | Spawn | Resume | Drain
+Call = Question | Ticket | Spawn | Resume | Drain | AddExternal | RemoveExternal
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -172,6 +191,10 @@ def service_row(
     """
     app = listener.app
     medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if app.tcp or elsewhere else "unix"
+    if listener.outside is not None:
+        real: str | None = f"tcp:{place(*listener.outside)}"
+    else:
+        real = _at(medium, elsewhere) if elsewhere else f"{medium}:{listener.number}"
     return {
         "name": app.name,
         "ip": str(app.ip),
@@ -180,7 +203,7 @@ def service_row(
         "app": app.number,
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
-        "real": _at(medium, elsewhere) if elsewhere else f"{medium}:{listener.number}",
+        "real": real,
         "medium": medium,
         "scope": listener.scope.value,
         "state": state.value,
@@ -192,6 +215,27 @@ def _at(medium: str, node: Node) -> str | None:
     if node.address is None:
         return None
     return f"{medium}:{place(node.address, node.port)}"
+
+
+def external_row(listener: Listener, health: dict[str, Health]) -> dict[str, Any]:
+    """A row of `external list`: a backend. health: what each gateway that answers says of it."""
+    app, (host, port) = listener.app, listener.outside or ("", 0)
+    states = {each.state.value for each in health.values()}
+    return {
+        "name": app.name,
+        "ip": str(app.ip),
+        "port": listener.port,
+        "proto": listener.protocol.value,
+        "host": host,
+        "host_port": port,
+        "backend": place(host, port),
+        "node": app.node,
+        "tags": [f"{key}={value}" for key, value in app.tags],
+        "state": next((each for each in ("up", "down") if each in states), "unknown"),
+        "health": [
+            {"gateway": name, "state": each.state.value, "reason": each.reason} for name, each in health.items()
+        ],
+    }
 
 
 def drain_row(app: App, state: AppState, connections: int) -> dict[str, Any]:
