@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_egress_policy import NGINX, REFUSED, curl, events
+from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
 from tests.e2e.test_real_programs import postgres_programs
 from tests.e2e.test_udp_programs import DNSMASQ
 from tests.harness import eventually
