@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
 from tests.e2e.test_real_programs import postgres_programs
 from tests.e2e.test_udp_programs import DNSMASQ
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
 from tests.hosts import INTERNET, Host, Namespace, Network, network
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "psql", "setpriv")]
@@ -66,7 +66,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield World(net, tmp_path)
 
 
-PSQL = ["psql", "-h", "orders", "-U", "nobody", "-d", "postgres", "-Atc"]
+PSQL = ["psql", "-h", "orders", "-U", "nobody", "-d", "postgres", "-At", "-c"]
 
 
 def test_psql_to_a_postgres_outside(world: World) -> None:
@@ -82,15 +82,14 @@ def test_psql_to_a_postgres_outside(world: World) -> None:
     assert (row["name"], row["ip"], row["port"], row["medium"], row["scope"], row["real"]) == (
         "orders", "10.9.9.9", 5432, "tcp", "public", "tcp:db.example:5432"
     )  # fmt: skip
-    sleeping = host.spawn("--name", "shop", *PSQL, "select pg_sleep(60)")
+    waiting = host.spawn("--name", "shop", *PSQL[:-1], stdin=subprocess.PIPE)
     eventually(lambda: host.rows("connections"))
     (connection,) = host.rows("connections")
     assert (connection["client_name"], connection["server_name"], connection["dest_ip"], connection["dest_port"]) == (
         "shop", "orders", "10.9.9.9", 5432
     )  # fmt: skip
     assert connection["medium"] == "tcp"
-    sleeping.terminate()
-    sleeping.wait()
+    waiting.communicate(timeout=PATIENCE)
     host.server.terminate()
     host.server.wait()
     world.serve()
