@@ -51,7 +51,6 @@ from appswitch.edge.external_way import ExternalWay
 from appswitch.edge.externals import Externals
 from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
-from appswitch.edge.gateway_ports import choose_addresses
 from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
@@ -64,6 +63,7 @@ from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
 from appswitch.edge.tcp_names import TcpNames
@@ -73,7 +73,7 @@ from appswitch.host import resolv_conf
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
-from appswitch.model import DOMAIN, Address, App, Node
+from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
 from appswitch.wire.peer import AskHealths, OpenFlow, OpenPorts
 
@@ -96,6 +96,7 @@ class Settings:
     cluster: ClusterSettings | None = None
     gateway: bool = False
     gateway_bind: tuple[str, ...] = ()
+    gateway_limits: tuple[str, ...] = ()
     policy: Path | None = None
     egress: bool = True
     state_dir: Path | None = None
@@ -120,8 +121,7 @@ def log_to_stderr() -> None:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
     policing = Policing(settings.policy, settings.egress)
-    gateway.check_settings(settings.gateway, settings.gateway_bind)
-    entrances = choose_addresses(settings.gateway_bind) if settings.gateway else ()
+    entrance = gateway.read_settings(settings.gateway, settings.gateway_bind, settings.gateway_limits)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -144,7 +144,7 @@ def run(settings: Settings) -> None:
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
         try:
-            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrances)
+            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance)
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
                 raise
@@ -183,7 +183,7 @@ async def _serve(
     journal: Journal,
     state_dir: Path,
     ports: Ports | None,
-    entrances: tuple[Address, ...],
+    entrance: gateway.Entrance | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -203,6 +203,7 @@ async def _serve(
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
     deliverer = Deliverer(named, tcp_names)
     tcp = LocalTcp(deliverer)
+    relay = Relay()
     dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -245,8 +246,10 @@ async def _serve(
     peers.handlers[AskHealths] = healths.answer
     externals = Externals(apps, state_dir, healths)
     exposing = Exposing(nodes, peers=peers if others else None)
-    if settings.gateway:
-        exposing.ports = gateway.make(nodes.own, entrances, apps, policing, balancer, loads, deliverer, dialer.remote)
+    if entrance is not None:
+        exposing.ports = gateway.make(
+            nodes.own, entrance, apps, policing, balancer, loads, deliverer, relay, host, dialer.remote
+        )
         if others is not None:
             peers.handlers[OpenPorts] = PortsOpener(exposing.ports, others.arrivals.client_of).answer
     control_server = ControlServer(

@@ -127,6 +127,14 @@ def exposed_at(table: ServiceTable, listener: Listener) -> list[tuple[Address, i
     return [(ip, port) for ip, port in places if ip.version in versions]
 
 
+def is_exposed_by(table: ServiceTable, gateway: str, listener: Listener) -> bool:
+    """Whether that node, as it says, lets clients in to the service that `listener` is an instance of."""
+    app = listener.app
+    exposures = {Exposure(app.ip, each.port, each.gateway_port) for each in app.exposes if each.port == listener.port}
+    records = table.gateways.get(gateway, {}).values()
+    return listener.scope is Scope.PUBLIC and any(each.exposure in exposures and each.places for each in records)
+
+
 def choice_of_ports(exposure: Exposure) -> Iterator[int]:
     """Ports for one that may have any, all of them, in its own order: where it is opened again, it has the same."""
     start = int.from_bytes(hashlib.blake2b(f"{exposure.ip}:{exposure.port}".encode(), digest_size=8).digest(), "big")

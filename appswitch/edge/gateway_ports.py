@@ -22,6 +22,7 @@ from attrs import define, field
 
 from appswitch.core.exposing import Gateway, choice_of_ports
 from appswitch.edge.apps import Apps
+from appswitch.edge.gate import Gate, reset
 from appswitch.edge.ingress import Ingress
 from appswitch.errors import AppSwitchError
 from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
@@ -29,7 +30,6 @@ from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
 BACKLOG = 4096
 AT_ONCE = 128  # connections of one port that are on their way to an instance; further ones wait in the kernel's queue
 RETRY_EVERY = 2.0  # seconds
-PAUSE = 0.1  # seconds, where descriptors are short
 
 ANYWHERE: tuple[Address, ...] = (IPv4Address("0.0.0.0"), IPv6Address("::"))
 ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
@@ -69,6 +69,7 @@ class GatewayPorts:
     addresses: tuple[Address, ...]
     apps: Apps
     ingress: Ingress
+    gate: Gate
     _open: dict[Exposure, Port] = field(factory=dict)
     _failed: dict[Exposure, str] = field(factory=dict)
     """The keys of their records."""
@@ -88,6 +89,10 @@ class GatewayPorts:
             finally:
                 for port in self._open.values():
                     port.close()
+
+    def numbers(self) -> set[int]:
+        """Of all that are open."""
+        return {port.number for port in self._open.values()}
 
     def records_for(self, app: App) -> list[GatewayRecord]:
         """What has become of all that `app` exposes here, by now."""
@@ -198,18 +203,23 @@ class GatewayPorts:
         room = trio.Semaphore(AT_ONCE)
 
         async def admit(accepted: socket.socket) -> None:
-            try:
-                await self.ingress.admit(accepted, exposure)
-            except Exception:  # a fault of ours: this connection ends, the others go on
-                log.exception("a client wasn't let in")
-            finally:
-                room.release()
+            with accepted:
+                try:
+                    if await self.gate.has_said_something(accepted):
+                        async with room:
+                            await self.ingress.admit(accepted, exposure)
+                    else:
+                        reset(accepted)
+                except Exception:  # a fault of ours: this connection ends, the others go on
+                    log.exception("a client wasn't let in")
 
         with scope:
             async with trio.open_nursery() as nursery:
                 while True:
-                    await room.acquire()
-                    nursery.start_soon(admit, await _accept(listening))
+                    accepted = await self.gate.accept(listening)
+                    nursery.start_soon(admit, accepted)
+                    async with room:  # it has its turn first
+                        pass
 
     def _shown(self, address: Address) -> Address:
         """Where clients find it."""
@@ -222,25 +232,6 @@ class GatewayPorts:
             except OSError:
                 own = self.gateway.node.address
                 return ip_address(own) if own and ip_address(own).version == address.version else address
-
-
-async def _accept(listening: socket.socket) -> socket.socket:
-    while True:
-        await trio.lowlevel.checkpoint_if_cancelled()  # then it is closed
-        try:
-            accepted, _ = listening.accept()
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(listening)
-        except ConnectionAbortedError:
-            pass
-        except OSError as error:
-            if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
-                raise
-            log.warning("no room for a client", reason=error.strerror)
-            await trio.sleep(PAUSE)
-        else:
-            accepted.setblocking(False)
-            return accepted
 
 
 def bind(address: Address, port: int) -> socket.socket:

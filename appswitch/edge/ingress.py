@@ -1,8 +1,8 @@
 """Clients from outside: a connection that a gateway has accepted goes to an instance of the service that is exposed.
 
 To one on this host it is handed over (edge/deliver.py): the program gets the accepted socket itself, so nobody is
-between it and its client, and what it sees is the client's own address. Whoever comes through has no identity: that the
-app is exposed is the permission.
+between it and its client, and what it sees is the client's own address. To one on another host it goes by the relay
+(edge/relayed.py). Whoever comes through has no identity: that the app is exposed is the permission.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from appswitch.core.route import Reach, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.arrivals import RESET
 from appswitch.edge.deliver import Deliverer
-from appswitch.edge.dial import Asked, Dial, Dialer, Dialled
+from appswitch.edge.dial import Asked, Dial, Dialer, Dialled, Way
 from appswitch.edge.policing import Policing
+from appswitch.edge.relayed import wants_head
 from appswitch.model import Address, Exposure, Kind, Listener
 
 Pair = tuple[Address, int]
@@ -31,16 +32,23 @@ log = structlog.get_logger()
 
 @define
 class HandOver:
-    """The way to an instance here: it gets the accepted socket. Dialled.client is our descriptor of it, then."""
+    """The way to an instance here: it gets the accepted socket. Dialled.client is our descriptor of it, then.
+
+    headed: the way to one that can't have it (edge/relayed.py).
+    """
 
     deliverer: Deliverer
+    headed: Way
 
-    def begin(self, asked: Asked, _closing: ExitStack) -> Dial:
+    def begin(self, asked: Asked, closing: ExitStack) -> Dial:
         """As of Way."""
         accepted = asked.accepted
         assert accepted is not None
+        dial_headed = self.headed.begin(asked, closing)
 
         async def dial(plan: Reach, listener: Listener) -> Dialled:
+            if wants_head(listener):
+                return await dial_headed(plan, listener)
             with await self.deliverer.address((plan.source, plan.port), asked, listener) as carrier:
                 name = self.deliverer.deliver(carrier, None, listener, accepted)
             return Dialled(accepted, listener, name)

@@ -37,9 +37,14 @@ class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", forbid_
     yours: Summary | None = None
 
 
+NO_APP = 0
+"""The numbers of apps begin with 1."""
+
+
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", forbid_unknown_fields=True):
     """A TCP connection is to come: from the app that has the number `app` on the asking node, to one of your listeners.
 
+    NO_APP: from a client outside, for whom the asking node is the gateway.
     source: what the server is to see; dest: as the client asked for it; family: 4 or 6, of the client's socket.
     """
 

@@ -16,6 +16,7 @@ import trio
 
 from appswitch.core.balance import Balancer
 from appswitch.core.exposing import CHOICE, Gateway
+from appswitch.core.limits import Limits
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge import gateway_ports
 from appswitch.edge.apps import Apps
@@ -23,17 +24,22 @@ from appswitch.edge.deliver import Deliverer
 from appswitch.edge.dial import Dialer
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events, Filter
+from appswitch.edge.gate import Gate
 from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses
 from appswitch.edge.ingress import HandOver, Ingress
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
+from appswitch.edge.local_unix import LocalUnix
 from appswitch.edge.named import NamedSockets
 from appswitch.edge.policing import Policing
+from appswitch.edge.relay import Relay
+from appswitch.edge.relayed import Relayed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.errors import AppSwitchError
 from appswitch.host.cookies import cookie_of
 from appswitch.model import App, AppRecord, Expose, Exposure, GatewayRecord, Kind, Listener, Node
 from appswitch.wire import socknames
+from appswitch.wire.proxy import encode_head
 
 WEB, DB = ip_address("10.1.1.1"), ip_address("10.1.1.2")
 V4, V6 = ip_address("127.0.0.1"), ip_address("::1")
@@ -60,10 +66,13 @@ class World:
         self.apps = Apps(self.table, self.sockets, epoch, self.events)
         self.names = TcpNames()
         named = NamedSockets(self.sockets, self.apps.listener_gone, random.Random(1), self.names.is_taken)
-        here = HandOver(Deliverer(named, self.names))
+        relay = Relay()
+        stack.callback(relay.close)
+        here = HandOver(Deliverer(named, self.names), Relayed(LocalUnix(named), relay))
         gateway = Gateway(Node("n1", gateway=True), gateway_ports.is_own)
         dialer = Dialer(self.table, Balancer(self.table), Loads(self.names.connections), here, here)
-        self.ports = GatewayPorts(gateway, (V4, V6), self.apps, Ingress(gateway, self.apps, Policing(), dialer))
+        ingress = Ingress(gateway, self.apps, Policing(), dialer)
+        self.ports = GatewayPorts(gateway, (V4, V6), self.apps, ingress, Gate(Limits()))
 
     def new_app(self, *exposes: Expose, name: str = "web", **identity: Any) -> App:
         return self.apps.new_app(name=name, ip=WEB if name == "web" else DB, exposes=exposes, **identity)
@@ -293,6 +302,48 @@ async def test_a_listener_that_has_just_closed_resets_its_client(world: World) -
                 client.recv(1)
         (event,) = world.events.recent(Filter(frozenset({Kind.REFUSE})))
         assert (event.error, event.port) == (errno.ECONNREFUSED, port)
+
+
+async def test_clients_that_say_nothing_hold_up_nobody(world: World) -> None:
+    port = free_port()
+    listening = world.serve(world.new_app(Expose(80, port)))
+    world.ports.gate = Gate(Limits(first_byte=0.2))
+    async with running(world):
+        silent = [connect(port) for _ in range(gateway_ports.AT_ONCE + 10)]
+        with connect(port) as client:
+            client.sendall(b"hello")
+            end, name = await accept(listening)
+            with end:
+                assert name.source[1] == client.getsockname()[1]
+                assert end.recv(9) == b"hello"
+        for each in silent:
+            with each:
+                each.setblocking(False)
+                await trio.lowlevel.wait_readable(each)
+                with pytest.raises(ConnectionResetError):
+                    each.recv(1)
+
+
+async def test_a_program_that_wants_a_proxy_head_has_it_first(world: World) -> None:
+    port = free_port()
+    listening = world.serve(world.new_app(Expose(80, port, proxy=True)))
+    async with running(world):
+        with connect(port) as client:
+            client.sendall(b"hello")
+            end, _ = await trio.to_thread.run_sync(listening.accept)
+            with end:
+                end.settimeout(PATIENCE)
+                name = socknames.read_client_name(end.getpeername())
+                source, dest = (V4, client.getsockname()[1]), (V4, port)
+                assert name is not None
+                assert (name.source, name.dest) == (source, dest)
+                expected = encode_head(source, dest) + b"hello"
+                data = b""
+                while len(data) < len(expected):
+                    data += await trio.to_thread.run_sync(end.recv, 100)
+                assert data == expected
+                end.sendall(b"answer")
+            assert client.recv(9) == b"answer"
 
 
 async def test_a_port_that_another_program_has(world: World) -> None:
