@@ -151,21 +151,18 @@ def test_a_name_that_leads_inside(world: World) -> None:
     assert "no address outside" in row["health"][0]["reason"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "status", "says"),
-    [
-        (["add", "db", "5432:127.0.0.1:5432"], 2, "127.0.0.1 can't be a server outside"),
-        (["add", "db", "53:192.0.2.1:53/udp"], 2, "TCP only"),
-        (["add", "db", "5432"], 2, "'5432' is no backend"),
-        (["add", "db"], 2, "Missing argument"),
-        (["add", "d b", "1:a:1"], 2, "can't be an app's name"),
-        (["rm", "db"], 1, "no external server db is registered on this node"),
-    ],
-)
-def test_what_can_not_be(world: World, arguments: list[str], status: int, says: str) -> None:
-    done = world.host.command("external", *arguments, check=False)
-    assert done.returncode == status
-    assert says in done.stderr
+def test_what_can_not_be(world: World) -> None:
+    for words, status, says in (
+        ("add db 5432:127.0.0.1:5432", 2, "127.0.0.1 can't be a server outside"),
+        ("add db 53:192.0.2.1:53/udp", 2, "TCP only"),
+        ("add db 5432", 2, "'5432' is no backend"),
+        ("add db", 2, "Missing argument"),
+        ("add d_b- 1:a:1", 2, "can't be an app's name"),
+        ("rm db", 1, "no external server db is registered on this node"),
+    ):
+        done = world.host.command("external", *words.split(), check=False)
+        assert done.returncode == status, words
+        assert says in done.stderr, words
 
 
 def test_no_app_registers_one(world: World) -> None:
