@@ -1,4 +1,4 @@
-"""TCP connections to the outside for apps of other nodes: what a gateway does (edge/leaving.py asks).
+"""The outside for apps of other nodes: what a gateway does. TCP (edge/leaving.py asks), and UDP (edge/flows.py).
 
 What a node says of its app is judged by our own table and policy, as if the app were here. It goes out by a socket of
 this host, never by another gateway, so nothing goes in circles.
@@ -15,22 +15,26 @@ from functools import partial
 import trio
 from attrs import define
 
-from appswitch.core import route
+from appswitch.core import datagrams, route
+from appswitch.core.datagrams import DatagramPlan, Deny
 from appswitch.core.exits import Exits
-from appswitch.core.route import Egress, Refuse
+from appswitch.core.policy import explain
+from appswitch.core.route import ConnectPlan, Egress, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.dial import start_egress
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.expected import ExpectedConnections
+from appswitch.edge.flows import Flows
 from appswitch.edge.leaving import OUTCOME_SIZE, tune
 from appswitch.edge.peer_channel import Caller
 from appswitch.edge.policing import Policing
 from appswitch.edge.relay import Relay
-from appswitch.model import GATEWAY, Address, App, Kind
+from appswitch.model import GATEWAY, Address, App, Kind, Protocol
 from appswitch.wire.addresses import unpack_ip
-from appswitch.wire.peer import Announced, Leave
+from appswitch.wire.peer import Announced, FlowOpened, Leave, OpenOutside
 
 Pair = tuple[Address, int]
+TCP, UDP = Protocol.TCP.value, Protocol.UDP.value
 
 
 @define
@@ -43,36 +47,62 @@ class LettingOut:
     expected: ExpectedConnections
     egress: EgressSockets
     relay: Relay
+    flows: Flows
     client_of: Callable[[str, int], Awaitable[App]]
 
     async def leave(self, caller: Caller, said: Leave) -> Announced:
         """Of Peers.handlers. OSError with the errno for the client."""
         client = await self.client_of(caller.node, said.app)
         dest = unpack_ip(said.dest_ip), said.dest_port
-        plan = self._judge(client, dest, said.names)
+        plan = self._judge(client, dest, said.names, TCP)
         try:
             self.exits.check(*dest)
             outside = start_egress(plan, dest[0].version)
         except OSError as error:
-            self._publish(Kind.REFUSE, client, dest, reason=error.strerror, error=error.errno)
+            self._publish(Kind.REFUSE, client, dest, TCP, reason=error.strerror, error=error.errno)
             raise
         self.egress.add(outside, client, dest, self.apps.table.node, plan.names)
-        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
-            self._publish(kind, client, dest, rule=plan.verdict.rule)
+        self._publish_connect(client, dest, plan, TCP)
         return Announced(self.expected.add(caller.session, partial(self._join, outside), outside.close))
 
-    def _judge(self, client: App, dest: Pair, names: Sequence[str]) -> Egress:
+    async def open_flow(self, caller: Caller, said: OpenOutside) -> FlowOpened:
+        """Of Peers.handlers. OSError with the errno for the client."""
+        client = await self.client_of(caller.node, said.client)
+        source = unpack_ip(said.source_ip), said.source_port
+        dest = unpack_ip(said.dest_ip), said.dest_port
+        plan = self._judge(client, dest, said.names, UDP)
+        try:
+            if not datagrams.may_leave(client, source[0], dest[0]):
+                raise OSError(errno.EADDRNOTAVAIL, f"{source[0]} is not an address of the app's for that")
+            self.exits.check(*dest)
+            await self.flows.let_out(client, source, plan.server, dest[1], said.flow)
+        except OSError as error:
+            self._publish(Kind.REFUSE, client, dest, UDP, reason=error.strerror, error=error.errno)
+            raise
+        self._publish_connect(client, dest, plan, UDP)
+        return FlowOpened()
+
+    def _judge(self, client: App, dest: Pair, names: Sequence[str], proto: str) -> Egress:
         """OSError when it may not leave."""
         if not self.exits.here:
             raise OSError(errno.ENETUNREACH, "this node is no gateway")
+        table, policy = self.apps.table, self.policing.policy
         names = tuple({*names, *self.policing.names_of(dest[0])})
-        plan = route.plan_connect(self.apps.table, self.policing.policy, client, *dest, gateway=True, names=names)
+        plan: ConnectPlan | DatagramPlan
+        if proto == UDP:
+            plan = datagrams.plan_datagrams(
+                table, policy, client, *dest, serving=(), asker=None, turn=0, gateway=True, names=names
+            )
+        else:
+            plan = route.plan_connect(table, policy, client, *dest, gateway=True, names=names)
         if isinstance(plan, Egress):
             return plan
+        if isinstance(plan, Deny):
+            plan = Refuse(errno.ECONNREFUSED, explain(plan.verdict, client, plan.server), verdict=plan.verdict)
         if not isinstance(plan, Refuse):
             plan = Refuse(errno.ECONNREFUSED, "that isn't outside")
         kind = Kind.DENY if plan.denied else Kind.REFUSE
-        self._publish(kind, client, dest, rule=plan.rule, reason=plan.reason, error=plan.error)
+        self._publish(kind, client, dest, proto, rule=plan.rule, reason=plan.reason, error=plan.error)
         raise OSError(plan.error, plan.reason)
 
     async def _join(self, outside: socket.socket, inside: socket.socket) -> None:
@@ -88,8 +118,12 @@ class LettingOut:
                     tune(each)
                 await self.relay.join(inside, outside)
 
-    def _publish(self, kind: Kind, client: App, dest: Pair, **facts: object) -> None:
-        where = {"address": dest[0], "port": dest[1], "proto": "tcp", "medium": GATEWAY}
+    def _publish_connect(self, client: App, dest: Pair, plan: Egress, proto: str) -> None:
+        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+            self._publish(kind, client, dest, proto, rule=plan.verdict.rule)
+
+    def _publish(self, kind: Kind, client: App, dest: Pair, proto: str, **facts: object) -> None:
+        where = {"address": dest[0], "port": dest[1], "proto": proto, "medium": GATEWAY}
         self.apps.events.publish(kind, client, **where, **facts)
 
 
