@@ -218,8 +218,7 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
-    backends = Backends(table, balancer, partial(look_up, upstream))
-    dialer.outside = ExternalWay(exits, backends, named, tcp_names)
+    backends = Backends(table, balancer, partial(look_up, upstream), exits.check)
 
     def address_of(name: str) -> tuple[str, int] | None:
         node = nodes.called(name)
@@ -231,6 +230,7 @@ async def _serve(
     askers = Askers()
     resolvers = [ip_address(server) for server in name_servers]
     leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
+    dialer.outside = ExternalWay(exits, leaving, backends, named, tcp_names)
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, exits, netns)
     calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, exits, leaving, rng, netns)
     handler = TrapHandler(apps, calls, netns)
@@ -246,7 +246,9 @@ async def _serve(
         nodes = others.router
         calls.refresh = others.router.refresh
         exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
-        letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, others.arrivals.client_of)
+        letting_out = LettingOut(
+            apps, policing, exits, others.expected, egress, relay, others.arrivals.client_of, backends
+        )
         peers.handlers[Leave] = letting_out.leave
     healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
     peers.handlers[AskHealths] = healths.answer
