@@ -118,12 +118,6 @@ def source_of(app: App, dest: Address, bound: Address | None) -> Address:
     return dest if is_own(app, dest) else app.source(dest.version)
 
 
-def may_leave(app: App, source: Address, dest: Address) -> bool:
-    """Whether datagrams of `app` to the outside may have this source, as the app sees it."""
-    concrete = not source.is_unspecified and not source.is_loopback
-    return concrete and is_own(app, source) and check_path(source, dest, inside=False) is None
-
-
 def candidates(table: ServiceTable, app: App, dest: Address) -> list[App]:
     """The apps that may have a receiver for what `app` sends to `dest`: itself first."""
     there = table.apps_at(app.ip if is_own(app, dest) else dest)

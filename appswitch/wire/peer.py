@@ -72,13 +72,15 @@ HostNames = Annotated[tuple[HostName, ...], msgspec.Meta(max_length=MOST_NAMES)]
 class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave", forbid_unknown_fields=True):
     """A TCP connection is to come, and to be carried on to an address outside, for the app that has the number `app` on
     the asking node. The answer is Announced; what comes back by the connection begins with what yours came to: four
-    bytes, an errno (big-endian), 0: it is connected. names: by which its node's DNS has found the address.
+    bytes, an errno (big-endian), 0: it is connected. names: by which its node's DNS has found the address; external: it
+    is that of an external server.
     """
 
     app: int
     dest_ip: Ip
     dest_port: Port
     names: HostNames = ()
+    external: bool = False
 
 
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
