@@ -102,7 +102,7 @@ def _environment(trap: Path, user: _User) -> dict[str, str]:
 
 
 def _tie(parent: int | None) -> None:
-    """This process ends with its parent; at once when that has gone already."""
+    """Has this process end with its parent; at once when that has gone already."""
     if parent is not None:
         processes.die_with_parent()
         if os.getppid() != parent:

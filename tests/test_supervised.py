@@ -76,7 +76,7 @@ def test_a_program_inside_an_app(switch: Switch, user: list[str]) -> None:
 
 
 def test_inside_what_isn_t_there(switch: Switch) -> None:
-    process = subprocess.Popen(["true"])
+    process = subprocess.Popen(["true"], text=True)
     stop(process)
     done = switch.run("--inside", str(process.pid), "true", check=False)
     assert done.returncode == 125
