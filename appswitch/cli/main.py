@@ -25,12 +25,11 @@ COMMANDS = {
     "why": "why",
     "doctor": "doctor",
     "drain": "drain",
+    "compose": "compose",
 }
 USAGE = 2
 BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
 """Reasons of errors that are the command line's (exit status 2)."""
-
-PLANNED = ("compose",)
 
 
 class LazyGroup(click.Group):
@@ -40,8 +39,6 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in PLANNED:
-            raise click.ClickException(f"`appswitch {cmd_name}` isn't there yet in this version")
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module("appswitch.cli." + COMMANDS[cmd_name])
