@@ -507,10 +507,9 @@ def test_the_fields_of_ps_are_documented(compose: Compose) -> None:
     page = (Path(__file__).parents[2] / "docs" / "compose.md").read_text().split("## ps")[1]
     (row,) = compose.ps().values()
     assert list(row) == re.findall(r"^\| (\w+) \|", page, flags=re.MULTILINE)[1:]
-    headed = compose.run("ps").stdout.splitlines()
-    assert [headed[1:], len(compose.run("ps", "-o", "wide").stdout.splitlines()[0].split())] == [
-        compose.run("ps", "--no-headers").stdout.splitlines(), len(row)
-    ]  # fmt: skip
+    (head, line), (bare,) = (compose.run("ps", *flags).stdout.splitlines() for flags in ([], ["--no-headers"]))
+    assert (head.isupper(), line.split()) == (True, bare.split())
+    assert len(compose.run("ps", "-o", "wide").stdout.splitlines()[0].split()) == len(row)
 
 
 def test_config(compose: Compose) -> None:
