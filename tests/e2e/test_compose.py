@@ -54,7 +54,11 @@ class Compose:
         return sorted(row["name"] for row in self.switch.rows("ps"))
 
     def nothing_is_left(self) -> bool:
-        return not self.apps() and not (self.switch.directory / "compose").exists()
+        """At once; the trap handler hears of it a moment later."""
+        if (self.switch.directory / "compose").exists():
+            return False
+        eventually(lambda: not self.apps())
+        return True
 
     def close(self) -> None:
         if self.file.exists():
