@@ -164,9 +164,9 @@ class Calls:
             client.close()
             self._publish(Kind.DENY, app, request, reason=explain(verdict, app, server.app), **seen)
             return failure(errno.ECONNREFUSED)
-        self._publish(Kind.CONNECT, app, request, **seen)
-        if verdict.audit:
-            self._publish(Kind.AUDIT, app, request, **seen)
+        if not dialled.under_way:
+            for each in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+                self._publish(each, app, request, **seen)
         near = self.balancer.first_tier(plan.candidates)
         by_unix = not any(each.app.tcp or not self.apps.table.is_local(each.app) for each in near)
         here = kind == trap.FD_UNIX and by_unix

@@ -21,7 +21,7 @@ import structlog
 import trio
 from attrs import define
 
-from appswitch.core.exits import Exits
+from appswitch.core.exits import NO_WAY, Exits
 from appswitch.core.route import Egress
 from appswitch.edge.dial import UNREACHABLE_AFTER, Asked
 from appswitch.edge.events import Events
@@ -33,7 +33,7 @@ from appswitch.edge.remote import ANSWERS_WITHIN, connect
 from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import SWEEP_EVERY, Name, TcpNames
 from appswitch.host.cookies import cookie_of
-from appswitch.model import GATEWAY, App, Kind
+from appswitch.model import GATEWAY, App, Kind, Listener
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer import MOST_NAMES, Announced, Leave
 from appswitch.wire.peer_channel import arrival
@@ -41,9 +41,6 @@ from appswitch.wire.socknames import Medium
 
 OUTCOME_SIZE = 4
 PAUSE = 0.1  # seconds between two rounds of all gateways
-NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH)
-"""What may be otherwise at another gateway."""
-
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, times
 
 log = structlog.get_logger()
@@ -75,8 +72,12 @@ class Leaving:
         async with trio.open_nursery() as self._nursery:
             await trio.sleep_forever()
 
-    async def connect(self, app: App, plan: Egress, asked: Asked, source: Pair) -> tuple[socket.socket, Name]:
-        """A socket that connects. source: as the program is to see it; port 0: any. OSError: it can't even begin."""
+    async def connect(
+        self, app: App, plan: Egress, asked: Asked, source: Pair, listener: Listener | None = None
+    ) -> tuple[socket.socket, Name]:
+        """A socket that connects. source: as the program is to see it; port 0: any; listener: of an external server, if
+        it is one. OSError: it can't even begin.
+        """
         end = next(self.named.sources(source, asked), None)
         if end is None:
             raise no_port(source)
@@ -87,9 +88,9 @@ class Leaving:
         except PermissionError:
             reason = "a way out by a gateway needs a network namespace, which the kernel forbids here"
             raise OSError(errno.ENETUNREACH, reason) from None
-        name = Name(self.named.name(end, asked, asked.family, Medium.TCP_CLIENT), app, None, plan.names)
+        name = Name(self.named.name(end, asked, asked.family, Medium.TCP_CLIENT), app, listener, plan.names, True)
         self.names.add(client, name)
-        self._nursery.start_soon(self._while_wanted, cookie_of(client), self._carry_out, app, plan, held)
+        self._nursery.start_soon(self._while_wanted, cookie_of(client), self._carry_out, app, plan, listener, held)
         return client, name
 
     async def _while_wanted(self, cookie: int, carry_out: Callable[..., Awaitable[None]], *arguments: object) -> None:
@@ -105,11 +106,12 @@ class Leaving:
             await carry_out(*arguments)
             nursery.cancel_scope.cancel()
 
-    async def _carry_out(self, app: App, plan: Egress, held: bytes) -> None:
+    async def _carry_out(self, app: App, plan: Egress, listener: Listener | None, held: bytes) -> None:
         """Says what comes of a held connect."""
-        where = {"address": plan.ip, "port": plan.port, "proto": "tcp", "medium": GATEWAY}
+        server = listener and listener.app
+        where = {"server": server, "address": plan.ip, "port": plan.port, "proto": "tcp", "medium": GATEWAY}
         try:
-            gateway, connection = await self._by_any(app, plan)
+            gateway, connection = await self._by_any(app, plan, is_external=listener is not None)
         except OSError as error:
             self.events.publish(Kind.REFUSE, app, reason=error.strerror, error=error.errno, **where)
             await self._fail(held, error)
@@ -132,7 +134,7 @@ class Leaving:
         except OSError as failed:  # who makes them has ended: then the connect fails by itself
             log.debug("a connect can't be failed", reason=failed.strerror)
 
-    async def _by_any(self, app: App, plan: Egress) -> tuple[str, socket.socket]:
+    async def _by_any(self, app: App, plan: Egress, *, is_external: bool) -> tuple[str, socket.socket]:
         """By which gateway, and the connection to it, which goes on to the outside. OSError for the program."""
         gateways = list(plan.gateways)
         until = trio.current_time() + UNREACHABLE_AFTER
@@ -140,7 +142,7 @@ class Leaving:
             said = None
             for gateway in self.exits.order(gateways, trio.current_time()):
                 try:
-                    connection = await self._by(gateway, app, plan)
+                    connection = await self._by(gateway, app, plan, is_external=is_external)
                 except UnreachableError as error:
                     log.warning("a gateway doesn't answer", peer=gateway, reason=error.strerror)
                     self.exits.failed(gateway, trio.current_time())
@@ -159,9 +161,9 @@ class Leaving:
             await trio.sleep(PAUSE)
             gateways = list(self.exits.others())
 
-    async def _by(self, gateway: str, app: App, plan: Egress) -> socket.socket:
+    async def _by(self, gateway: str, app: App, plan: Egress, *, is_external: bool) -> socket.socket:
         """UnreachableError: the gateway doesn't answer, or not any more; any other OSError: what it says."""
-        request = Leave(app.number, pack_ip(plan.ip), plan.port, plan.names[:MOST_NAMES])
+        request = Leave(app.number, pack_ip(plan.ip), plan.port, plan.names[:MOST_NAMES], is_external)
         try:
             answer, session = await self.peers.ask_in_session(gateway, request, ANSWERS_WITHIN)
         except BlockingIOError as error:  # EAGAIN: it has only just started, and doesn't know us yet

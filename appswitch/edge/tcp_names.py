@@ -32,13 +32,15 @@ log = structlog.get_logger()
 class Name:
     """Of one end of a connection from `client` to `listener`. packed: struct as_client_name.
 
-    client, listener: None: the outside; server_names: of a server there (model.Outside).
+    client, listener: None: the outside; server_names: of a server there (model.Outside); by_gateway: it leaves by
+    another node.
     """
 
     packed: bytes
     client: App | None
     listener: Listener | None
     server_names: tuple[str, ...] = ()
+    by_gateway: bool = False
 
     @property
     def apps(self) -> tuple[App, ...]:
@@ -61,7 +63,9 @@ class Name:
     @property
     def is_remote(self) -> bool:
         """Whether the other end is on another host."""
-        return len({each.node for each in self.apps}) > 1 or len(self.apps) == 1
+        if self.client is None or self.listener is None or self.listener.outside is not None:
+            return True
+        return self.client.node != self.listener.app.node
 
     def of_client(self) -> Name:
         """The other end's name."""
@@ -163,7 +167,7 @@ def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
         listener=name.listener,
         node=nearest.node,
         state=state,
-        medium="tcp" if server_app else GATEWAY,
+        medium=GATEWAY if name.by_gateway else "tcp",
         inodes=(client, server),
         names=name.server_names,
     )
