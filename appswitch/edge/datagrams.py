@@ -165,7 +165,8 @@ class Datagrams:
 
     async def _connect_in_turn(self, app: App, request: trap.UdpConnect, to: Pair) -> Answer:
         epoch = self.apps.epoch.now
-        plan, serving = await self._plan(app, to, request.bound)
+        has_left = request.netns == self.netns  # what it is bound to is this host's then
+        plan, serving = await self._plan(app, to, None if has_left else request.bound)
         home = self._home(app)
         match plan:
             case Place(candidates=candidates):
