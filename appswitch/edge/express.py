@@ -80,7 +80,7 @@ class Express:
             else:
                 name = Name(bytes(ffi.buffer(each.name)), None, listener)
                 self.deliverer.names.put(each.cookie, name)
-                self._publish(name, plan.rules[listener.id])
+                self._publish(name, listener, plan.rules[listener.id])
         self._turns[key] = turns[count:]
         return left
 
@@ -112,7 +112,7 @@ class Express:
         now = trio.current_time()
         return turns + [self.balancer.order(plan.instances, now)[0] for _ in range(AT_ONCE - len(turns))]
 
-    def _publish(self, name: Name, rule: str) -> None:
+    def _publish(self, name: Name, listener: Listener, rule: str) -> None:
         source, (ip, port) = name.ends
         where: dict[str, Any] = {"address": ip, "port": port, "proto": "tcp", "medium": "tcp", "source": source}
-        self.apps.events.publish(Kind.CONNECT, server=name.listener.app, rule=rule, **where)
+        self.apps.events.publish(Kind.CONNECT, server=listener.app, rule=rule, **where)
