@@ -18,13 +18,13 @@ HAS_TRACER = platform.machine() == "x86_64"  # shim/tracer/arch.h
 
 # The library is loaded into every program: it imports nothing but errno's place (and weakly dlsym and environ), so it
 # is freestanding, without stack protector or thread-local storage (DESIGN 3.2), and keeps its hands off the registers
-# that its landing doesn't save (shim/landing.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach
+# that its landing doesn't save (shim/landing/landing.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach
 # it.
 COMPILE = (
     "-std=gnu11 -O2 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fvisibility=hidden"
     " -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE -fno-lto -mgeneral-regs-only"
 )
-LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro" + " -Wl,-e,land" * HAS_TRACER
+LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro -Wl,-z,initfirst" + " -Wl,-e,land" * HAS_TRACER
 LINK_TRACER = "-nostdlib -static -no-pie"
 
 
@@ -65,7 +65,8 @@ def extension(name: str, sources: list[Path], link: str) -> Extension:
 
 
 SHARED = [Path("shim/sys.c"), Path("shim/elf.c")]
-extensions = [extension(SHIM, list(Path("shim").glob("*.c")), LINK)]
+SHIM_SOURCES = [*Path("shim").glob("*.c"), *(Path("shim/landing").glob("*.c") if HAS_TRACER else ())]
+extensions = [extension(SHIM, SHIM_SOURCES, LINK)]
 if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 

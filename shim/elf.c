@@ -20,18 +20,18 @@ static int has_go_note(int fd, const Elf64_Phdr *segment) {
     return 0;
 }
 
-int is_beyond_preload(int fd) {
+enum beyond is_beyond_preload(int fd) {
     Elf64_Ehdr head;
     Elf64_Phdr segments[MOST_SEGMENTS];
     int has_interpreter = 0;
-    if (sys4(SYS_pread64, fd, &head, sizeof head, 0) != sizeof head) return 0;
-    if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64) return 0;
-    if (head.e_phentsize != sizeof *segments || head.e_phnum > MOST_SEGMENTS) return 0;
+    if (sys4(SYS_pread64, fd, &head, sizeof head, 0) != sizeof head) return WITHIN_PRELOAD;
+    if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64) return WITHIN_PRELOAD;
+    if (head.e_phentsize != sizeof *segments || head.e_phnum > MOST_SEGMENTS) return WITHIN_PRELOAD;
     long size = head.e_phnum * (long)sizeof *segments;
-    if (sys4(SYS_pread64, fd, segments, size, head.e_phoff) != size) return 0;
+    if (sys4(SYS_pread64, fd, segments, size, head.e_phoff) != size) return WITHIN_PRELOAD;
     for (int i = 0; i < head.e_phnum; i++) {
         has_interpreter |= segments[i].p_type == PT_INTERP;
-        if (segments[i].p_type == PT_NOTE && has_go_note(fd, &segments[i])) return 1;
+        if (segments[i].p_type == PT_NOTE && has_go_note(fd, &segments[i])) return BEYOND_BY_GO;
     }
-    return !has_interpreter;
+    return has_interpreter ? WITHIN_PRELOAD : BEYOND_AS_STATIC;
 }

@@ -11,13 +11,14 @@
 #include <unistd.h>
 
 #include "elf.h"
+#include "landing/landing.h"
 #include "settings.h"
 #include "sys.h"
 
 enum { HEAD_SIZE = 256 /* of a script that the kernel looks at (execve(2)) */, DEPTH = 5 };
 
 static int is_traced(void) {
-    return sys3(SYS_socket, -1, 0, 0) == -EALREADY; /* tracer/filter.c */
+    return sys3(SYS_socket, -1, 0, 0) == -ANSWER_TRACED;
 }
 
 /* The interpreter of a script, in `head`; 0: it is none. */

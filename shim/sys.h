@@ -38,7 +38,8 @@ static inline long sys6(long number, long a, long b, long c, long d, long e, lon
 
 /* Our own calls are told from the program's by a mark where the kernel doesn't look: the upper half of the sixth
  * argument, which is no pointer in any of them. So a seccomp filter can stop at the program's only (tracer/filter.c).
- * recvfrom's sixth is a pointer: there it is the upper half of the flags. */
+ * recvfrom's sixth is a pointer: there it is the upper half of the flags; of pselect6 and epoll_pwait the sixth is
+ * looked at whole: there it is that of the first, an int. */
 #define AS_MARK 0x41535721 /* "!WSA" */
 #define AS_OURS ((long)AS_MARK << 32)
 

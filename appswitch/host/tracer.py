@@ -10,6 +10,7 @@ import os
 import shutil
 
 from appswitch.errors import AppSwitchError
+from appswitch.host import seccomp
 from appswitch.host.elf import Obstacle
 from appswitch.host.paths import tracer_path
 
@@ -29,12 +30,15 @@ def reaches(obstacle: Obstacle) -> bool:
 
 
 def way() -> str:
-    """How programs are traced. AppSwitchError when APPSWITCH_TRACER asks for another way than there is."""
-    wanted = os.environ.get(VARIABLE) or PTRACE
-    if wanted == PTRACE:
-        return PTRACE
-    message = f"{VARIABLE}={wanted}: " + ("isn't there yet" if wanted == NOTIFY else "there is no such way to trace")
-    raise AppSwitchError("no-tracer", message, f"{PTRACE} is the way that works: leave {VARIABLE} out")
+    """How programs are trapped (shim/tracer/way.h). AppSwitchError when APPSWITCH_TRACER asks for what isn't there."""
+    wanted = os.environ.get(VARIABLE) or (NOTIFY if seccomp.can_trap() else PTRACE)
+    if wanted not in (NOTIFY, PTRACE):
+        message = f"{VARIABLE}={wanted}: there is no such way to trap programs"
+        raise AppSwitchError("no-tracer", message, f"the ways are {NOTIFY} and {PTRACE}: leave it out for the better one")
+    if wanted == NOTIFY and not seccomp.can_trap():
+        message = f"{VARIABLE}={wanted}: this kernel doesn't tell threads of their calls (SECCOMP_RET_TRAP)"
+        raise AppSwitchError("no-tracer", message, f"{PTRACE} is the way that works: leave {VARIABLE} out")
+    return wanted
 
 
 def traced(command: list[str]) -> list[str]:

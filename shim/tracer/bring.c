@@ -1,0 +1,84 @@
+#define _GNU_SOURCE
+#include "bring.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#include "../elf.h"
+#include "../landing/landing.h"
+#include "../sys.h"
+#include "image.h"
+#include "tracee.h"
+
+static struct image image;
+
+int prepare_to_bring(void) {
+    return load_image(&image);
+}
+
+uint64_t landing_of(uint64_t library) {
+    return library + image.entry;
+}
+
+void map_call(registers *regs, size_t size) {
+    set_call(regs, SYS_mmap, 0, (long)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE);
+}
+
+/* The thread is at the program's first instruction: calls are made from there. */
+static long write_library(int tid, const registers *start, struct brought *brought) {
+    registers regs = *start;
+    map_call(&regs, image.size + STACK_SIZE);
+    long base = make_call(tid, &regs);
+    if (!is_address(base)) return base;
+    relocate_image(&image, (uint64_t)base);
+    struct iovec from = {image.bytes, image.filled}, to = {(void *)base, image.filled};
+    long written = sys6(SYS_process_vm_writev, tid, SYS_ARG_(&from), 1, SYS_ARG_(&to), 1, 0);
+    if (written != (long)image.filled) return written < 0 ? written : -EFAULT;
+    regs = *start;
+    set_call(&regs, SYS_mprotect, base + (long)image.text, (long)image.text_size, PROT_READ | PROT_EXEC, 0);
+    long error = make_call(tid, &regs);
+    if (!error) *brought = (struct brought){(uint64_t)base, (uint64_t)base + image.size};
+    return error;
+}
+
+static long write_and_prepare(int tid, int is_go, struct brought *brought) {
+    registers start;
+    uint64_t all = ~0ull, mask, word;
+    if (run_to_call(tid, &start) < 0) return -ESRCH;
+    uint64_t at = program_counter(&start);
+    long error = request(PTRACE_PEEKTEXT, tid, at, &word);
+    if (error < 0) return error;
+    request(PTRACE_GETSIGMASK, tid, sizeof mask, &mask);
+    request(PTRACE_SETSIGMASK, tid, sizeof all, &all);
+    uint64_t patched = word;
+    memcpy(&patched, &call_instruction, sizeof call_instruction);
+    request(PTRACE_POKETEXT, tid, at, (void *)patched);
+    error = write_library(tid, &start, brought);
+    request(PTRACE_POKETEXT, tid, at, (void *)word);
+    request(PTRACE_SETSIGMASK, tid, sizeof mask, &mask);
+    if (!error)
+        set_preparation(&start, landing_of(brought->library), brought->stack + STACK_SIZE - sizeof(struct stack_head),
+                        LAND_TO_PREPARE, brought->library + image.constructors, image.count, is_go);
+    set_registers(tid, &start);
+    return error;
+}
+
+static enum beyond kind_of(int tid) {
+    char path[32] = "/proc/";
+    char *at = write_number(path + 6, (unsigned)tid);
+    memcpy(at, "/exe", 5);
+    long fd = sys4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return WITHIN_PRELOAD;
+    enum beyond kind = is_beyond_preload((int)fd);
+    sys1(SYS_close, fd);
+    return kind;
+}
+
+long bring_library(int tid, struct brought *brought) {
+    enum beyond kind = kind_of(tid);
+    *brought = (struct brought){0, 0};
+    return kind == WITHIN_PRELOAD ? 0 : write_and_prepare(tid, kind == BEYOND_BY_GO, brought);
+}
