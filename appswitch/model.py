@@ -44,6 +44,20 @@ class Protocol(Enum):
 
 
 @frozen
+class Expose:
+    """That clients outside are to reach a port of an app through gateways.
+
+    gateway_port: at the gateway, None: one that it chooses; gateway: a node's name, or an address of one, None: all
+    gateways; proxy: the program wants to be told of each client by PROXY protocol v2.
+    """
+
+    port: int
+    gateway_port: int | None = None
+    gateway: str | None = None
+    proxy: bool = False
+
+
+@frozen
 class App:
     """One `spawn`: a process tree with an identity.
 
@@ -68,6 +82,7 @@ class App:
     number: int = Factory(lambda self: self.id, takes_self=True)
     derived: bool = False
     """Its IP was derived from its name."""
+    exposes: tuple[Expose, ...] = ()
 
     @property
     def reachable(self) -> bool:
@@ -204,7 +219,28 @@ class ListenerRecord:
     protocol: Protocol = Protocol.TCP
 
 
-Record = AppRecord | ListenerRecord
+@frozen
+class Exposure:
+    """A service that apps expose, (ip, port), and at which port of a gateway; None: one that it chooses."""
+
+    ip: Address
+    port: int
+    gateway_port: int | None = None
+
+
+@frozen
+class GatewayRecord:
+    """Where a gateway lets clients in to a service, as it tells the others; error: why it doesn't."""
+
+    exposure: Exposure
+    places: tuple[tuple[Address, int], ...] = ()
+    error: str | None = None
+
+
+GATEWAY_KEY = "g"
+"""The key of a gateway's record is this and a number; those of apps and listeners are numbers (wire/records.py)."""
+
+Record = AppRecord | ListenerRecord | GatewayRecord
 
 
 @frozen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
@@ -72,10 +73,11 @@ class Reach:
 
 @frozen
 class Egress:
-    """Leave by a socket of this host."""
+    """Leave the cluster. gateways: the nodes by one of which (core/exits.py); none: by a socket of this host."""
 
     ip: Address
     port: int
+    gateways: tuple[str, ...] = ()
 
 
 @frozen
@@ -145,11 +147,12 @@ def plan_connect(
     port: int,
     *,
     gateway: bool,
+    gateways: Collection[str] = (),
     bound: tuple[Address, int] | None = None,
 ) -> ConnectPlan:
     """Where a connect of `app` to (dest, port) goes.
 
-    gateway: this host lets apps out;
+    gateway: this host lets apps out; gateways: the other nodes that do;
     bound: the client's own (address, port) when it has called bind.
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
@@ -181,9 +184,14 @@ def plan_connect(
         return Refuse(errno.ENETUNREACH, f"{dest} can't be connected to")
     if table.was_owned(dest):
         return Refuse(errno.ECONNREFUSED, f"the app with {dest} has gone")
-    if gateway:
-        return Egress(dest, port)
-    return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+    return way_out(dest, port, gateway=gateway, gateways=gateways)
+
+
+def way_out(dest: Address, port: int, *, gateway: bool, gateways: Collection[str]) -> Egress | Refuse:
+    """How something gets to an address that no app owns."""
+    if gateway or gateways:
+        return Egress(dest, port, () if gateway else tuple(gateways))
+    return Refuse(errno.ENETUNREACH, f"no app has {dest}, and no gateway is there")
 
 
 def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -14,7 +15,6 @@ from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address, App, Protocol
 
-OUTSIDE = "no app has this address: it is reached by way of this host, and no rule is asked"
 DNS = "AppSwitch's DNS server answers in the app's namespace, whatever the address"
 
 
@@ -50,7 +50,15 @@ class Why:
 
 
 def why(
-    table: ServiceTable, policy: Policy, client: str, dest: str, port: int, protocol: Protocol, *, gateway: bool
+    table: ServiceTable,
+    policy: Policy,
+    client: str,
+    dest: str,
+    port: int,
+    protocol: Protocol,
+    *,
+    gateway: bool,
+    gateways: Collection[str] = (),
 ) -> Why:
     """What a connect of `client` (an id, a name or an IP) to `dest` (a name or an IP) would come to.
 
@@ -63,22 +71,26 @@ def why(
     if ip is None:
         raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
     tell = _tell_udp if protocol is Protocol.UDP else _tell_tcp
-    return Why(clients, ip, port, protocol, tell(table, policy, clients[0], ip, port, gateway))
+    return Why(clients, ip, port, protocol, tell(table, policy, clients[0], ip, port, gateway, gateways))
 
 
-def _tell_tcp(table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool) -> Told:
-    match route.plan_connect(table, policy, client, ip, port, gateway=gateway):
+def _tell_tcp(
+    table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool, gateways: Collection[str]
+) -> Told:
+    match route.plan_connect(table, policy, client, ip, port, gateway=gateway, gateways=gateways):
         case Reach() as plan:
             return Told("audit" if plan.audited else "allow", judged=plan.judged)
-        case Egress():
-            return Told("outside", OUTSIDE)
+        case Egress() as plan:
+            return Told("outside", _outside(plan))
         case Kernel():
             return Told("dns", DNS)
         case Refuse() as plan:
             return Told("deny" if plan.denied else "unreachable", plan.reason, plan.judged)
 
 
-def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool) -> Told:
+def _tell_udp(
+    table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool, gateways: Collection[str]
+) -> Told:
     """As the table has the receivers; whether they are there just now, only the kernel knows."""
     ip = datagrams.destination(ip)
     inside = route.is_own(client, ip)
@@ -88,7 +100,7 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
     serving = {each.app.id for each in receivers}
     nobody = f"nothing receives at {ip} port {port}"
     plan = datagrams.plan_datagrams(
-        table, policy, client, ip, port, serving=serving, asker=None, turn=0, gateway=gateway
+        table, policy, client, ip, port, serving=serving, asker=None, turn=0, gateway=gateway, gateways=gateways
     )
     match plan:
         case Place(heard=True) | Relay(heard=True):
@@ -98,14 +110,19 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
             return Told("allow", judged=tuple(each for each in judged if each.listener.app.id == client.id))
         case Kernel() if port == DNS_PORT:
             return Told("dns", DNS)
-        case Egress():
-            return Told("outside", OUTSIDE)
+        case Egress() as plan:
+            return Told("outside", _outside(plan))
         case Deny():
             return Told("deny", explain(plan.verdict, client, plan.server), judged)
         case Refuse():
             return Told("unreachable", plan.reason)
         case Place() | Relay() | Kernel() | Lost():
             return Told("unreachable", nobody)
+
+
+def _outside(plan: Egress) -> str:
+    by = f"the gateway {' or '.join(sorted(plan.gateways))}" if plan.gateways else "this host"
+    return f"no app has this address: it is reached by way of {by}, and no rule is asked"
 
 
 def _address(table: ServiceTable, text: str) -> Address | None:

@@ -10,7 +10,7 @@ import pytest
 from appswitch.core import datagrams
 from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place, Relay
 from appswitch.core.policy import Policy
-from appswitch.core.route import Egress, Kernel, Refuse
+from appswitch.core.route import Egress, Kernel, Refuse, way_out
 from appswitch.core.service_table import ServiceTable
 from appswitch.model import Address, App, AppRecord, ListenerRecord, Protocol, Tag
 
@@ -139,6 +139,9 @@ def test_the_outside(world: World) -> None:
     assert error_of(world.plan(app, OUTSIDE)) == errno.ENETUNREACH
     assert world.plan(app, OUTSIDE, gateway=True) == Egress(OUTSIDE, 80)
     assert world.plan(app, OUTSIDE, 53, gateway=True) == Kernel(), "the DNS socket in the namespace"
+    by_others = way_out(OUTSIDE, 80, gateway=False, gateways=["g1", "g2"])
+    assert by_others == Egress(OUTSIDE, 80, ("g1", "g2"))
+    assert way_out(OUTSIDE, 80, gateway=True, gateways=["g1"]) == Egress(OUTSIDE, 80), "a gateway goes by itself"
 
 
 def test_an_app_that_has_gone_gets_nothing(world: World) -> None:
