@@ -29,11 +29,11 @@ static inline void set_landing_in(ucontext_t *context, void (*at)(void), uint64_
 }
 
 /* The trapped call, clone3, is made after all, with a mark where no other call has it (tracer/filter.c), for there it
- * stays: in r8, which is the caller's to save, as clone3 needs a function of its own. */
+ * stays: in r10, which neither libc nor Go keeps anything in there. */
 static inline void repeat_with_mark(ucontext_t *context) {
     greg_t *regs = context->uc_mcontext.gregs;
     regs[REG_RIP] -= 2; /* the size of the instruction */
-    regs[REG_R8] = AS_OURS;
+    regs[REG_R10] = AS_OURS;
 }
 
 /* What a handler returns to (SA_RESTORER in sigreturn(2)). */

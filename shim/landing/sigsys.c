@@ -103,7 +103,9 @@ __attribute__((constructor)) static void catch_calls(void) {
         .mask = ~SIGSYS_BIT,
     };
     if (sys3(SYS_socket, -1, 0, 0) != -ANSWER_TRAPPED) return;
+    set_handler(0, &own_action);
+    if (own_action.handler != (void *)SIG_DFL && own_action.handler != (void *)SIG_IGN) return; /* the library twice */
     own_pid(); /* now, before there are vfork children */
-    set_handler(&ours, &own_action);
+    set_handler(&ours, 0);
     sys4(SYS_rt_sigprocmask, SIG_UNBLOCK, &sigsys, 0, sizeof sigsys); /* it is inherited over exec */
 }
