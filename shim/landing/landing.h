@@ -15,6 +15,9 @@ enum {
     STACK_SIZE = 256 * 1024 /* to land on: a program's own may be tiny */
 };
 
+/* The tracer's first argument, where the program is given as a descriptor, which is to be closed at exec. */
+#define AS_TRACED_FD "--fd="
+
 /* What is at the end of a stack; it is used downwards from here. */
 struct stack_head {
     uint64_t in_use; /* for the tracer; set and cleared by the landing */

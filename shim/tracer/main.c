@@ -1,4 +1,5 @@
-/* appswitch-tracer PATH ARG0 [ARG...]: becomes the program PATH, and has its calls trapped, in one of two ways (way.h):
+/* appswitch-tracer PATH ARG0 [ARG...]: becomes the program PATH, or that of a descriptor, --fd=N, and has its calls
+ * trapped, in one of two ways (way.h):
  * that which APPSWITCH_TRACER names, `ptrace` or `notify`; else the latter where the kernel has it.
  *
  * How it works. Whoever started us waits for this very process, so this process becomes the program; the tracer is
@@ -149,6 +150,21 @@ static long have_trapped(const struct way *way, int has_filter) {
     return error || has_filter ? error : install_filter(way);
 }
 
+static int descriptor_of(const char *digits) {
+    int fd = 0;
+    while (*digits) fd = fd * 10 + (*digits++ - '0');
+    return fd;
+}
+
+/* -errno. */
+static long execute(const char *program, char *const arguments[], char *const environment[]) {
+    if (memcmp(program, AS_TRACED_FD, sizeof AS_TRACED_FD - 1))
+        return sys3(SYS_execve, program, arguments, environment);
+    int fd = descriptor_of(program + sizeof AS_TRACED_FD - 1);
+    sys3(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
+    return sys5(SYS_execveat, fd, "", arguments, environment, AT_EMPTY_PATH);
+}
+
 __attribute__((used, noreturn)) static void start(long *stack) {
     long count = stack[0];
     char **arguments = (char **)(stack + 1), **environment = arguments + count + 1;
@@ -164,7 +180,7 @@ __attribute__((used, noreturn)) static void start(long *stack) {
         quit(NOT_EXECUTABLE);
     }
     if (error) say_error("warning: this program can't be traced, it has no network", error);
-    error = sys3(SYS_execve, arguments[1], arguments + 2, environment);
+    error = execute(arguments[1], arguments + 2, environment);
     say("appswitch: ");
     say(arguments[1]);
     say_error(": can't be executed", error);

@@ -1,4 +1,5 @@
-"""The tracer: exec to and from it, the end of either, job control, and that data calls don't stop."""
+"""Static programs, trapped by notify and by ptrace: exec to and from them, the end of either, job control, and that data
+calls aren't trapped."""
 
 from __future__ import annotations
 
@@ -9,16 +10,30 @@ import select
 import signal
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.harness import PATIENCE, Switch, eventually, has_ended
-from tests.shim.cases import VIP, Build
+from tests.shim.cases import VIP, WAYS, Build
 
-WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "execveat", "execve-syscall", "posix_spawn", "posix_spawnp", "vfork"]
+WITH_ENVIRONMENT = [
+    "execve", "execle", "execvpe", "execveat", "execve-syscall", "fexecve", "posix_spawn", "posix_spawnp", "vfork",
+]  # fmt: skip
 SERVER = "10.77.2.1"
+
+
+@pytest.fixture(autouse=True, params=WAYS)
+def way(request: pytest.FixtureRequest, switch: Switch, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How programs are trapped."""
+    monkeypatch.setitem(switch.environment, "APPSWITCH_TRACER", request.param)
+    return str(request.param)
+
+
+def only(way: str) -> pytest.MarkDecorator:
+    """For a test of one way."""
+    return pytest.mark.parametrize("way", [way], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -84,18 +99,19 @@ def status_of(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def traced(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """The pids of the program, and of its tracer."""
-    program, tracer = next(
-        (pid, int(status_of(pid)["TracerPid"]))
-        for pid in descendants(process.pid)
-        if status_of(pid)["TracerPid"] != "0"
-    )
-    return program, tracer
+def program_of(process: subprocess.Popen[str]) -> int:
+    """The pid of the program that `spawn` has started."""
+    keeper = children(process.pid)[0]
+    return children(keeper)[0]
 
 
+def tracer_of(process: subprocess.Popen[str]) -> int:
+    return int(status_of(program_of(process))["TracerPid"])
+
+
+@only("ptrace")
 def test_the_tracer_is_no_child_of_the_program(waiting: subprocess.Popen[str]) -> None:
-    program, tracer = traced(waiting)
+    program, tracer = program_of(waiting), tracer_of(waiting)
     assert descendants(program) == []
     assert status_of(tracer)["Name"] == "appswitch-trace"
     waiting.communicate()
@@ -103,8 +119,26 @@ def test_the_tracer_is_no_child_of_the_program(waiting: subprocess.Popen[str]) -
     eventually(lambda: has_ended(tracer))
 
 
+@only("notify")
+def test_no_tracer_stays(waiting: subprocess.Popen[str]) -> None:
+    keeper = children(waiting.pid)[0]
+    program = program_of(waiting)
+    eventually(lambda: children(keeper) == [program])
+    assert tracer_of(waiting) == 0
+    assert descendants(program) == []
+
+
+@only("notify")
+@pytest.mark.program("strace")
+def test_a_debugger_may_look(waiting: subprocess.Popen[str], tmp_path: Path) -> None:
+    with watched(program_of(waiting), tmp_path / "log"):
+        assert waiting.communicate("\n")[0] == "errno 111\n"
+    assert re.search(r"SIGSYS.*SYS_SECCOMP.*__NR_connect", (tmp_path / "log").read_text())
+
+
+@only("ptrace")
 def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
-    _, tracer = traced(waiting)
+    tracer = tracer_of(waiting)
     os.kill(tracer, signal.SIGKILL)
     assert waiting.wait(PATIENCE) == 128 + signal.SIGKILL
     _, said = waiting.communicate()
@@ -119,8 +153,7 @@ def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, atte
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     keeper = children(process.pid)[0]
-    program = children(keeper)[0]
-    os.kill(program, signal.SIGKILL)
+    os.kill(program_of(process), signal.SIGKILL)
     assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     process.stdout.close()
     eventually(lambda: has_ended(keeper))  # it waits for all
@@ -128,13 +161,13 @@ def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, atte
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it(waiting: subprocess.Popen[str], number: signal.Signals) -> None:
-    program, _ = traced(waiting)
+    program = program_of(waiting)
     os.kill(program, number)
     assert waiting.wait(PATIENCE) == 128 + number
 
 
 def test_it_stops_and_goes_on(waiting: subprocess.Popen[str]) -> None:
-    program, _ = traced(waiting)
+    program = program_of(waiting)
     os.kill(program, signal.SIGSTOP)
     eventually(lambda: status_of(program)["State"][0] in "tT")
     os.kill(program, signal.SIGCONT)
@@ -144,24 +177,59 @@ def test_it_stops_and_goes_on(waiting: subprocess.Popen[str]) -> None:
     assert waiting.returncode == 0
 
 
-def switches_of(pid: int) -> int:
-    status = status_of(pid)
-    return int(status["voluntary_ctxt_switches"])
+def served(switch: Switch, build: Build, name: str) -> tuple[int, str]:
+    """A static server, NAME:80: its pid, and its address."""
+    ip = f"10.77.3.{len(switch.rows('services')) + 1}"
+    server = switch.spawn("--ip", ip, "--name", name, str(build("answer", "-static")), ip, "80")
+    switch.wait_for(f"{name}:80")
+    return program_of(server), ip
 
 
+def say(switch: Switch, build: Build, ip: str, count: int) -> None:
+    """To such a server, `count` times."""
+    client = build("transfer", f"-DCOUNT={count}")
+    assert switch.run("--ip", VIP, str(client), ip, "80").stdout == "ok\n"
+
+
+@only("ptrace")
 def test_data_calls_do_not_stop(switch: Switch, build: Build) -> None:
     """The tracer sleeps while a hundred times as much is said."""
     slept = {}
     for count in (20, 2000):
-        ip = f"10.77.3.{count % 255}"
-        server = switch.spawn("--ip", ip, "--name", f"a{count}", str(build("answer", "-static")), ip, "80")
-        switch.wait_for(f"a{count}:80")
-        _, tracer = traced(server)
-        before = switches_of(tracer)
-        client = build("transfer", f"-DCOUNT={count}")
-        assert switch.run("--ip", VIP, str(client), ip, "80").stdout == "ok\n"
-        slept[count] = switches_of(tracer) - before
+        server, ip = served(switch, build, f"a{count}")
+        tracer = int(status_of(server)["TracerPid"])
+        before = int(status_of(tracer)["voluntary_ctxt_switches"])
+        say(switch, build, ip, count)
+        slept[count] = int(status_of(tracer)["voluntary_ctxt_switches"]) - before
     assert slept[2000] <= slept[20] + 10
+
+
+@contextmanager
+def watched(pid: int, log: Path) -> Iterator[None]:
+    """strace writes to `log` what the process is told and does."""
+    command = ["strace", "-p", str(pid), "-o", str(log)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        try:
+            assert strace.stderr is not None
+            assert "attached" in strace.stderr.readline()
+            yield
+        finally:
+            strace.terminate()
+
+
+@only("notify")
+@pytest.mark.program("strace")
+def test_data_calls_are_not_trapped(switch: Switch, build: Build, tmp_path: Path) -> None:
+    """No more signals come while a hundred times as much is said."""
+    trapped = {}
+    for count in (20, 2000):
+        server, ip = served(switch, build, f"b{count}")
+        with watched(server, tmp_path / "log"):
+            say(switch, build, ip, count)
+        log = (tmp_path / "log").read_text()
+        assert "__NR_accept" in log
+        trapped[count] = log.count("SYS_SECCOMP")
+    assert trapped[2000] <= trapped[20] + 1
 
 
 def test_job_control(switch: Switch, build: Build) -> None:
