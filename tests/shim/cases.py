@@ -2,7 +2,8 @@
 
 A program runs over the kernel's own TCP ("plain"), which proves that its checks know TCP, and under `appswitch spawn`,
 linked to glibc ("trapped") and to musl, and under `spawn --tcp`; and linked statically, to either, when its calls are
-trapped by notify or by ptrace ("notify", "notify-musl" and so on). A case passes when all its checks hold and it says
+trapped by notify or by ptrace ("notify", "notify-musl" and so on); and, with the shim, started by a program that is
+trapped by notify, whose filter it inherits ("inherited"). A case passes when all its checks hold and it says
 what it says over the kernel's own TCP. The static ones are compared with themselves, plain: libc's functions can't be
 hooked in them, and musl's accept4, setsockopt and execvp have ways of their own.
 """
@@ -21,7 +22,7 @@ PROGRAMS = Path(__file__).parent / "programs"
 VIP = "10.77.0.1"
 COMPILERS = {
     "plain": "gcc", "trapped": "gcc", "musl": "musl-gcc", "tcp": "gcc",
-    "notify": "gcc", "notify-musl": "musl-gcc", "ptrace": "gcc", "ptrace-musl": "musl-gcc",
+    "notify": "gcc", "notify-musl": "musl-gcc", "ptrace": "gcc", "ptrace-musl": "musl-gcc", "inherited": "gcc",
 }  # fmt: skip
 WAYS = ("notify", "ptrace")  # to trap static programs: APPSWITCH_TRACER
 STATIC = {world: way for world in COMPILERS for way in WAYS if world.startswith(way)}

@@ -52,11 +52,12 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
         if plain:  # without AppSwitch, in a namespace with the same addresses
             return [str(build("plain")), program]
         flags = ["--tcp"] if world == "tcp" else []
-        return [*switch.appswitch, "spawn", *flags, "--ip", VIP, program]
+        starter = [str(build("exec", "-static")), "execve", "same"] if world == "inherited" else []
+        return [*switch.appswitch, "spawn", *flags, "--ip", VIP, *starter, program]
 
     @cache
     def run(name: str, world: str, plain: bool) -> dict[str, str]:
-        way = {"APPSWITCH_TRACER": STATIC[world]} if world in STATIC else {}
+        way = {"APPSWITCH_TRACER": STATIC.get(world, "notify")}
         try:
             done = subprocess.run(
                 command(name, world, plain), env=switch.environment | way, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
