@@ -19,8 +19,8 @@ HAS_TRACER = platform.machine() == "x86_64"  # shim/tracer/arch.h
 
 # The library is loaded into every program: it imports nothing but errno's place (and weakly dlsym and environ), so it
 # is freestanding, without stack protector or thread-local storage (DESIGN 3.2), and keeps its hands off the registers
-# that its landing doesn't save (shim/landing/landing.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach
-# it.
+# that its landing doesn't save (shim/landing/landing.c). It is the first to be initialised, for then calls may
+# be trapped (shim/landing/sigsys.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach it.
 COMPILE = (
     "-std=gnu11 -O2 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fvisibility=hidden"
     " -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE -fno-lto -mgeneral-regs-only"

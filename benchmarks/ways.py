@@ -13,10 +13,10 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 APPSWITCH, UNIX, LOOPBACK, BRIDGE = "AppSwitch", "Unix socket", "TCP loopback", "TCP bridge"
-BY_TCP, TRACED = "spawn --tcp", "traced"
+BY_TCP, NOTIFY, PTRACE = "spawn --tcp", "static, notify", "static, ptrace"
 
 PORT = 7000  # and the two after it, in namespaces of our own
-VIRTUAL_IP, TCP_IP, TRACED_IP = "10.77.7.1", "10.77.7.2", "10.77.7.3"
+VIRTUAL_IP, TCP_IP, NOTIFY_IP, PTRACE_IP = "10.77.7.1", "10.77.7.2", "10.77.7.3", "10.77.7.4"
 BRIDGED_IPS = ("10.77.8.1", "10.77.8.2")  # server, client
 
 
@@ -50,9 +50,9 @@ class Bench:
     environment: dict[str, str]
 
 
-def compile_load(output: Path, *flags: str) -> Path:
-    """The load's program; returns `output`."""
-    source = Path(__file__).with_name("load.c")
+def compile_load(output: Path, *flags: str, name: str = "load") -> Path:
+    """The load's program, or another one of here; returns `output`."""
+    source = Path(__file__).with_name(f"{name}.c")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", output, source], check=True)
     return output
 
@@ -99,12 +99,25 @@ def by_tcp(bench: Bench) -> Iterator[Way]:
 
 
 @contextmanager
-def traced(bench: Bench) -> Iterator[Way]:
-    """From spawn to spawn, both ends linked statically."""
-    spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    static = evolve(bench, load=compile_load(bench.home / "static", "-static"))
-    with served(static, [*spawn, "--ip", TRACED_IP, "--"], "tcp", "0.0.0.0", PORT):
-        yield _way(static, TRACED, [*spawn, "--"], "tcp", TRACED_IP, PORT)
+def by_notify(bench: Bench) -> Iterator[Way]:
+    """From spawn to spawn, both ends linked statically; the kernel tells them of their calls."""
+    with _traced(bench, NOTIFY, "notify", NOTIFY_IP) as way:
+        yield way
+
+
+@contextmanager
+def by_ptrace(bench: Bench) -> Iterator[Way]:
+    """The same, but their calls stop for the tracer."""
+    with _traced(bench, PTRACE, "ptrace", PTRACE_IP) as way:
+        yield way
+
+
+@contextmanager
+def _traced(bench: Bench, name: str, way: str, ip: str) -> Iterator[Way]:
+    spawn = ["env", f"APPSWITCH_TRACER={way}", sys.executable, "-m", "appswitch", "spawn"]
+    static = evolve(bench, load=compile_load(bench.home / f"load-{way}", "-static"))
+    with served(static, [*spawn, "--ip", ip, "--"], "tcp", "0.0.0.0", PORT):
+        yield _way(static, name, [*spawn, "--"], "tcp", ip, PORT)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-/* How it works. In a process that starts a static program, the tracer is executed in its place, with the program's path,
- * or a descriptor of it; it becomes the program (tracer/main.c). In a process that is traced by ptrace already the exec
- * itself is enough: the tracer's filter is inherited, and it answers here to a call that no other kernel would answer
- * so.
+/* How it works. In a process that starts a static program, the tracer is executed in its place, with the program's
+ * path, or a descriptor of it; it becomes the program (tracer/main.c). In a process that is traced by ptrace already
+ * the exec itself is enough: the tracer's filter is inherited, and it answers here to a call that no other kernel would
+ * answer so.
  */
 #define _GNU_SOURCE
 #include "hand_on.h"

@@ -73,9 +73,12 @@ def examine_program(command: str) -> Finding:
     obstacle = elf.find_obstacle(command)
     if obstacle is None:
         return Finding(command, OK, "can be trapped")
-    if tracer.reaches(obstacle):
-        return Finding(command, OK, f"{obstacle.message}: it is trapped by {tracer.PTRACE}")
-    return Finding(command, PROBLEM, obstacle.message, obstacle.hint)
+    if not tracer.reaches(obstacle):
+        return Finding(command, PROBLEM, obstacle.message, obstacle.hint)
+    try:
+        return Finding(command, OK, f"{obstacle.message}: it is trapped by {tracer.way()}")
+    except AppSwitchError as error:
+        return Finding(command, PROBLEM, error.message, error.hint)
 
 
 def kernel(machine: Machine) -> Finding:
@@ -240,7 +243,7 @@ def static_programs(machine: Machine) -> Finding:
     if scope == 3 or (scope == 2 and machine.uid != 0):
         message = f"kernel.yama.ptrace_scope is {scope}: static and Go programs have no network"
         return Finding("tracer", WARNING, message, "sysctl kernel.yama.ptrace_scope=1, or run them as root")
-    return Finding("tracer", OK, f"static and Go programs are trapped by {way}")
+    return Finding("tracer", OK, f"static and Go programs are trapped by {way}: {tracer.reason()}")
 
 
 def tracing(machine: Machine) -> Finding:

@@ -57,10 +57,10 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
 
     @cache
     def run(name: str, world: str, plain: bool) -> dict[str, str]:
-        way = {"APPSWITCH_TRACER": STATIC.get(world, "notify")}
+        environment = {**switch.environment, "APPSWITCH_TRACER": STATIC.get(world, "notify")}
         try:
             done = subprocess.run(
-                command(name, world, plain), env=switch.environment | way, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                command(name, world, plain), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, timeout=100, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:

@@ -1,5 +1,4 @@
-"""Static programs, trapped by notify and by ptrace: exec to and from them, the end of either, job control, and that data
-calls aren't trapped."""
+"""Static programs, by notify and by ptrace: exec to and from them, their end, job control, data calls."""
 
 from __future__ import annotations
 
@@ -206,7 +205,7 @@ def test_data_calls_do_not_stop(switch: Switch, build: Build) -> None:
 
 @contextmanager
 def watched(pid: int, log: Path) -> Iterator[None]:
-    """strace writes to `log` what the process is told and does."""
+    """What strace, a debugger, writes to `log` about the process."""
     command = ["strace", "-p", str(pid), "-o", str(log)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
         try:
