@@ -24,9 +24,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
     parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
     parser.add_argument("--tcp", action="store_true", help="`spawn --tcp`, too")
-    parser.add_argument(
-        "--traced", action="store_true", help="a static load, too, trapped both ways, and what a trap costs"
-    )
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -40,8 +37,6 @@ def main() -> None:
         kinds = [ways.appswitch, ways.unix_socket, ways.loopback]
         if arguments.tcp:
             kinds.append(ways.by_tcp)
-        if arguments.traced:
-            kinds += [ways.by_notify, ways.by_ptrace]
         if os.geteuid() == 0:
             kinds.append(ways.bridge)
         else:
@@ -54,15 +49,12 @@ def main() -> None:
                 for way in there[turn % len(there) :] + there[: turn % len(there)]:  # none is always the first
                     taken[way.name].append(row.take(bench, way))
         times = measures.start_up(bench, int(30 * scale))
-        trapped = measures.trapped_calls(bench, int(20000 * scale), arguments.rounds) if arguments.traced else {}
     results = list(zip(rows, numbers, strict=True))
     print(report.table(results, [way.name for way in there]))
     print(report.start_up_line(times))
-    if trapped:
-        print(report.trapped_line(trapped))
     arguments.results.mkdir(exist_ok=True)
     path = arguments.results / time.strftime("%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
-    path.write_text(json.dumps(report.as_json(results, times, trapped, arguments.rounds), indent=1) + "\n")
+    path.write_text(json.dumps(report.as_json(results, times, arguments.rounds), indent=1) + "\n")
     print(f"kept in {path}")
 
 

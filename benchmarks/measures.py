@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from attrs import frozen
 
-from benchmarks.ways import BRIDGE, UNIX, Bench, Way, compile_load
+from benchmarks.ways import BRIDGE, UNIX, Bench, Way
 
 
 @frozen
@@ -88,15 +88,4 @@ def start_up(bench: Bench, count: int) -> dict[str, list[float]]:
             start = time.perf_counter()
             subprocess.run(command, env=bench.environment, stdin=subprocess.DEVNULL, check=True)
             times[name].append((time.perf_counter() - start) * 1000)
-    return times
-
-
-def trapped_calls(bench: Bench, count: int, rounds: int) -> dict[str, list[float]]:
-    """Microseconds of a system call, each way that the kernel has to trap it (traps.c), a number a round."""
-    program = compile_load(bench.home / "traps", name="traps")
-    times: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        done = subprocess.run([program, str(count)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
-        for name, nanoseconds in json.loads(done.stdout).items():
-            times.setdefault(name, []).append(nanoseconds / 1000)
     return times

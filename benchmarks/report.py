@@ -48,14 +48,7 @@ def start_up_line(times: Numbers) -> str:
     return f"start-up: {shown}: {extra:.1f} ms more (at most {START_UP_WANTED:.0f}: {verdict})"
 
 
-def trapped_line(times: Numbers) -> str:
-    """What a trapped system call costs."""
-    return "a call: " + "; ".join(f"{name} {median(each):.1f} us" for name, each in times.items())
-
-
-def as_json(
-    results: Sequence[tuple[Measure, Numbers]], times: Numbers, trapped: Numbers, rounds: int
-) -> dict[str, Any]:
+def as_json(results: Sequence[tuple[Measure, Numbers]], times: Numbers, rounds: int) -> dict[str, Any]:
     """Everything, for a later look."""
     return {
         "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()},
@@ -71,7 +64,6 @@ def as_json(
             }
             for measure, numbers in results
         ],
-        "trapped_calls": {"unit": "us", "numbers": trapped},
         "start_up": {"unit": "ms", "numbers": times, "extra": _extra(times)},
     }
 

@@ -26,7 +26,7 @@ from appswitch.core.route import (
     way_out,
 )
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Listener, Protocol, is_alias
+from appswitch.model import Address, App, Listener, Outside, Party, Protocol, is_alias
 
 
 @frozen
@@ -65,7 +65,7 @@ class Lost:
 class Deny:
     """Policy doesn't let it go to `server`: ECONNREFUSED."""
 
-    server: App
+    server: Party
     verdict: Verdict
 
 
@@ -121,7 +121,7 @@ def source_of(app: App, dest: Address, bound: Address | None) -> Address:
 def candidates(table: ServiceTable, app: App, dest: Address) -> list[App]:
     """The apps that may have a receiver for what `app` sends to `dest`: itself first."""
     there = table.apps_at(app.ip if is_own(app, dest) else dest)
-    return [app, *(each for each in there if each.id != app.id and each.reachable)]
+    return [app, *(each for each in there if each.id != app.id and each.reachable and not each.external)]
 
 
 def serving_elsewhere(table: ServiceTable, app: App, dest: Address, port: int) -> set[int]:
@@ -144,13 +144,15 @@ def plan_datagrams(
     gateway: bool,
     gateways: Collection[str] = (),
     bound: tuple[Address, int] | None = None,
+    names: tuple[str, ...] = (),
 ) -> DatagramPlan:
     """How datagrams of `app` get to (dest, port).
 
     serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself; of
     those on other hosts: `serving_elsewhere`;
     asker: the app that has sent datagrams from (dest, port) to `app`: what goes back is its answer, and may go;
-    turn: a number that grows by one each time; gateway, gateways: as of plan_connect; bound: the socket's own name.
+    turn: a number that grows by one each time; gateway, gateways, names: as of plan_connect; bound: the socket's own
+    name.
     """
     inside = is_own(app, dest)
     source = source_of(app, dest, bound[0] if bound else None)
@@ -188,7 +190,9 @@ def plan_datagrams(
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
     if table.was_owned(dest) or dest.is_link_local or is_alias(dest):
         return Lost()  # an app that has gone, or a client that can only be answered
-    return way_out(dest, port, gateway=gateway, gateways=gateways)
+    server = Outside(dest, names)
+    plan = way_out(policy, app, server, port, Protocol.UDP.value, gateway=gateway, gateways=gateways)
+    return Deny(server, plan.verdict) if isinstance(plan, Refuse) and plan.verdict else plan
 
 
 def _in_turn(apps: list[App], turn: int) -> tuple[App, ...]:

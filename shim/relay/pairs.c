@@ -79,11 +79,18 @@ static void link_pair(struct pair *pair, struct pair **list) {
     *list = pair;
 }
 
+static void unwatch(struct side *side) {
+    epoll_ctl(epoll, EPOLL_CTL_DEL, side->fd, NULL);
+    side->watched = false;
+    side->asked = 0;
+}
+
 static void end_pair(struct pair *pair, bool reset) {
     for (int i = 0; i < 2; i++) {
         struct side *side = &pair->sides[i];
         struct linger at_once = {.l_onoff = 1, .l_linger = 0};
         if (reset) setsockopt(side->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+        if (side->watched) unwatch(side); /* closing isn't enough while who has sent it still has it, too (epoll(7)) */
         close(side->fd);
         if (side->pipe.in != NO_PIPE) drop_pipe(&side->pipe);
         starving -= side->starved;
@@ -109,12 +116,6 @@ static bool watch(struct side *side) {
     side->watched = true;
     side->asked = event.events;
     return true;
-}
-
-static void unwatch(struct side *side) {
-    epoll_ctl(epoll, EPOLL_CTL_DEL, side->fd, NULL);
-    side->watched = false;
-    side->asked = 0;
 }
 
 /* splice(2) finds nothing, although the socket is said to have something: it stops at urgent data (tcp_read_sock),

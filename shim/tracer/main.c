@@ -175,11 +175,14 @@ __attribute__((used, noreturn)) static void start(long *stack) {
     long there = sys3(SYS_socket, -1, 0, 0), error = 0; /* filter.c */
     int has_filter = there == -ANSWER_TRAPPED;
     if (there != -ANSWER_TRACED) error = have_trapped(has_filter ? &by_notify : choose_way(environment), has_filter);
-    if (error && has_filter) {
-        say_error("a program can't be started where calls are trapped: it can't be traced", error);
-        quit(NOT_EXECUTABLE);
+    if (error) {
+        say_error(has_filter ? "this program can't be traced: where calls are trapped, it can't run"
+                             : "warning: this program can't be traced, it has no network",
+                  error);
+        say("hint: strace or gdb may be tracing it, or kernel.yama.ptrace_scope or a seccomp filter be in the way: "
+            "`appswitch doctor` tells\n");
+        if (has_filter) quit(NOT_EXECUTABLE);
     }
-    if (error) say_error("warning: this program can't be traced, it has no network", error);
     error = execute(arguments[1], arguments + 2, environment);
     say("appswitch: ");
     say(arguments[1]);

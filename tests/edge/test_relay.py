@@ -443,6 +443,24 @@ async def test_one_that_was_killed_is_replaced(relay: Relay) -> None:
         assert receive(server, 8) == b"question"
 
 
+async def test_a_socket_that_somebody_else_has_open_still(relay: Relay) -> None:
+    """As we have for a moment: to epoll(7) it is open until we have closed it, too."""
+    client, near = unix_pair()
+    far, server = unix_pair()
+    with client, near.dup(), far.dup():
+        await relay.join(near, far)
+        server.close()
+        assert client.recv(1) == b""
+        client.shutdown(socket.SHUT_WR)
+        await until(relay, lambda tally: tally.pairs == 0)
+        client.close()
+        other_client, other_server = await joined(relay, unix_pair)
+        with other_client, other_server:
+            other_client.sendall(b"question")
+            assert receive(other_server, 8) == b"question"
+        assert (await relay.tally()).joined == 2
+
+
 async def test_messages_that_make_no_sense_are_passed_over(relay: Relay, tmp_path: Path) -> None:
     pid = (await relay.tally()).pid
     had = descriptors(pid)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from attrs import evolve
@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
+from appswitch.model import (
+    Address,
+    App,
+    AppState,
+    Connection,
+    Event,
+    Health,
+    HealthState,
+    Kind,
+    Listener,
+    Node,
+    NodeState,
+    Protocol,
+    State,
+)
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -84,13 +98,15 @@ LISTENER = Listener(id=9, app=APP, family=4, ip=APP.ip, port=80, listening=True)
 
 def test_rows_of_services_have_the_fields_of_the_contract() -> None:
     row = control.service_row(LISTENER)
-    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state"}
+    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state", "exposed"}
     assert set(row) == wanted
     del row["real"]
     assert row == {
         "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "app": 3, "node": "n1", "tags": ["grp=1", "grp=2"],
-        "medium": "unix", "scope": "public", "state": "up",
+        "medium": "unix", "scope": "public", "state": "up", "exposed": [],
     }  # fmt: skip
+    places: list[tuple[Address, int]] = [(IPv4Address("192.0.2.1"), 8080), (IPv6Address("2001:db8::1"), 8080)]
+    assert control.service_row(LISTENER, exposed=places)["exposed"] == ["192.0.2.1:8080", "[2001:db8::1]:8080"]
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
     client = evolve(APP, name=None, ip=IPv4Address("169.254.1.3"))
@@ -102,6 +118,24 @@ def test_rows_of_udp_services() -> None:
     listener = Listener(id=9, app=APP, family=4, ip=APP.ip, port=53, listening=True, protocol=Protocol.UDP)
     row = control.service_row(listener)
     assert (row["proto"], row["medium"], row["real"]) == ("udp", "udp", "udp:9")
+
+
+def test_rows_of_external_servers() -> None:
+    """As services, and as `external list` has them."""
+    backend = evolve(LISTENER, app=evolve(APP, tcp=True, external=True), outside=("2001:db8::1", 8080))
+    row = control.service_row(backend, elsewhere=Node("b", address="10.0.0.2", port=7947))
+    assert (row["real"], row["medium"], row["scope"]) == ("tcp:[2001:db8::1]:8080", "tcp", "public")
+    up, down = Health(HealthState.UP, 7.0), Health(HealthState.DOWN, 7.0, "Connection refused")
+    assert control.external_row(backend, {"g1": up, "g2": down}) == {
+        "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "host": "2001:db8::1", "host_port": 8080,
+        "backend": "[2001:db8::1]:8080", "node": "n1", "tags": ["grp=1", "grp=2"], "state": "up",
+        "health": [
+            {"gateway": "g1", "state": "up", "reason": None},
+            {"gateway": "g2", "state": "down", "reason": "Connection refused"},
+        ],
+    }  # fmt: skip
+    states = [control.external_row(backend, each)["state"] for each in ({"g2": down}, {"g1": Health()}, {})]
+    assert states == ["down", "unknown", "unknown"]
 
 
 def test_rows_of_what_is_on_another_node() -> None:
