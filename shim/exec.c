@@ -52,22 +52,29 @@ static void traced_arguments(const char *program, char *const argv[], char *out[
     out[count ? count + 2 : 3] = 0;
 }
 
-static const char *name_descriptor(int fd, char name[32]) {
-    memcpy(name, AS_TRACED_FD, sizeof AS_TRACED_FD);
-    write_number(name + sizeof AS_TRACED_FD - 1, (unsigned)fd);
+static char *name_descriptor(const char *kind, int fd, char name[32]) {
+    size_t size = as_strlen(kind);
+    memcpy(name, kind, size);
+    write_number(name + size, (unsigned)fd);
     return name;
 }
 
-/* In a chroot the tracer isn't there. */
+/* In a chroot the tracer isn't there by its path. */
 static void try_by_tracer(const char *program, char *const argv[], char *const kept[]) {
+    char name[32];
     WITH_TRACER(program, argv, traced);
     sys3(SYS_execve, traced[0], traced, kept);
+    int home = open_tracer_home();
+    if (home < 0) return;
+    traced[0] = name_descriptor(AS_TRACER_HOME, home, name);
+    sys5(SYS_execveat, home, "appswitch-tracer", traced, kept, 0);
+    sys1(SYS_close, home);
 }
 
 static void try_descriptor_by_tracer(int fd, char *const argv[], char *const kept[]) {
     char name[32];
     if (fd < 0) return;
-    try_by_tracer(name_descriptor(fd, name), argv, kept);
+    try_by_tracer(name_descriptor(AS_TRACED_FD, fd, name), argv, kept);
     sys1(SYS_close, fd);
 }
 

@@ -13,6 +13,7 @@
 #include "landing.h"
 
 #include "../channel.h"
+#include "../hand_on.h"
 #include "../sys.h"
 #include "../syscalls.h"
 #include "masks.h"
@@ -32,6 +33,7 @@ static void prepare(const long arg[6]) {
     void (**constructors)(void) = (void (**)(void))arg[0];
     was_brought = 1;
     if (arg[2]) use_signal_stacks();
+    if (arg[3]) keep_given_home((int)arg[3]);
     for (long i = 0; i < arg[1]; i++) constructors[i]();
 }
 
@@ -45,11 +47,17 @@ static long let_go(long call, const long arg[6]) {
     return sys6(call, arg[0], arg[1], arg[2], arg[3], arg[4], (unsigned)arg[5] | AS_OURS);
 }
 
+static int changes_root(long call) {
+    return call == SYS_pivot_root || call == SYS_setns;
+}
+
 /* In a program with the shim by LD_PRELOAD, what comes here is what libc calls past our hooks: that is let go, but for
  * an exec (posix_spawn's), which may need the tracer. */
 static long answer(long call, const long arg[6]) {
     if (concerns_signals(call)) return do_signals(call, arg);
-    return was_brought || is_exec(call) ? do_syscall(call, arg) : let_go(call, arg);
+    if (changes_root(call)) keep_tracer_home();
+    int is_ours = was_brought ? !changes_root(call) : is_exec(call);
+    return is_ours ? do_syscall(call, arg) : let_go(call, arg);
 }
 
 /* A vfork child that becomes another program leaves its stack in its parent's memory. */

@@ -7,7 +7,9 @@
 #include <stdint.h>
 
 enum {
-    LAND_TO_PREPARE = -1, /* instead of a call's number: arg[0] constructors at arg[1] are to be run; arg[2]: is Go's */
+    /* Instead of a call's number: the arg[1] constructors at arg[0] are to be run. arg[2]: the program is Go's; arg[3]:
+     * a descriptor of the tracer's directory (hand_on.h), or 0. */
+    LAND_TO_PREPARE = -1,
     TRAP_REASON = 0x4153, /* what the filter gives the kernel to tell SIGSYS's handler, so that we know ours */
     /* What the filter (tracer/filter.c) answers to a question of ours, a socket of no family: how calls are trapped. */
     ANSWER_TRACED = EALREADY,
@@ -17,6 +19,9 @@ enum {
 
 /* The tracer's first argument, where the program is given as a descriptor, which is to be closed at exec. */
 #define AS_TRACED_FD "--fd="
+
+/* Its own name, where it isn't found by its path: a descriptor of its directory. */
+#define AS_TRACER_HOME "home="
 
 /* What is at the end of a stack; it is used downwards from here. */
 struct stack_head {

@@ -2,21 +2,22 @@
 #include "bring.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
 
-#include "../elf.h"
 #include "../landing/landing.h"
 #include "../sys.h"
 #include "image.h"
+#include "program.h"
 #include "tracee.h"
 
 static struct image image;
+static int home;
 
-int prepare_to_bring(void) {
-    return load_image(&image);
+int prepare_to_bring(int given) {
+    home = given;
+    return load_image(&image, home);
 }
 
 uint64_t landing_of(uint64_t library) {
@@ -44,41 +45,37 @@ static long write_library(int tid, const registers *start, struct brought *broug
     return error;
 }
 
-static long write_and_prepare(int tid, int is_go, struct brought *brought) {
-    registers start;
-    uint64_t all = ~0ull, mask, word;
-    if (run_to_call(tid, &start) < 0) return -ESRCH;
-    uint64_t at = program_counter(&start);
+static long write_and_prepare(int tid, registers *start, int is_go, struct brought *brought) {
+    uint64_t at = program_counter(start), word;
     long error = request(PTRACE_PEEKTEXT, tid, at, &word);
     if (error < 0) return error;
-    request(PTRACE_GETSIGMASK, tid, sizeof mask, &mask);
-    request(PTRACE_SETSIGMASK, tid, sizeof all, &all);
     uint64_t patched = word;
     memcpy(&patched, &call_instruction, sizeof call_instruction);
     request(PTRACE_POKETEXT, tid, at, (void *)patched);
-    error = write_library(tid, &start, brought);
+    error = write_library(tid, start, brought);
     request(PTRACE_POKETEXT, tid, at, (void *)word);
-    request(PTRACE_SETSIGMASK, tid, sizeof mask, &mask);
     if (!error)
-        set_preparation(&start, landing_of(brought->library), brought->stack + STACK_SIZE - sizeof(struct stack_head),
-                        LAND_TO_PREPARE, brought->library + image.constructors, image.count, is_go);
-    set_registers(tid, &start);
+        set_preparation(start, landing_of(brought->library), brought->stack + STACK_SIZE - sizeof(struct stack_head),
+                        LAND_TO_PREPARE, brought->library + image.constructors, image.count, is_go, home);
+    set_registers(tid, start);
     return error;
 }
 
-static enum beyond kind_of(int tid) {
-    char path[32] = "/proc/";
-    char *at = write_number(path + 6, (unsigned)tid);
-    memcpy(at, "/exe", 5);
-    long fd = sys4(SYS_openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-    if (fd < 0) return WITHIN_PRELOAD;
-    enum beyond kind = is_beyond_preload((int)fd);
-    sys1(SYS_close, fd);
-    return kind;
+static long bring_where_needed(int tid, struct brought *brought) {
+    registers start;
+    if (run_to_call(tid, &start) < 0) return -ESRCH;
+    enum kind kind = kind_of_program(tid, stack_pointer(&start));
+    int is_needed = is_beyond_preload(kind) || (home && kind != NO_PROGRAM);
+    return is_needed ? write_and_prepare(tid, &start, kind == BEYOND_BY_GO, brought) : 0;
 }
 
+/* Signals wait meanwhile: run_to_call would lose them. */
 long bring_library(int tid, struct brought *brought) {
-    enum beyond kind = kind_of(tid);
+    uint64_t all = ~0ull, mask;
     *brought = (struct brought){0, 0};
-    return kind == WITHIN_PRELOAD ? 0 : write_and_prepare(tid, kind == BEYOND_BY_GO, brought);
+    request(PTRACE_GETSIGMASK, tid, sizeof mask, &mask);
+    request(PTRACE_SETSIGMASK, tid, sizeof all, &all);
+    long error = bring_where_needed(tid, brought);
+    request(PTRACE_SETSIGMASK, tid, sizeof mask, &mask);
+    return error;
 }

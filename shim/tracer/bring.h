@@ -12,8 +12,9 @@ struct brought {
     uint64_t library, stack;
 };
 
-/* Reads the library's file. 0 or -errno. */
-int prepare_to_bring(void);
+/* Reads the library's file. home: a descriptor of its directory, which programs are given, too: each is brought the
+ * library then; 0: it is in this program's own. 0 or -errno. */
+int prepare_to_bring(int home);
 
 /* A program has just been executed (PTRACE_EVENT_EXEC): writes the library into it where it is needed, and has it
  * prepare itself before the program begins. 0 or -errno; the thread waits for the tracer's word in any case. */

@@ -53,9 +53,11 @@ static const struct rule {
     },
   signal_rules[] = {
       /* landing/masks.c, landing/sigsys.c */
-      {SYS_rt_sigaction, SETS_ACTION},  {SYS_rt_sigprocmask, BLOCKS}, {SYS_rt_sigsuspend, ALWAYS},
-      {SYS_ppoll, WITH_FOURTH},         {SYS_pselect6, WITH_SIXTH},   {SYS_epoll_pwait, WITH_ADDRESS},
+      {SYS_rt_sigaction, SETS_ACTION},  {SYS_rt_sigprocmask, BLOCKS},
+      {SYS_rt_sigsuspend, ALWAYS},      {SYS_ppoll, WITH_FOURTH},
+      {SYS_pselect6, WITH_SIXTH},       {SYS_epoll_pwait, WITH_ADDRESS},
       {SYS_epoll_pwait2, WITH_ADDRESS}, {SYS_clone3, ALWAYS},
+      {SYS_pivot_root, ALWAYS},         {SYS_setns, ALWAYS}, /* hand_on.c */
   };
 
 static const unsigned short address_requests[] = {SIOCGIFCONF, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFDSTADDR,

@@ -30,6 +30,8 @@
 #include "filter.h"
 #include "way.h"
 
+static int home; /* a descriptor of the directory that this program is in; 0: its path will do */
+
 enum { FAILED = 125, NOT_EXECUTABLE = 126, NOT_FOUND = 127, SPARE = 3 };
 
 static void say(const char *text) {
@@ -73,8 +75,7 @@ __attribute__((noreturn)) static void run_tracer(int pid, int channel, int ended
     char byte;
     sys3(SYS_write, channel, &self, sizeof self);
     if (sys3(SYS_read, channel, &byte, 1) != 1) quit(FAILED);
-    int error = prepare_to_bring();
-    if (error == 0) error = way->seize(pid);
+    int error = way->seize(pid);
     sys3(SYS_write, channel, &error, sizeof error);
     sys1(SYS_close, channel);
     if (error) quit(FAILED);
@@ -146,7 +147,8 @@ static const struct way *choose_way(char *const environment[]) {
 
 /* Has this process, and what it becomes, trapped. 0 or -errno. */
 static long have_trapped(const struct way *way, int has_filter) {
-    long error = start_tracer(way);
+    long error = prepare_to_bring(home);
+    if (error == 0) error = start_tracer(way);
     return error || has_filter ? error : install_filter(way);
 }
 
@@ -156,11 +158,15 @@ static int descriptor_of(const char *digits) {
     return fd;
 }
 
+static int descriptor_in(const char *text, const char *kind) {
+    size_t size = as_strlen(kind);
+    return memcmp(text, kind, size) ? 0 : descriptor_of(text + size);
+}
+
 /* -errno. */
 static long execute(const char *program, char *const arguments[], char *const environment[]) {
-    if (memcmp(program, AS_TRACED_FD, sizeof AS_TRACED_FD - 1))
-        return sys3(SYS_execve, program, arguments, environment);
-    int fd = descriptor_of(program + sizeof AS_TRACED_FD - 1);
+    int fd = descriptor_in(program, AS_TRACED_FD);
+    if (!fd) return sys3(SYS_execve, program, arguments, environment);
     sys3(SYS_fcntl, fd, F_SETFD, FD_CLOEXEC);
     return sys5(SYS_execveat, fd, "", arguments, environment, AT_EMPTY_PATH);
 }
@@ -172,6 +178,7 @@ __attribute__((used, noreturn)) static void start(long *stack) {
         say("usage: appswitch-tracer PATH ARG0 [ARG...]\n");
         quit(2);
     }
+    home = descriptor_in(arguments[0], AS_TRACER_HOME);
     long there = sys3(SYS_socket, -1, 0, 0), error = 0; /* filter.c */
     int has_filter = there == -ANSWER_TRAPPED;
     if (there != -ANSWER_TRACED) error = have_trapped(has_filter ? &by_notify : choose_way(environment), has_filter);
