@@ -42,7 +42,7 @@ from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
-from appswitch.edge.dns import DnsServer, Upstream, look_up, publish_answer
+from appswitch.edge.dns import DnsServer, Resolver, Upstream, look_up, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
@@ -54,10 +54,14 @@ from appswitch.edge.flows import Flows
 from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
+from appswitch.edge.leaving import Leaving
+from appswitch.edge.letting_flows_out import LettingFlowsOut
+from appswitch.edge.letting_out import LettingOut
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.lookups import ByGateways, ForOthers
 from appswitch.edge.named import NamedSockets
 from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
@@ -66,6 +70,7 @@ from appswitch.edge.policing import Policing
 from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
+from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -75,7 +80,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import AskHealths, OpenFlow, OpenPorts
+from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -202,9 +207,9 @@ async def _serve(
     loads = Loads(connections.snapshot)
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
     deliverer = Deliverer(named, tcp_names)
-    tcp = LocalTcp(deliverer)
+    sealed = Sealed(tcp_names.diags)
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), LocalTcp(deliverer, sealed))
     relay = Relay()
-    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -212,11 +217,10 @@ async def _serve(
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
 
     def new_dns(app: App) -> DnsServer:
-        return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
+        return DnsServer(zone, resolver, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
-    backends = Backends(table, balancer, partial(look_up, upstream))
-    dialer.outside = ExternalWay(exits, backends, named, tcp_names)
+    backends = Backends(table, balancer, partial(look_up, upstream), exits.check)
 
     def address_of(name: str) -> tuple[str, int] | None:
         node = nodes.called(name)
@@ -224,11 +228,16 @@ async def _serve(
 
     secret = settings.cluster.secret if settings.cluster else b""
     peers = Peers(settings.node, secret, address_of)
+    lookup_exits = Exits(settings.gateway)
+    resolver: Resolver = upstream if settings.dns_upstream else ByGateways(lookup_exits, peers, upstream)
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
+    sources.append(flows.to_outside)
     askers = Askers()
     resolvers = [ip_address(server) for server in name_servers]
-    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
-    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
+    leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
+    dialer.outside = ExternalWay(exits, leaving, backends, named, tcp_names)
+    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, exits, netns)
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, exits, leaving, rng, netns)
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
@@ -241,7 +250,13 @@ async def _serve(
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
         calls.refresh = others.router.refresh
-        exits.others = others.router.gateways
+        exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
+        lookup_exits.others = others.router.gateways
+        peers.handlers[LookUp] = ForOthers(exits, upstream).answer
+        client_of = others.arrivals.client_of
+        letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, client_of, backends)
+        peers.handlers[Leave] = letting_out.leave
+        peers.handlers[OpenOutside] = LettingFlowsOut(apps, policing, exits, flows, client_of).answer
     healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
     peers.handlers[AskHealths] = healths.answer
     externals = Externals(apps, state_dir, healths)
@@ -262,7 +277,7 @@ async def _serve(
         policing,
         exposing,
         share_dns=datagrams.share_dns,
-        look_up=partial(look_up, upstream),
+        look_up=partial(look_up, resolver),
     )
     await take_back(apps, sockets, host)
     externals.load()
@@ -275,6 +290,7 @@ async def _serve(
         if exposing.ports is not None:
             await nursery.start(exposing.ports.run)
         nursery.start_soon(homes.run)
+        nursery.start_soon(leaving.run)
         if settings.gateway:
             nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
@@ -282,7 +298,7 @@ async def _serve(
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(loads.keep)
         nursery.start_soon(tcp_names.keep_swept)
-        nursery.start_soon(tcp.close_at_end)
+        nursery.start_soon(sealed.close_at_end)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)

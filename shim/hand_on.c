@@ -51,6 +51,25 @@ int open_tracer_home(void) {
     return is_kept(&home) ? (int)sys3(SYS_fcntl, home.fd, F_DUPFD, home.fd) : -1;
 }
 
+/* Whether somebody traces this process already (proc_pid_status(5)): another tracer could do nothing, and a debugger
+ * takes the next program that is executed for the one that it was asked for. */
+static int is_debugged(void) {
+    static const char word[] = "TracerPid:\t";
+    char status[512];
+    long fd = sys4(SYS_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return 0;
+    long size = sys3(SYS_read, fd, status, sizeof status), end = size - (long)sizeof word, at = 0;
+    sys1(SYS_close, fd);
+    while (at < end && memcmp(status + at, word, sizeof word - 1)) at++;
+    return at < end && status[at + (long)sizeof word - 1] != '0';
+}
+
+static void complain_debugged(void) {
+    static const char text[] = "appswitch: warning: this program can't be traced, it has no network\n"
+                               "hint: something traces it already: strace, gdb or the like\n";
+    sys3(SYS_write, 2, text, sizeof text - 1);
+}
+
 /* The interpreter of a script, in `head`; 0: it is none. */
 static const char *interpreter_of(char head[HEAD_SIZE + 1]) {
     char *start = head + 2, *end;
@@ -98,7 +117,10 @@ static int is_tracer_there(void) {
 static int is_wanted_for(enum kind kind) {
     int filter = kind != NO_PROGRAM ? ask_filter() : ANSWER_TRACED;
     if (filter == ANSWER_TRACED || (filter != ANSWER_TRAPPED && !is_beyond_preload(kind))) return 0;
-    return is_tracer_there() ? is_beyond_preload(kind) : filter == ANSWER_TRAPPED && is_kept(&home);
+    if (!is_tracer_there()) return filter == ANSWER_TRAPPED && is_kept(&home);
+    int debugged = filter != ANSWER_TRAPPED && is_debugged();
+    if (debugged) complain_debugged();
+    return is_beyond_preload(kind) && !debugged;
 }
 
 int needs_tracer(const char *path) {

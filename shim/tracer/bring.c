@@ -71,7 +71,7 @@ static long bring_where_needed(int tid, struct brought *brought) {
 
 /* Signals wait meanwhile: run_to_call would lose them. */
 long bring_library(int tid, struct brought *brought) {
-    uint64_t all = ~0ull, mask;
+    uint64_t all = ~0ull, mask = 0;
     *brought = (struct brought){0, 0};
     request(PTRACE_GETSIGMASK, tid, sizeof mask, &mask);
     request(PTRACE_SETSIGMASK, tid, sizeof all, &all);

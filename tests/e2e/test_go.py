@@ -51,6 +51,18 @@ def test_http_by_name(switch: Switch, web: str, keep: str) -> None:
     assert switch.run("--ip", IP, web, "get", "http://web/", "5", keep).stdout == f"hello {IP}\n" * 5
 
 
+@pytest.mark.parametrize("flags", [["--no-netns"], ["--tcp"]], ids=str)
+def test_without_a_namespace_and_by_tcp(switch: Switch, web: str, flags: list[str]) -> None:
+    switch.spawn(*flags, "--name", "web", web, "serve", ":18080")
+    switch.spawn(*flags, "--name", "echo", web, "udp", ":15000")
+    switch.wait_for("web:18080", "echo:15000")
+    done = switch.run(*flags, "--name", "client", "--ip", IP, web, "many", "http://web:18080/", "10", "5")
+    assert done.stdout == f"hello {IP}\n" * 50
+    assert (
+        f" from {IP}\n" in switch.run(*flags, "--name", "client", "--ip", IP, web, "dial", "udp", "echo:15000").stdout
+    )
+
+
 @pytest.mark.program("curl")
 @pytest.mark.usefixtures("server")
 def test_a_dynamic_client(switch: Switch) -> None:
@@ -148,6 +160,26 @@ def test_go_test(switch: Switch, home: dict[str, str], tmp_path: Path) -> None:
     environment = {**switch.environment, **home, "CGO_ENABLED": "0"}
     done = switch.run("--ip", IP, "go", "test", cwd=tmp_path, env=environment, timeout=PATIENCE * 3)
     assert "PASS" in done.stdout, done
+
+
+@pytest.mark.program("serf")
+def test_a_cluster_of_serf(switch: Switch) -> None:
+    """Two members gossip by UDP and TCP, and a third program asks each at its loopback."""
+
+    def serf(member: str, *words: str) -> str:
+        return switch.run("--ip", members[member], "serf", *words, check=False).stdout
+
+    members = {"a": "10.50.2.1", "b": "10.50.2.2"}
+    for name, ip in members.items():
+        agent = ["serf", "agent", f"-node={name}", f"-bind={ip}", "-profile=local"]
+        switch.spawn("--name", name, "--ip", ip, *agent)
+        switch.wait_for(f"{name}:7946", f"{name}:7373")
+    assert "contacting 1 nodes" in serf("b", "join", "a")
+    for name, other in ("ab", "ba"):
+        eventually(lambda name=name: serf(name, "members").count("alive") == 2)
+        told = f"Estimated {other} <-> {name} rtt"  # once it has been probed
+        eventually(lambda name=name, other=other, told=told: told in serf(name, "rtt", other))
+    assert "all live nodes" in serf("a", "reachability")
 
 
 @pytest.mark.program("caddy", "curl")

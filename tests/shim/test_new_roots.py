@@ -1,4 +1,4 @@
-"""Programs that are started where AppSwitch isn't found by its path any more: another root, other mounts, other pids."""
+"""Programs that start where AppSwitch isn't found by its path any more: another root, other mounts, other pids."""
 
 from __future__ import annotations
 
