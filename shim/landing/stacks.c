@@ -92,7 +92,7 @@ static int add_group(void) {
 }
 
 struct stack_head *take_stack(void) {
-    int tid = (int)sys0(SYS_gettid), is_vfork_child = !own_pid();
+    int tid = (int)sys0(SYS_gettid), is_vfork_child = tid != memory_pid() && !own_pid();
     uint32_t owner = (uint32_t)tid | (is_vfork_child ? IN_VFORK_CHILD : 0);
     do {
         struct stack_head *head = take_free(tid, owner);

@@ -33,6 +33,7 @@ enum condition {
     WITH_FOURTH,    /* the fourth argument isn't NULL */
     WITH_SIXTH,     /* the sixth */
     WITH_ADDRESS,   /* the fifth argument isn't NULL */
+    OF_INTERNET,    /* AF_INET or AF_INET6 */
     ADDS,           /* EPOLL_CTL_ADD */
     ASKS_ADDRESSES, /* SIOCGIFCONF and its kin */
     NO_STATUS,      /* another option than SO_ERROR, of which programs ask after each connect */
@@ -51,13 +52,21 @@ static const struct rule {
         {SYS_sendmsg, ALWAYS},    {SYS_sendmmsg, ALWAYS},      {SYS_epoll_ctl, ADDS},      {SYS_ioctl, ASKS_ADDRESSES},
         {SYS_chroot, ALWAYS},     {SYS_execve, ALWAYS},        {SYS_execveat, ALWAYS},
     },
-  signal_rules[] = {
+  notify_rules[] = {
       /* landing/masks.c, landing/sigsys.c */
-      {SYS_rt_sigaction, SETS_ACTION},  {SYS_rt_sigprocmask, BLOCKS},
-      {SYS_rt_sigsuspend, ALWAYS},      {SYS_ppoll, WITH_FOURTH},
-      {SYS_pselect6, WITH_SIXTH},       {SYS_epoll_pwait, WITH_ADDRESS},
-      {SYS_epoll_pwait2, WITH_ADDRESS}, {SYS_clone3, ALWAYS},
-      {SYS_pivot_root, ALWAYS},         {SYS_setns, ALWAYS}, /* hand_on.c */
+      {SYS_rt_sigaction, SETS_ACTION},
+      {SYS_rt_sigprocmask, BLOCKS},
+      {SYS_rt_sigsuspend, ALWAYS},
+      {SYS_ppoll, WITH_FOURTH},
+      {SYS_pselect6, WITH_SIXTH},
+      {SYS_epoll_pwait, WITH_ADDRESS},
+      {SYS_epoll_pwait2, WITH_ADDRESS},
+      {SYS_clone3, ALWAYS},
+      /* hand_on.c */
+      {SYS_pivot_root, ALWAYS},
+      {SYS_setns, ALWAYS},
+      /* That a socket is new spares its connect more than a signal costs (options.c). */
+      {SYS_socket, OF_INTERNET},
   };
 
 static const unsigned short address_requests[] = {SIOCGIFCONF, SIOCGIFADDR, SIOCGIFNETMASK, SIOCGIFDSTADDR,
@@ -66,7 +75,7 @@ static const unsigned short address_requests[] = {SIOCGIFCONF, SIOCGIFADDR, SIOC
 enum { MOST = 500, IO_URING_SETUP = 425, IO_URING_REGISTER = 427, LIBC_FIRST = 32, LIBC_LAST = 33 /* signals */ };
 
 #define RULES (sizeof rules / sizeof *rules)
-#define SIGNAL_RULES (sizeof signal_rules / sizeof *signal_rules)
+#define NOTIFY_RULES (sizeof notify_rules / sizeof *notify_rules)
 #define REQUESTS (sizeof address_requests / sizeof *address_requests)
 #define LOW(i) (unsigned)(offsetof(struct seccomp_data, args) + 8 * (i)) /* little-endian */
 #define HIGH(i) (LOW(i) + 4)
@@ -118,6 +127,12 @@ static void check(enum condition condition) {
         break;
     case WITH_ADDRESS:
         check_pointer(4);
+        break;
+    case OF_INTERNET:
+        load(LOW(0));
+        compare(AF_INET, 2, 0);
+        compare(AF_INET6, 1, 0);
+        give(SECCOMP_RET_ALLOW);
         break;
     case ADDS:
         load(LOW(1));
@@ -206,7 +221,7 @@ static void write_filter(int is_trace) {
     give(SECCOMP_RET_ERRNO | ENOSYS);
     write_answer(is_trace ? ANSWER_TRACED : ANSWER_TRAPPED);
     for (size_t i = 0; i < RULES; i++) write_rule(&rules[i], verdict);
-    for (size_t i = 0; i < SIGNAL_RULES && !is_trace; i++) write_rule(&signal_rules[i], verdict);
+    for (size_t i = 0; i < NOTIFY_RULES && !is_trace; i++) write_rule(&notify_rules[i], verdict);
     give(SECCOMP_RET_ALLOW);
 }
 
