@@ -346,6 +346,8 @@ def test_two_gateways_and_a_host_inside(two: tuple[Host, Host, Host, Outside]) -
         assert sorted(row["exposed"]) == both
     assert outside.get(8080, GATEWAY) == f"in: {CLIENT} to {GATEWAY}:8080"
     assert outside.get(8080, SECOND) == f"in: {CLIENT} to {SECOND}:8080"
+    told = events(inner, "connect")
+    assert {(each["source"].partition(":")[0], each["server_name"]) for each in told} == {(CLIENT, "web")}
     nginx(second, "out", "--expose", "80:8080")
     eventually(lambda: outside.get(8080, SECOND).startswith("out"))  # the gateway's own instance comes first
     assert outside.get(8080, GATEWAY)
