@@ -182,6 +182,9 @@ async def test_gateways_take_turns_and_all_three_nodes_know(world: World) -> Non
     assert [(each.dest, each.medium, each.state, each.server) for each in found] == [
         ((SERVER, world.port), GATEWAY, State.ESTABLISHED, None)
     ] * 4
+    with trio.fail_after(PATIENCE):
+        while len(world.happened(world.inner, Kind.CONNECT)) < 4:  # noqa: ASYNC110 - once it is joined
+            await trio.sleep(0.01)
     said = [reason for reason, _ in world.happened(world.inner, Kind.CONNECT)]
     assert sorted(map(str, said)) == ["by the gateway g1"] * 2 + ["by the gateway g2"] * 2
 
