@@ -1,5 +1,6 @@
-"""Builds the native parts: appswitch/_wire (cffi), appswitch/libappswitch.so (the preload library), and
-appswitch/appswitch-tracer (which brings it into programs that can't preload it).
+"""Builds the native parts: appswitch/_wire (cffi), appswitch/libappswitch.so (the preload library),
+appswitch/appswitch-tracer (which brings it into programs that can't preload it), and appswitch/appswitch-relay (a
+gateway's).
 
 Everything else about the package is in pyproject.toml.
 """
@@ -12,8 +13,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SHIM, TRACER = "appswitch.libappswitch", "appswitch.appswitch-tracer"
-SUFFIXES = {SHIM: ".so", TRACER: ""}
+SHIM, TRACER, RELAY = "appswitch.libappswitch", "appswitch.appswitch-tracer", "appswitch.appswitch-relay"
+SUFFIXES = {SHIM: ".so", TRACER: "", RELAY: ""}
 HAS_TRACER = platform.machine() == "x86_64"  # shim/tracer/arch.h
 
 # The library is loaded into every program: it imports nothing but errno's place (and weakly dlsym and environ), so it
@@ -26,10 +27,11 @@ COMPILE = (
 )
 LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro" + " -Wl,-e,land" * HAS_TRACER
 LINK_TRACER = "-nostdlib -static -no-pie"
+COMPILE_RELAY, LINK_RELAY = "-std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIE", "-pie"
 
 
 class BuildShim(build_ext):
-    """The preload library and the tracer have plain names: they are no Python modules."""
+    """The preload library and the programs have plain names: they are no Python modules."""
 
     def get_ext_filename(self, fullname: str) -> str:
         for name, suffix in SUFFIXES.items():
@@ -40,12 +42,12 @@ class BuildShim(build_ext):
     def build_extension(self, ext: Extension) -> None:
         """Python's own linker flags may name a place of the builder's to look for libraries in: not for the shim.
 
-        The tracer is no shared object, for which there is no Extension: -shared is left out.
+        A program is no shared object, for which there is no Extension: -shared is left out.
         """
         linker = self.compiler.linker_so
         if ext.name in SUFFIXES:
             self.compiler.linker_so = [word for word in linker if not word.startswith("-Wl,-rpath")]
-        if ext.name == TRACER:
+        if ext.name in (TRACER, RELAY):
             self.compiler.linker_so = [word for word in self.compiler.linker_so if word != "-shared"]
         super().build_extension(ext)
         self.compiler.linker_so = linker
@@ -54,18 +56,21 @@ class BuildShim(build_ext):
         return [] if ext.name in SUFFIXES else super().get_export_symbols(ext)
 
 
-def extension(name: str, sources: list[Path], link: str) -> Extension:
+def extension(name: str, sources: list[Path], link: str, compile_args: str = COMPILE) -> Extension:
     return Extension(
         name,
         sources=sorted(map(str, sources)),
         depends=sorted(str(path) for path in Path("shim").rglob("*.h")),
-        extra_compile_args=COMPILE.split(),
+        extra_compile_args=compile_args.split(),
         extra_link_args=link.split(),
     )
 
 
 SHARED = [Path("shim/sys.c"), Path("shim/elf.c")]
-extensions = [extension(SHIM, list(Path("shim").glob("*.c")), LINK)]
+extensions = [
+    extension(SHIM, list(Path("shim").glob("*.c")), LINK),
+    extension(RELAY, list(Path("shim/relay").glob("*.c")), LINK_RELAY, COMPILE_RELAY),
+]
 if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 

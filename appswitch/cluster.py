@@ -23,6 +23,7 @@ from appswitch.edge import peers
 from appswitch.edge.apps import Apps
 from appswitch.edge.arrivals import Arrivals
 from appswitch.edge.deliver import Deliverer
+from appswitch.edge.expected import ExpectedConnections
 from appswitch.edge.flows import Flows, open_shared
 from appswitch.edge.peers import Peers
 from appswitch.edge.policing import Policing
@@ -144,6 +145,7 @@ class Cluster:
     flows: Flows
     router: Router
     arrivals: Arrivals
+    expected: ExpectedConnections
     returns: bool
 
     async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
@@ -154,7 +156,7 @@ class Cluster:
             await nursery.start(self.flows.run, datagrams)
             await nursery.start(self.serf.run)
             nursery.start_soon(self.router.run)
-            nursery.start_soon(self.arrivals.keep_swept)
+            nursery.start_soon(self.expected.keep_swept)
             if self.returns:  # programs wait for us: what they ask for first may be on other hosts
                 with trio.move_on_after(AGREES_WITHIN):
                     await self.router.until_agreed()
@@ -180,10 +182,11 @@ def make(
     life = state_dir / "life"
     returns = life.exists()
     router = Router(own, apps, Log(node.name, _next_life(life)), Copies(), serf, to_peers)
-    arrivals = Arrivals(apps, policing, deliverer, router.refresh)
+    expected = ExpectedConnections()
+    arrivals = Arrivals(apps, policing, deliverer, expected, router.refresh)
     to_peers.handlers[Announce] = arrivals.announce
-    to_peers.arrived = arrivals.arrived
-    return Cluster(serf, to_peers, flows, router, arrivals, returns)
+    to_peers.arrived = expected.arrived
+    return Cluster(serf, to_peers, flows, router, arrivals, expected, returns)
 
 
 def _next_life(file: Path) -> int:

@@ -44,6 +44,20 @@ class Protocol(Enum):
 
 
 @frozen
+class Expose:
+    """That clients outside are to reach a port of an app through gateways.
+
+    gateway_port: at the gateway, None: one that it chooses; gateway: a node's name, or an address of one, None: all
+    gateways; proxy: the program wants to be told of each client by PROXY protocol v2.
+    """
+
+    port: int
+    gateway_port: int | None = None
+    gateway: str | None = None
+    proxy: bool = False
+
+
+@frozen
 class App:
     """One `spawn`: a process tree with an identity.
 
@@ -68,6 +82,7 @@ class App:
     number: int = Factory(lambda self: self.id, takes_self=True)
     derived: bool = False
     """Its IP was derived from its name."""
+    exposes: tuple[Expose, ...] = ()
 
     @property
     def reachable(self) -> bool:
@@ -123,6 +138,18 @@ class Listener:
         return frozenset({self.ip.version})
 
 
+@frozen
+class Outside:
+    """A host that no app has the address of. names: what our DNS was asked for when it gave this address."""
+
+    ip: Address
+    names: tuple[str, ...] = ()
+
+
+Party = App | Outside
+"""Either side of a connection that policy judges."""
+
+
 class State(Enum):
     """How far a connection is."""
 
@@ -139,7 +166,8 @@ class Connection:
 
     source: what the server sees; dest: as the client asked for it; listener: the server's. client, server and listener:
     None when they have gone, or there are none: the outside. None, too, is what a closed end no longer tells.
-    inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host.
+    inodes: of the client's socket and the server's, 0: closed, not accepted yet, or not on this host; names: of an
+    outside server, as they were when it was dialled.
     """
 
     client: App | None
@@ -152,6 +180,7 @@ class Connection:
     proto: str = "tcp"
     medium: str = "unix"
     inodes: tuple[int, int] = (0, 0)
+    names: tuple[str, ...] = ()
 
 
 class NodeState(StrEnum):
@@ -204,7 +233,28 @@ class ListenerRecord:
     protocol: Protocol = Protocol.TCP
 
 
-Record = AppRecord | ListenerRecord
+@frozen
+class Exposure:
+    """A service that apps expose, (ip, port), and at which port of a gateway; None: one that it chooses."""
+
+    ip: Address
+    port: int
+    gateway_port: int | None = None
+
+
+@frozen
+class GatewayRecord:
+    """Where a gateway lets clients in to a service, as it tells the others; error: why it doesn't."""
+
+    exposure: Exposure
+    places: tuple[tuple[Address, int], ...] = ()
+    error: str | None = None
+
+
+GATEWAY_KEY = "g"
+"""The key of a gateway's record is this and a number; those of apps and listeners are numbers (wire/records.py)."""
+
+Record = AppRecord | ListenerRecord | GatewayRecord
 
 
 @frozen

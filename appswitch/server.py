@@ -28,6 +28,7 @@ from attrs import frozen
 
 from appswitch import cluster
 from appswitch.cluster import ClusterSettings, Ports
+from appswitch.core.answers import Answers
 from appswitch.core.balance import Balancer
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
@@ -39,7 +40,7 @@ from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
-from appswitch.edge.dns import DnsServer, Upstream, publish_answer
+from appswitch.edge.dns import DnsServer, Upstream, look_up, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
@@ -79,13 +80,16 @@ log = structlog.get_logger()
 
 @frozen
 class Settings:
-    """What `serve` is told. trap: the trap socket's path; state_dir: None: beside the trap socket."""
+    """What `serve` is told. trap: the trap socket's path; state_dir: None: beside the trap socket; egress: whether apps
+    may leave where no rule fits.
+    """
 
     trap: Path
     node: str
     cluster: ClusterSettings | None = None
     gateway: bool = False
     policy: Path | None = None
+    egress: bool = True
     state_dir: Path | None = None
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
@@ -107,7 +111,7 @@ def log_to_stderr() -> None:
 
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
-    policing = Policing(settings.policy)
+    policing = Policing(settings.policy, settings.egress)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -174,6 +178,7 @@ async def _serve(
     netns = netns_of(trap)
     last_app, last_listener = journal.past.head.last_app, max(journal.past.receivers, default=0)
     table = ServiceTable(settings.node, last_app, last_listener, alone=settings.cluster is None)
+    policing.answers = Answers(table.apps)
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
@@ -194,7 +199,7 @@ async def _serve(
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
 
     def new_dns(app: App) -> DnsServer:
-        return DnsServer(zone, upstream, partial(publish_answer, events, app))
+        return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
 
@@ -221,7 +226,14 @@ async def _serve(
         nodes = others.router
         calls.refresh = others.router.refresh
     control_server = ControlServer(
-        apps, new_dns, nodes, netns, connections.snapshot, policing, share_dns=datagrams.share_dns
+        apps,
+        new_dns,
+        nodes,
+        netns,
+        connections.snapshot,
+        policing,
+        share_dns=datagrams.share_dns,
+        look_up=partial(look_up, upstream),
     )
     await take_back(apps, sockets, host)
     async with trio.open_nursery() as nursery:

@@ -1,11 +1,17 @@
-"""cffi reads wire.h for the server, as the compiler does for the shim: one definition, checked by the compiler."""
+"""cffi reads wire.h and relay/join.h for the server, as the compiler does for the rest: one definition, checked by the
+compiler.
+"""
 
 from pathlib import Path
 
 import cffi
 
-HEADER = Path(__file__).parent / "wire.h"
+HERE = Path(__file__).parent
+HEADERS = ("wire.h", "relay/join.h")
 
 ffibuilder = cffi.FFI()
-ffibuilder.cdef("\n".join(line for line in HEADER.read_text().splitlines() if not line.startswith("#")))
-ffibuilder.set_source("appswitch._wire", '#include "wire.h"', include_dirs=["shim"])
+for header in HEADERS:
+    lines = (HERE / header).read_text().splitlines()
+    ffibuilder.cdef("\n".join(line for line in lines if not line.startswith("#")))
+includes = "\n".join(f'#include "{header}"' for header in HEADERS)
+ffibuilder.set_source("appswitch._wire", includes, include_dirs=["shim"])

@@ -17,12 +17,14 @@ from typing import Any
 from tests.harness import Switch, eventually, stop
 
 NETWORK = "10.99.0."  # /24; a namespace's own, so it meets nobody else's
+INTERNET = "192.88.99."  # /24; public, and used by nobody any more (RFC 7526)
 
 
 class Namespace:
     """A network namespace and the process that holds it."""
 
     def __init__(self) -> None:
+        self._started: list[subprocess.Popen[str]] = []
         self._holder = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", "echo; read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -37,7 +39,23 @@ class Namespace:
         assert done.returncode == 0, done
         return done.stdout
 
+    def start(self, *command: str, log: Path) -> subprocess.Popen[str]:
+        """A command in there that goes on; ended when the namespace is closed. log: for what it says."""
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [*self.enter, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
     def close(self) -> None:
+        for process in reversed(self._started):
+            stop(process)
         stop(self._holder)
         for pipe in (self._holder.stdin, self._holder.stdout):
             assert pipe
@@ -115,6 +133,27 @@ class Network:
         self._stack.callback(host.close)
         self.hosts.append(host)
         return host
+
+    def internet(self, *gateways: Host) -> Namespace:
+        """What is outside: a namespace with the addresses INTERNET + 1 to 9, that these hosts alone reach.
+
+        The first of them has INTERNET + 101 there, and so on.
+        """
+        outside = Namespace()
+        self._stack.callback(outside.close)
+        outside.run("ip", "link", "set", "lo", "up")
+        outside.run("ip", "link", "add", "bridge", "type", "bridge")
+        outside.run("ip", "link", "set", "bridge", "up")
+        for number in range(1, 10):
+            outside.run("ip", "addr", "add", f"{INTERNET}{number}/24", "dev", "bridge")
+        for number, host in enumerate(gateways, 101):
+            port = f"to{host.namespace.pid}"
+            peer = ["peer", "name", "eth1", "netns", str(host.namespace.pid)]
+            outside.run("ip", "link", "add", port, "type", "veth", *peer)
+            outside.run("ip", "link", "set", port, "master", "bridge", "up")
+            host.namespace.run("ip", "addr", "add", f"{INTERNET}{number}/24", "dev", "eth1")
+            host.namespace.run("ip", "link", "set", "eth1", "up")
+        return outside
 
     def serve(self, *names: str, flags: Sequence[str] = ()) -> list[Host]:
         """So many hosts with their trap handlers, all in agreement."""

@@ -21,6 +21,8 @@ from appswitch.host.paths import trap_socket
                    "PORT (7946) is Serf's, TCP and UDP; the next one is for connections.")  # fmt: skip
 @click.option("--join", metavar="HOST[:PORT]", multiple=True, help="A host that is there already; one is enough.")
 @click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns.")
+@click.option("--egress", type=click.Choice(["allow", "deny"]), default="allow", show_default=True,
+              help="Whether apps may leave for where no rule of the policy says it.")  # fmt: skip
 @click.option("--policy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
               help="Who may reach whom (TOML); SIGHUP reads it again.")  # fmt: skip
 @click.option("--key-file", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
@@ -41,6 +43,7 @@ def serve(
     key_file: Path | None,
     serf: str,
     gateway: bool,
+    egress: str,
     policy: Path | None,
     socket: str | None,
     state_dir: Path | None,
@@ -61,6 +64,7 @@ def serve(
             cluster=read_settings(bind, join, key_file, serf),
             gateway=gateway,
             policy=policy.absolute() if policy else None,
+            egress=egress == "allow",
             state_dir=state_dir,
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,

@@ -13,9 +13,20 @@ from collections.abc import Collection
 from attrs import frozen
 
 from appswitch.core.policy import Policy, Verdict
-from appswitch.core.route import BROADCAST, DNS_PORT, LOOPBACK, Egress, Kernel, Refuse, check_path, is_own, serves
+from appswitch.core.route import (
+    BROADCAST,
+    DNS_PORT,
+    LOOPBACK,
+    Egress,
+    Kernel,
+    Refuse,
+    check_path,
+    is_own,
+    serves,
+    way_out,
+)
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Listener, Protocol, is_alias
+from appswitch.model import Address, App, Listener, Outside, Party, Protocol, is_alias
 
 
 @frozen
@@ -54,7 +65,7 @@ class Lost:
 class Deny:
     """Policy doesn't let it go to `server`: ECONNREFUSED."""
 
-    server: App
+    server: Party
     verdict: Verdict
 
 
@@ -131,14 +142,17 @@ def plan_datagrams(
     asker: App | None,
     turn: int,
     gateway: bool,
+    gateways: Collection[str] = (),
     bound: tuple[Address, int] | None = None,
+    names: tuple[str, ...] = (),
 ) -> DatagramPlan:
     """How datagrams of `app` get to (dest, port).
 
     serving: the ids of those of `candidates` that have a receiver; of its own: one that it would reach by itself; of
     those on other hosts: `serving_elsewhere`;
     asker: the app that has sent datagrams from (dest, port) to `app`: what goes back is its answer, and may go;
-    turn: a number that grows by one each time; bound: the socket's own name.
+    turn: a number that grows by one each time; gateway, gateways, names: as of plan_connect; bound: the socket's own
+    name.
     """
     inside = is_own(app, dest)
     source = source_of(app, dest, bound[0] if bound else None)
@@ -176,9 +190,9 @@ def plan_datagrams(
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
     if table.was_owned(dest) or dest.is_link_local or is_alias(dest):
         return Lost()  # an app that has gone, or a client that can only be answered
-    if gateway:
-        return Egress(dest, port)
-    return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+    server = Outside(dest, names)
+    plan = way_out(policy, app, server, port, Protocol.UDP.value, gateway=gateway, gateways=gateways)
+    return Deny(server, plan.verdict) if isinstance(plan, Refuse) and plan.verdict else plan
 
 
 def _in_turn(apps: list[App], turn: int) -> tuple[App, ...]:

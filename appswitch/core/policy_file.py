@@ -12,12 +12,13 @@ import tomllib
 from bisect import bisect_left
 from collections.abc import Sequence
 from enum import Enum
+from ipaddress import ip_network
 from typing import Any, TypeVar
 
 import msgspec
 
 from appswitch.core import names
-from appswitch.core.policy import RESERVED, Action, Default, Policy, Rule, Selector
+from appswitch.core.policy import RESERVED, Action, Default, Network, Policy, Rule, Selector
 from appswitch.errors import AppSwitchError
 
 Path = tuple[str | int, ...]
@@ -33,6 +34,7 @@ class _From(msgspec.Struct, forbid_unknown_fields=True):
     name: str | list[str] = []
     tags: list[str] = []
     node: str | list[str] = []
+    cidr: str | list[str] = []
 
 
 class _To(_From, forbid_unknown_fields=True):
@@ -128,7 +130,19 @@ def _selector(at: Path, raw: _From) -> Selector:
         except AppSwitchError:
             raise _WrongError((*at, "tags", index), f"{text!r} is not a tag (KEY=VALUE)") from None
     apps = tuple(_pattern((*at, "name"), each).lower() for each in _list(raw.name))
-    return Selector(apps, tuple(tags), tuple(_pattern((*at, "node"), each) for each in _list(raw.node)))
+    nodes = tuple(_pattern((*at, "node"), each) for each in _list(raw.node))
+    cidrs = tuple(_cidr((*at, "cidr"), each) for each in _list(raw.cidr))
+    if cidrs and (tags or nodes):
+        raise _WrongError((*at, "cidr"), "hosts outside, which a cidr is of, have neither tags nor a node")
+    return Selector(apps, tuple(tags), nodes, cidrs)
+
+
+def _cidr(at: Path, raw: str) -> Network:
+    try:
+        return ip_network(raw)
+    except ValueError as error:  # which says it itself: an address with host bits, say
+        reason = str(error) if "host bits" in str(error) else f"{raw!r} is neither an address nor a network"
+        raise _WrongError(at, f"{reason} (192.0.2.0/24, 2001:db8::/32)") from None
 
 
 def _pattern(at: Path, raw: str) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import errno
 import random
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
 from attrs import frozen
 
-from appswitch.core.policy import Policy, Verdict, explain
+from appswitch.core.policy import LET_OUT, Policy, Verdict, explain
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Listener
+from appswitch.model import Address, App, Listener, Outside
 
 EPHEMERAL = range(32768, 61000)
 """Ports for bind to port 0 and for clients (ip(7), ip_local_port_range)."""
@@ -34,21 +35,25 @@ class Judged:
 
 @frozen
 class Refuse:
-    """The call fails. error: an errno; reason: for the operator; judged: the instances that policy denies, if any."""
+    """The call fails. error: an errno; reason: for the operator; judged: the instances that policy denies, if any.
+
+    verdict: policy's, where that is why.
+    """
 
     error: int
     reason: str
     judged: tuple[Judged, ...] = ()
+    verdict: Verdict | None = None
 
     @property
     def denied(self) -> bool:
         """By policy, not for want of a server."""
-        return bool(self.judged)
+        return self.verdict is not None
 
     @property
     def rule(self) -> str | None:
         """The name of the rule that denied it."""
-        return self.judged[0].verdict.rule if self.judged else None
+        return self.verdict.rule if self.verdict else None
 
 
 @frozen
@@ -72,10 +77,21 @@ class Reach:
 
 @frozen
 class Egress:
-    """Leave by a socket of this host."""
+    """Leave the cluster. gateways: the nodes by one of which (core/exits.py); none: by a socket of this host.
+
+    names: of the server, as far as is known (model.Outside); verdict: of policy.
+    """
 
     ip: Address
     port: int
+    gateways: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    verdict: Verdict = LET_OUT
+
+    @property
+    def server(self) -> Outside:
+        """Who is there."""
+        return Outside(self.ip, self.names)
 
 
 @frozen
@@ -145,12 +161,14 @@ def plan_connect(
     port: int,
     *,
     gateway: bool,
+    gateways: Collection[str] = (),
     bound: tuple[Address, int] | None = None,
+    names: tuple[str, ...] = (),
 ) -> ConnectPlan:
     """Where a connect of `app` to (dest, port) goes.
 
-    gateway: this host lets apps out;
-    bound: the client's own (address, port) when it has called bind.
+    gateway: this host lets apps out; gateways: the other nodes that do;
+    bound: the client's own (address, port) when it has called bind; names: that `dest` has, if it is outside.
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
         dest = LOOPBACK[dest.version]
@@ -171,8 +189,8 @@ def plan_connect(
         if allowed:
             return Refuse(errno.ECONNREFUSED, f"what serves {dest} port {port} is being drained")
         if judged:
-            server = judged[0].listener.app
-            return Refuse(errno.ECONNREFUSED, explain(judged[0].verdict, app, server), judged)
+            server, verdict = judged[0].listener.app, judged[0].verdict
+            return Refuse(errno.ECONNREFUSED, explain(verdict, app, server), judged, verdict)
         if not (dest.is_loopback and port == DNS_PORT and app.netns):
             return Refuse(errno.ECONNREFUSED, _nothing_there(table, dest, port))
     if port == DNS_PORT and app.netns:
@@ -181,9 +199,26 @@ def plan_connect(
         return Refuse(errno.ENETUNREACH, f"{dest} can't be connected to")
     if table.was_owned(dest):
         return Refuse(errno.ECONNREFUSED, f"the app with {dest} has gone")
-    if gateway:
-        return Egress(dest, port)
-    return Refuse(errno.ENETUNREACH, f"no app has {dest}, and this host is no gateway")
+    return way_out(policy, app, Outside(dest, names), port, gateway=gateway, gateways=gateways)
+
+
+def way_out(
+    policy: Policy,
+    app: App,
+    server: Outside,
+    port: int,
+    proto: str = "tcp",
+    *,
+    gateway: bool,
+    gateways: Collection[str],
+) -> Egress | Refuse:
+    """How `app` gets to an address that no app owns, if it may."""
+    verdict = policy.decide(app, server, port, proto)
+    if not verdict.allowed:
+        return Refuse(errno.ECONNREFUSED, explain(verdict, app, server), verdict=verdict)
+    if gateway or gateways:
+        return Egress(server.ip, port, () if gateway else tuple(gateways), server.names, verdict)
+    return Refuse(errno.ENETUNREACH, f"no app has {server.ip}, and no gateway is there")
 
 
 def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:

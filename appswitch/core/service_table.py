@@ -5,7 +5,8 @@ with this virtual IP have there. Addresses once owned stay known as such, so tha
 refused, as by a host whose server has stopped, and not sent elsewhere.
 
 What other nodes have is here, too, as each of them tells it: records by key, "3" for its app 3, "3/9" for that app's
-listener 9, in whatever order they come. The keys of our own entries that have changed are in `dirty`.
+listener 9, "g2" for what it has opened as a gateway, in whatever order they come. The keys of our own entries that have
+changed are in `dirty`.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from appswitch.core import names
 from appswitch.errors import AppSwitchError
 from appswitch.model import (
     DOMAIN,
+    GATEWAY_KEY,
     Address,
     App,
     AppRecord,
     AppState,
+    Expose,
+    GatewayRecord,
     Listener,
     ListenerRecord,
     Protocol,
@@ -34,6 +38,7 @@ from appswitch.model import (
 )
 
 Key = TypeVar("Key")
+Inner = TypeVar("Inner")
 Value = TypeVar("Value")
 
 Told = dict[str, tuple[int, Record]]
@@ -60,6 +65,10 @@ class ServiceTable:
         """Nodes that don't answer."""
         self.dirty: set[str] = set()
         """Keys of our own entries that have changed; for whoever tells the others to empty."""
+        self.exposing: dict[int, App] = {}
+        """By id, the apps that clients outside are to reach."""
+        self.gateways: dict[str, dict[str, GatewayRecord]] = {}
+        """Node -> key -> what it has opened as a gateway."""
         self._by_node: dict[str, dict[int, App]] = {}
         self._by_app: dict[int, dict[int, Listener]] = {}
         self._by_ip: dict[Address, dict[int, App]] = {}
@@ -86,6 +95,7 @@ class ServiceTable:
         exclusive: bool = False,
         tcp: bool = False,
         started: float = 0.0,
+        exposes: tuple[Expose, ...] = (),
     ) -> App:
         """Adds an app of this node. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
@@ -104,6 +114,7 @@ class ServiceTable:
             tcp=tcp,
             started=started,
             derived=ip is None and name is not None and self._derives(name, identity),
+            exposes=exposes,
         )
         return self.revive(app)
 
@@ -118,6 +129,8 @@ class ServiceTable:
     def _add_app(self, app: App) -> None:
         self._note(app)
         self.apps[app.id] = app
+        if app.exposes:
+            self.exposing[app.id] = app
         self._by_node.setdefault(app.node, {})[app.number] = app
         self._by_ip.setdefault(app.ip, {})[app.id] = app
         if app.name is not None:
@@ -158,6 +171,7 @@ class ServiceTable:
             self.remove_listener(listener.id)
         self._note(app)
         del self.apps[app_id]
+        self.exposing.pop(app_id, None)
         _discard(self._by_node, app.node, app.number)
         self.draining.discard(app_id)
         if app.name is not None:
@@ -292,6 +306,17 @@ class ServiceTable:
         order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
         return iter(order)
 
+    # --- gateways
+
+    def put_gateway(self, node: str, key: str, record: GatewayRecord | None) -> None:
+        """What this node, or another one, has opened as a gateway; None: it has closed it."""
+        if record is not None:
+            self.gateways.setdefault(node, {})[key] = record
+        elif key in self.gateways.get(node, {}):
+            _discard(self.gateways, node, key)
+        if node == self.node and not self._alone:
+            self.dirty.add(key)
+
     # --- other nodes
 
     def record(self, key: str) -> Record | None:
@@ -299,6 +324,8 @@ class ServiceTable:
 
         Of listeners they are told what others could reach: no client alone is heard of before it listens, nor after.
         """
+        if key.startswith(GATEWAY_KEY):
+            return self.gateways.get(self.node, {}).get(key)
         number, _, listener = key.partition("/")
         app = self.apps.get(int(number))
         if app is None:
@@ -315,6 +342,9 @@ class ServiceTable:
 
         ValueError: the key is none; AppSwitchError: no app is like that.
         """
+        if isinstance(record, GatewayRecord) or key.startswith(GATEWAY_KEY):
+            self.put_gateway(node, key, record if isinstance(record, GatewayRecord) else None)
+            return
         if isinstance(record, AppRecord):
             _check(record.app)
         number = int(key.partition("/")[0])
@@ -332,6 +362,7 @@ class ServiceTable:
         """It has left: what it had is gone."""
         for number, told in self._told.pop(node, {}).items():
             self._hide(told, str(number))
+        self.gateways.pop(node, None)
         self.unreachable.discard(node)
 
     def _next_remote(self) -> int:
@@ -405,7 +436,7 @@ def plain_name(text: str) -> str:
     return text.lower().removesuffix(".").removesuffix("." + DOMAIN)
 
 
-def _discard(index: dict[Key, dict[int, Value]], key: Key, number: int) -> bool:
+def _discard(index: dict[Key, dict[Inner, Value]], key: Key, number: Inner) -> bool:
     """Takes `number` out from under `key`; True when it was the last one there."""
     del index[key][number]
     if index[key]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from ipaddress import ip_address
 
 from attrs import frozen
@@ -12,19 +13,22 @@ from appswitch.core.policy import Policy, explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Judged, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Protocol
+from appswitch.model import Address, App, Outside, Protocol
 
-OUTSIDE = "no app has this address: it is reached by way of this host, and no rule is asked"
+Ways = tuple[bool, Collection[str]]
+"""Whether this host is a gateway, and the other nodes that are."""
+
 DNS = "AppSwitch's DNS server answers in the app's namespace, whatever the address"
 
 
 @frozen
 class Told:
-    """verdict: in a word; reason: where policy has nothing to do with it; judged: who serves there."""
+    """verdict: in a word; reason: where that isn't in `judged`; judged: who serves there; rule: of a server outside."""
 
     verdict: str
     reason: str | None = None
     judged: tuple[Judged, ...] = ()
+    rule: str | None = None
 
 
 @frozen
@@ -48,39 +52,67 @@ class Why:
         judged = self.told.judged
         return next((each for each in judged if each.verdict.allowed), judged[0] if judged else None)
 
+    @property
+    def rule(self) -> str | None:
+        """The name of what decides."""
+        return self.decisive.verdict.rule if self.decisive else self.told.rule
+
 
 def why(
-    table: ServiceTable, policy: Policy, client: str, dest: str, port: int, protocol: Protocol, *, gateway: bool
+    table: ServiceTable,
+    policy: Policy,
+    client: str,
+    dest: str | Sequence[Outside],
+    port: int,
+    protocol: Protocol,
+    *,
+    gateway: bool,
+    gateways: Collection[str] = (),
 ) -> Why:
-    """What a connect of `client` (an id, a name or an IP) to `dest` (a name or an IP) would come to.
+    """What a connect of `client` (an id, a name or an IP) to `dest` would come to: an app's name, an IP, or what a name
+    outside stands for. Of several the first one that may be reached, since a client tries all.
 
     AppSwitchError `unknown-app` or `unknown-name` when there is none.
     """
     clients = tuple(table.apps_called(client))
     if not clients:
         raise AppSwitchError("unknown-app", f"there is no app {client!r}", "`appswitch ps` lists the apps")
-    ip = _address(table, dest)
-    if ip is None:
-        raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
+    if isinstance(dest, str):
+        ip = address_of(table, dest)
+        if ip is None:
+            raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
+        dest = [Outside(ip)]
     tell = _tell_udp if protocol is Protocol.UDP else _tell_tcp
-    return Why(clients, ip, port, protocol, tell(table, policy, clients[0], ip, port, gateway))
+    ways = gateway, gateways
+    told = [Why(clients, each.ip, port, protocol, tell(table, policy, clients[0], each, port, ways)) for each in dest]
+    return next((each for each in told if each.allowed), told[0])
 
 
-def _tell_tcp(table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool) -> Told:
-    match route.plan_connect(table, policy, client, ip, port, gateway=gateway):
-        case Reach() as plan:
+def _tell_tcp(table: ServiceTable, policy: Policy, client: App, dest: Outside, port: int, ways: Ways) -> Told:
+    gateway, gateways = ways
+    plan = route.plan_connect(
+        table, policy, client, dest.ip, port, gateway=gateway, gateways=gateways, names=dest.names
+    )
+    match plan:
+        case Reach():
             return Told("audit" if plan.audited else "allow", judged=plan.judged)
         case Egress():
-            return Told("outside", OUTSIDE)
+            return _tell_egress(plan, client)
         case Kernel():
             return Told("dns", DNS)
-        case Refuse() as plan:
-            return Told("deny" if plan.denied else "unreachable", plan.reason, plan.judged)
+        case Refuse():
+            return Told("deny" if plan.denied else "unreachable", plan.reason, plan.judged, plan.rule)
 
 
-def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, port: int, gateway: bool) -> Told:
+def _tell_egress(plan: Egress, client: App) -> Told:
+    by = f"the gateway {' or '.join(sorted(plan.gateways))}" if plan.gateways else "this host"
+    reason = f"no app has this address: it is reached by way of {by}; {explain(plan.verdict, client, plan.server)}"
+    return Told("audit" if plan.verdict.audit else "outside", reason, rule=plan.verdict.rule)
+
+
+def _tell_udp(table: ServiceTable, policy: Policy, client: App, dest: Outside, port: int, ways: Ways) -> Told:
     """As the table has the receivers; whether they are there just now, only the kernel knows."""
-    ip = datagrams.destination(ip)
+    ip = datagrams.destination(dest.ip)
     inside = route.is_own(client, ip)
     bound = table.at_port(client.ip if inside else ip, port, Protocol.UDP)
     receivers = [each for each in bound if inside or not each.ip.is_loopback]
@@ -88,7 +120,17 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
     serving = {each.app.id for each in receivers}
     nobody = f"nothing receives at {ip} port {port}"
     plan = datagrams.plan_datagrams(
-        table, policy, client, ip, port, serving=serving, asker=None, turn=0, gateway=gateway
+        table,
+        policy,
+        client,
+        ip,
+        port,
+        serving=serving,
+        asker=None,
+        turn=0,
+        gateway=ways[0],
+        gateways=ways[1],
+        names=dest.names,
     )
     match plan:
         case Place(heard=True) | Relay(heard=True):
@@ -99,16 +141,17 @@ def _tell_udp(table: ServiceTable, policy: Policy, client: App, ip: Address, por
         case Kernel() if port == DNS_PORT:
             return Told("dns", DNS)
         case Egress():
-            return Told("outside", OUTSIDE)
+            return _tell_egress(plan, client)
         case Deny():
-            return Told("deny", explain(plan.verdict, client, plan.server), judged)
+            return Told("deny", explain(plan.verdict, client, plan.server), judged, plan.verdict.rule)
         case Refuse():
             return Told("unreachable", plan.reason)
         case Place() | Relay() | Kernel() | Lost():
             return Told("unreachable", nobody)
 
 
-def _address(table: ServiceTable, text: str) -> Address | None:
+def address_of(table: ServiceTable, text: str) -> Address | None:
+    """What a person means by an IP or a name; None: no app has this name."""
     if plain_name(text) == "localhost":
         return LOOPBACK[4]
     try:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import errno
 import itertools
-import math
-import secrets
 import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 
 import trio
 from attrs import define, field, frozen
@@ -27,6 +26,7 @@ from appswitch.core.route import Reach, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.dial import PATIENCE, PAUSES, Asked
+from appswitch.edge.expected import ARRIVES_WITHIN, ExpectedConnections
 from appswitch.edge.named import Pair
 from appswitch.edge.peer_channel import Caller
 from appswitch.edge.policing import Policing
@@ -34,21 +34,16 @@ from appswitch.edge.tcp_names import Ends
 from appswitch.model import App, Kind, Listener
 from appswitch.wire.addresses import unpack_ip
 from appswitch.wire.peer import Announce, Announced
-from appswitch.wire.peer_channel import PeerError, Session, arrival_number, check_arrival
 
-ARRIVES_WITHIN = 30.0  # seconds from the answer on: lost SYNs are sent again after 1, 3, 7 and 15
-MOST_EXPECTED = 4096  # the oldest goes for a new one
 MOST_WAITING = 128  # for room in the queue of one listener, which has thousands in it by then
-SWEEP_EVERY = 5.0  # seconds
 REFRESH_WITHIN = 0.2  # seconds; whoever has announced doesn't wait much longer (edge/remote.py)
 RESET = struct.pack("ii", 1, 0)  # struct linger: close aborts the connection (socket(7))
 
 
 @frozen
 class Expected:
-    """A connection that was announced. carrier: it has the client's name already; until: trio's clock."""
+    """A connection that was announced. carrier: it has the client's name already; until: its patience, trio's clock."""
 
-    session: Session
     client: App
     ends: Ends
     listener: Listener
@@ -63,8 +58,8 @@ class Arrivals:
     apps: Apps
     policing: Policing
     deliverer: Deliverer
+    expected: ExpectedConnections
     refresh: Callable[[str], Awaitable[None]]
-    _expected: dict[int, Expected] = field(factory=dict)
     _waiting: Counter[int] = field(factory=Counter)
     """By the id of the listener."""
 
@@ -81,13 +76,12 @@ class Arrivals:
             if error.errno != errno.EADDRNOTAVAIL:
                 raise
             raise OSError(errno.EADDRINUSE, error.strerror) from None
-        if len(self._expected) >= MOST_EXPECTED:
-            self._drop(self._expected.pop(next(iter(self._expected))))
-        number = secrets.randbits(64)
-        until = trio.current_time() + ARRIVES_WITHIN
-        self._expected[number] = Expected(caller.session, client, (source, dest), listener, carrier, until)
-        self.deliverer.names.reserve((source, dest))
-        return Announced(number)
+        until = trio.current_time() + ARRIVES_WITHIN + PATIENCE
+        announced = Expected(client, (source, dest), listener, carrier, until)
+        self.deliverer.names.reserve(announced.ends)
+        return Announced(
+            self.expected.add(caller.session, partial(self._take, announced), partial(self._drop, announced))
+        )
 
     async def client_of(self, node: str, number: int) -> App:
         """The app that has this number on another node. OSError EAGAIN: it isn't known here, yet: we may have only just
@@ -112,24 +106,14 @@ class Arrivals:
                     return each
         if isinstance(plan, Refuse):
             if plan.denied:
-                self._publish_denied(client, plan.judged[0].listener, dest, plan.rule, plan.reason)
+                server = plan.judged[0].listener if plan.judged else None
+                self._publish_denied(client, server, dest, plan.rule, plan.reason)
             raise ConnectionRefusedError(errno.ECONNREFUSED, plan.reason)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "that isn't served there any more")
 
-    async def arrived(self, preamble: bytes, connection: socket.socket) -> None:
-        """Of Peers.arrived."""
-        number = arrival_number(preamble)
-        expected = self._expected.get(number)
-        if expected is None:
-            raise PeerError("no connection is expected under its number, or not any more")
-        check_arrival(expected.session, preamble)
-        del self._expected[number]
-        try:
-            with socket.socket(fileno=connection.detach()) as end:
-                if not await self._deliver(expected, end):
-                    end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        finally:
-            self._drop(expected)
+    async def _take(self, expected: Expected, end: socket.socket) -> None:
+        if not await self._deliver(expected, end):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
 
     async def _deliver(self, expected: Expected, end: socket.socket) -> bool:
         """False: nobody takes it."""
@@ -143,7 +127,7 @@ class Arrivals:
             try:
                 self.deliverer.deliver(expected.carrier, client, listener, end)
             except BlockingIOError:
-                if trio.current_time() > expected.until + PATIENCE or not await self._wait(listener, pause):
+                if trio.current_time() > expected.until or not await self._wait(listener, pause):
                     return False
             except OSError:
                 return False
@@ -166,26 +150,15 @@ class Arrivals:
                 del self._waiting[listener.id]
         return True
 
-    def _publish_denied(self, client: App, listener: Listener, dest: Pair, rule: str | None, reason: str) -> None:
+    def _publish_denied(
+        self, client: App, listener: Listener | None, dest: Pair, rule: str | None, reason: str
+    ) -> None:
         self._publish(Kind.DENY, client, listener, dest, rule=rule, reason=reason)
 
-    def _publish(self, kind: Kind, client: App, listener: Listener, dest: Pair, **facts: object) -> None:
+    def _publish(self, kind: Kind, client: App, listener: Listener | None, dest: Pair, **facts: object) -> None:
         where = {"address": dest[0], "port": dest[1], "proto": "tcp", "medium": "tcp"}
-        self.apps.events.publish(kind, client, server=listener.app, **where, **facts)
+        self.apps.events.publish(kind, client, server=listener and listener.app, **where, **facts)
 
     def _drop(self, expected: Expected) -> None:
         expected.carrier.close()
         self.deliverer.names.release(expected.ends)
-
-    async def keep_swept(self) -> None:
-        """Forgets for ever what has never come."""
-        try:
-            while True:
-                await trio.sleep(SWEEP_EVERY)
-                self._forget_until(trio.current_time())
-        finally:
-            self._forget_until(math.inf)
-
-    def _forget_until(self, time: float) -> None:
-        for number in [number for number, each in self._expected.items() if each.until < time]:
-            self._drop(self._expected.pop(number))

@@ -116,7 +116,7 @@ class Calls:
         match plan:
             case Refuse(denied=denied):
                 kind = Kind.DENY if denied else Kind.REFUSE
-                server = plan.judged[0].listener.app if denied else None
+                server = plan.judged[0].listener.app if plan.judged else None
                 facts = {"server": server, "rule": plan.rule, "reason": plan.reason, "error": plan.error}
                 self._publish(kind, app, request, **facts)
                 return failure(plan.error)
@@ -148,8 +148,9 @@ class Calls:
         """epoch: when the plan was made; again: makes it anew."""
         if isinstance(plan, Egress):
             outside = start_egress(plan, request.family)
-            self.egress.add(outside, app, (request.ip, request.port))
-            self._publish(Kind.CONNECT, app, request, medium="tcp")
+            self.egress.add(outside, app, (request.ip, request.port), plan.names)
+            for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+                self._publish(kind, app, request, rule=plan.verdict.rule, medium="tcp")
             return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
         patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
         if request.nonblocking:
@@ -196,6 +197,7 @@ class Calls:
             request.port,
             gateway=self.gateway,
             bound=request.bound,
+            names=self.policing.names_of(request.ip),
         )
 
     def _with_capabilities(

@@ -21,7 +21,7 @@ from attrs import define, field
 from appswitch.core import names
 from appswitch.core.balance import check_tags
 from appswitch.core.service_table import ServiceTable, plain_name
-from appswitch.core.why import why
+from appswitch.core.why import address_of, why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
 from appswitch.edge.dns import DnsServer
@@ -33,14 +33,19 @@ from appswitch.edge.nodes import Nodes
 from appswitch.edge.policing import Policing
 from appswitch.edge.why import why_row
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Protocol
+from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Outside, Protocol
 from appswitch.wire import control
+from appswitch.wire.dns import Found
 
 log = structlog.get_logger()
 
 
 async def _no_sharing(_app: App) -> None:
     pass
+
+
+async def _no_upstream(_name: str) -> Found | None:
+    return None
 
 
 @define
@@ -58,6 +63,8 @@ class ControlServer:
     policing: Policing = field(factory=Policing)
     share_dns: Callable[[App], Awaitable[None]] = _no_sharing
     """Makes room for an app that is a DNS server itself."""
+    look_up: Callable[[str], Awaitable[Found | None]] = _no_upstream
+    """What a name outside stands for."""
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
@@ -144,11 +151,7 @@ class ControlServer:
             case control.Resolve(name=name):
                 return self._resolve(name)
             case control.Why(client=client, dest=dest):
-                service, _, suffix = dest.partition("/")
-                host, port = _split_service(service)
-                protocol = _protocol(suffix or Protocol.TCP.value)
-                policy, gateway = self.policing.policy, self.nodes.own.gateway
-                return [why_row(host, why(self.table, policy, client, host, port, protocol, gateway=gateway))]
+                return [await self._why(client, dest)]
             case control.WaitFor(services=services, timeout=timeout):
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():
@@ -157,6 +160,24 @@ class ControlServer:
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn() | control.Resume() | control.Ticket():
                 raise AssertionError("handled by the caller")
+
+    async def _why(self, client: str, dest: str) -> dict[str, object]:
+        service, _, suffix = dest.partition("/")
+        host, port = _split_service(service)
+        protocol = _protocol(suffix or Protocol.TCP.value)
+        servers = await self._servers(host)
+        gateway, gateways, policy = self.nodes.own.gateway, self.nodes.gateways(), self.policing.policy
+        told = why(self.table, policy, client, servers or host, port, protocol, gateway=gateway, gateways=gateways)
+        return why_row(host, told)
+
+    async def _servers(self, host: str) -> list[Outside]:
+        """What an app that asks for this name, or address, finds; nothing, where there is none."""
+        ip = address_of(self.table, host)
+        if ip is not None:
+            return [Outside(ip, self.policing.names_of(ip))]
+        found = await self.look_up(host) if "." in plain_name(host) else None
+        addresses = found.addresses if found else ()
+        return [Outside(each, (*self.policing.names_of(each), host.removesuffix("."))) for each in addresses]
 
     async def _list_nodes(self, call: control.Nodes, connection: trio.socket.SocketType) -> list[dict[str, object]]:
         if call.wait:

@@ -186,7 +186,7 @@ class Datagrams:
             case Egress():
                 if request.netns == self.netns:
                     return Answer(trap.KERNEL, epoch=epoch)
-                return Answer(trap.FD_UDP, self._leave(app, to, request.family, connected=True), epoch)
+                return Answer(trap.FD_UDP, self._leave(app, plan, request.family, connected=True), epoch)
 
     async def _connect_far(self, app: App, plan: Relay, request: trap.UdpConnect, to: Pair, epoch: int) -> Answer:
         """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again.
@@ -265,7 +265,7 @@ class Datagrams:
                     reason = "a socket that has been used inside doesn't send to the outside"
                     self._publish(Kind.REFUSE, app, to, reason=reason, error=errno.ENETUNREACH)
                     raise OSError(errno.ENETUNREACH, reason)
-                return Answer(trap.HOME, self._leave(app, to, request.family), epoch)
+                return Answer(trap.HOME, self._leave(app, plan, request.family), epoch)
 
     async def _from_home(
         self, app: App, request: trap.UdpSend, to: Pair, epoch: int, check: Pair | None = None
@@ -326,13 +326,15 @@ class Datagrams:
             turn=self._turn,
             gateway=self.gateway,
             bound=bound,
+            names=self.policing.names_of(to[0]),
         )
         if isinstance(plan, Refuse):
             self._publish(Kind.REFUSE, app, to, reason=plan.reason, error=plan.error)
             raise OSError(plan.error, plan.reason)
         if isinstance(plan, Deny):
             reason, rule = explain(plan.verdict, app, plan.server), plan.verdict.rule
-            self._publish(Kind.DENY, app, to, server=plan.server, rule=rule, reason=reason, error=errno.ECONNREFUSED)
+            server = plan.server if isinstance(plan.server, App) else None
+            self._publish(Kind.DENY, app, to, server=server, rule=rule, reason=reason, error=errno.ECONNREFUSED)
             raise OSError(errno.ECONNREFUSED, reason)
         if isinstance(plan, Place | Relay) and len(plan.candidates) > 1:
             self._turn += 1
@@ -370,8 +372,9 @@ class Datagrams:
             raise OSError(errno.ECONNREFUSED, "the app has ended")
         raise error
 
-    def _leave(self, app: App, to: Pair, family: int, connected: bool = False) -> socket.socket:
+    def _leave(self, app: App, plan: Egress, family: int, connected: bool = False) -> socket.socket:
         """A socket of the host's namespace, as far from any app's as the outside is."""
+        to = plan.ip, plan.port
         outside = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             if connected:
@@ -379,7 +382,8 @@ class Datagrams:
         except OSError:
             outside.close()
             raise
-        self._publish(Kind.CONNECT, app, to, medium="udp")
+        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+            self._publish(kind, app, to, rule=plan.verdict.rule, medium="udp")
         return outside
 
     def _publish_connect(self, app: App, server: App, to: Pair) -> None:

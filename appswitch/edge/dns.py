@@ -19,7 +19,7 @@ from attrs import frozen
 from appswitch.edge.events import Events
 from appswitch.model import App, Kind
 from appswitch.wire import dns as wire
-from appswitch.wire.dns import Zone
+from appswitch.wire.dns import Found, Zone
 
 MAX_MESSAGE = 65535
 UPSTREAM_TIMEOUT = 2.0  # seconds for each try
@@ -70,11 +70,30 @@ class Upstream:
             return reply
 
 
+async def look_up(upstream: Upstream, name: str) -> Found | None:
+    """What a name outside stands for, by our own question; None: nothing."""
+    try:
+        queries = wire.questions(name)
+    except ValueError:
+        return None
+    replies = [(each, await upstream.ask(each, udp=True)) for each in queries]
+    found = [each for each in (wire.found(query, reply) for query, reply in replies if reply) if each is not None]
+    addresses = tuple(ip for each in found for ip in each.addresses)
+    return Found(name, addresses, min(each.ttl for each in found)) if found else None
+
+
 class DnsServer:
     """Answers the questions of one app."""
 
-    def __init__(self, zone: Zone, upstream: Upstream, answered: Callable[[bytes], None]) -> None:
-        """answered: called with each answer."""
+    def __init__(
+        self,
+        zone: Zone,
+        upstream: Upstream,
+        answered: Callable[[bytes], None],
+        found: Callable[[Found], None] = lambda _: None,
+    ) -> None:
+        """answered: called with each answer; found: with each name outside that stands for addresses."""
+        self._found = found
         self._zone = zone
         self._upstream = upstream
         self._answered = answered
@@ -142,7 +161,13 @@ class DnsServer:
     async def _forward(self, query: bytes, udp: bool) -> bytes:
         """Upstream's answer, or our word that there is none. Names of apps never wait behind these."""
         async with self._room:
-            return await self._upstream.ask(query, udp) or wire.server_failure(query)
+            reply = await self._upstream.ask(query, udp)
+        if reply is None:
+            return wire.server_failure(query)
+        found = wire.found(query, reply)
+        if found is not None:
+            self._found(found)
+        return reply
 
     def _send(
         self, datagrams: socket.socket, pktinfo: list[tuple[int, int, bytes]], client: tuple[str, int], reply: bytes

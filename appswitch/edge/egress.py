@@ -31,11 +31,19 @@ class EgressSockets:
         self._host = host
         self._made: OrderedDict[int, Connection] = OrderedDict()
 
-    def add(self, made: socket.socket, app: App, dest: tuple[Address, int]) -> None:
-        """`made`, its connect under way, is for `app`, which asked for `dest`."""
+    def add(self, made: socket.socket, app: App, dest: tuple[Address, int], names: tuple[str, ...] = ()) -> None:
+        """`made`, its connect under way, is for `app`, which asked for `dest`. names: of that server."""
         cookie = cookie_of(made)
         self._made[cookie] = Connection(
-            app, _address(made.getsockname()), dest, None, None, app.node, State.ESTABLISHED, medium="tcp"
+            app,
+            _address(made.getsockname()),
+            dest,
+            None,
+            None,
+            app.node,
+            State.ESTABLISHED,
+            medium="tcp",
+            names=names,
         )
         if len(self._made) > REMEMBERED:
             self._made.popitem(last=False)

@@ -30,6 +30,9 @@ class Nodes(Protocol):
     def standings(self) -> Iterator[Standing]:
         """All, this one first."""
 
+    def gateways(self) -> list[str]:
+        """The other nodes that are gateways: those that are alive; where none is, those that may have come back."""
+
     async def until_agreed(self) -> None:
         """Waits until this node and all that are alive have the same tables."""
 
@@ -45,6 +48,9 @@ class OneNode:
 
     def standings(self) -> Iterator[Standing]:
         yield Standing(self.own)
+
+    def gateways(self) -> list[str]:
+        return []
 
     async def until_agreed(self) -> None:
         """It always does."""

@@ -13,31 +13,47 @@ from pathlib import Path
 
 import structlog
 import trio
+from attrs import evolve
 
 from appswitch.core import policy_file
+from appswitch.core.answers import Answers
 from appswitch.core.policy import Policy, explain
 from appswitch.edge.apps import Apps
 from appswitch.edge.connections import Source, cut
 from appswitch.errors import AppSwitchError
-from appswitch.model import Kind
+from appswitch.model import Address, Kind, Outside
+from appswitch.wire.dns import Found
 
 log = structlog.get_logger()
 
 
 class Policing:
-    """Holds the policy of this host. file: None: the `grp` rule alone."""
+    """Holds the policy of this host. file: None: the `grp` rule alone; egress: whether apps may leave by default."""
 
-    def __init__(self, file: Path | None = None) -> None:
+    def __init__(self, file: Path | None = None, egress: bool = True) -> None:
         """AppSwitchError `bad-policy` when the file can't be used."""
         self._file = file
-        self.policy = Policy() if file is None else _read(file)
+        self._egress = egress
+        self.policy = self._read()
+        self.answers = Answers()
+
+    def _read(self) -> Policy:
+        return evolve(Policy() if self._file is None else _read(self._file), egress=self._egress)
+
+    def learn(self, app: int, found: Found) -> None:
+        """The app with this id was told what a name outside stands for."""
+        self.answers.learn(app, found.name, found.addresses, found.ttl, trio.current_time())
+
+    def names_of(self, ip: Address) -> tuple[str, ...]:
+        """By which names an address outside was found."""
+        return self.answers.names_of(ip, trio.current_time())
 
     def reload(self) -> bool:
         """Reads the file again; False when it stays as it was."""
         if self._file is None:
             return False
         try:
-            self.policy = _read(self._file)
+            self.policy = self._read()
         except AppSwitchError as error:
             log.error("the old policy stays in force", reason=error.message)
             return False
@@ -59,13 +75,14 @@ class Policing:
         """Ends what is denied now, where the rule says so. New ones are denied already: the snapshot has all."""
         ended = []
         for each in await snapshot():
-            if each.client and each.server and each.dest:
+            if each.client and each.dest:
                 ip, port = each.dest
-                verdict = self.policy.decide(each.client, each.server, port, each.proto)
+                server = each.server or Outside(ip, each.names)
+                verdict = self.policy.decide(each.client, server, port, each.proto)
                 if verdict.cut:
                     ended.append(each)
                     facts = {"address": ip, "port": port, "proto": each.proto, "medium": each.medium}
-                    reason = explain(verdict, each.client, each.server) + ", and cuts the connection"
+                    reason = explain(verdict, each.client, server) + ", and cuts the connection"
                     apps.events.publish(
                         Kind.DENY, each.client, server=each.server, rule=verdict.rule, reason=reason, **facts
                     )

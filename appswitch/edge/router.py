@@ -301,6 +301,12 @@ class Router:
             summary = self.copies.summary_of(name)
             yield Standing(known.node, summary.seq if summary else None, known.agreed)
 
+    def gateways(self) -> list[str]:
+        """Of the other nodes: those that are alive; where none is, those that may have come back unseen."""
+        there = [each.node for each in self.known.values() if each.node.gateway and not each.forgotten]
+        alive = [each for each in there if each.state is NodeState.ALIVE]
+        return [each.name for each in alive or there]
+
     async def until_agreed(self) -> None:
         """Waits until this node and each living one have all of the other's table."""
         while not await self._agrees():  # noqa: ASYNC110 - that another one has ours is known when it is asked

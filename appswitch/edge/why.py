@@ -11,7 +11,7 @@ from appswitch.model import App
 
 
 def why_row(dest: str, why: Why) -> dict[str, Any]:
-    """verdict: allow, audit, deny, unreachable, outside (by this host), or dns (the app's DNS server answers).
+    """verdict: allow, audit, deny, unreachable, outside (allowed there), or dns (the app's DNS server answers).
 
     dest: as it was asked for; others: further apps that the client may be; rule, reason: of the first candidate that
     may be reached, else of the first one, or why nothing is there.
@@ -31,7 +31,7 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
         "proto": why.protocol.value,
         "verdict": why.told.verdict,
         "allowed": why.allowed,
-        "rule": first and first.verdict.rule,
+        "rule": why.rule,
         "reason": reason,
         "candidates": [_candidate(client, each) for each in why.told.judged],
     }

@@ -240,7 +240,17 @@ def static_programs(machine: Machine) -> Finding:
     if scope == 3 or (scope == 2 and machine.uid != 0):
         message = f"kernel.yama.ptrace_scope is {scope}: static and Go programs have no network"
         return Finding("tracer", WARNING, message, "sysctl kernel.yama.ptrace_scope=1, or run them as root")
+    if _tracer_complains():
+        message = "tracing is forbidden here: static and Go programs have no network"
+        hint = "is this run by a debugger, or in a container that forbids ptrace or seccomp?"
+        return Finding("tracer", WARNING, message, hint)
     return Finding("tracer", OK, f"static and Go programs are trapped by {way}")
+
+
+def _tracer_complains() -> bool:
+    """Tried."""
+    command = tracer.traced(["sh", "-c", ":"])
+    return b"can't be traced" in subprocess.run(command, capture_output=True, check=False).stderr
 
 
 def tracing(machine: Machine) -> Finding:

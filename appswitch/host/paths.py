@@ -61,3 +61,8 @@ def shim_path() -> Path:
 def tracer_path() -> Path:
     """What brings the library into programs that can't preload it; there is none on some machines (setup.py)."""
     return Path(__file__).parent.parent / "appswitch-tracer"
+
+
+def relay_path() -> Path:
+    """What joins connections at a gateway (shim/relay)."""
+    return Path(__file__).parent.parent / "appswitch-relay"

@@ -110,6 +110,45 @@ def describe(reply: bytes) -> dict[str, Any]:
     return {**facts, "answer": answer, "reason": reason}
 
 
+def questions(name: str) -> list[bytes]:
+    """For the addresses that a name stands for, IPv4 and IPv6. ValueError when it can't be one."""
+    kinds = (dns.rdatatype.A, dns.rdatatype.AAAA)
+    try:
+        return [dns.message.make_query(name, each).to_wire() for each in kinds]
+    except dns.exception.DNSException as error:
+        raise ValueError(str(error)) from None
+
+
+@frozen
+class Found:
+    """That a name stands for addresses. ttl: seconds."""
+
+    name: str
+    addresses: tuple[Address, ...]
+    ttl: float
+
+
+def found(query: bytes, reply: bytes) -> Found | None:
+    """What upstream's reply to the query says about addresses; None: nothing. The name is the one that was asked for,
+    whatever other names it leads to.
+    """
+    try:
+        asked = dns.message.from_wire(query, ignore_trailing=True).question
+        message = dns.message.from_wire(reply, ignore_trailing=True)
+        if not isinstance(message, dns.message.QueryMessage) or message.question != asked or len(asked) != 1:
+            return None
+        chain = message.resolve_chaining()
+    except (dns.exception.DNSException, ValueError):
+        return None
+    name = asked[0].name.to_text(omit_final_dot=True).lower()
+    kind = asked[0].rdclass, asked[0].rdtype
+    if kind not in ((dns.rdataclass.IN, dns.rdatatype.A), (dns.rdataclass.IN, dns.rdatatype.AAAA)):
+        return None
+    if chain.answer is None or "\\" in name:  # a label with a dot in it could make it look like another name
+        return None
+    return Found(name, tuple(ip_address(each.address) for each in chain.answer), chain.minimum_ttl)
+
+
 def _format_error(query: bytes) -> bytes:
     if query[2] & 0x80:
         raise NotAQuery

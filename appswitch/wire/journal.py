@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import msgspec
 from attrs import define, field, frozen
 
-from appswitch.model import App, Listener, Protocol
+from appswitch.model import App, Expose, Listener, Protocol
 
 VERSION = 1
 
@@ -42,6 +42,7 @@ class AppLine(msgspec.Struct, tag_field="is", tag="app"):
     draining: bool = False
     started: float = 0.0
     derived: bool = False
+    exposes: list[tuple[int, int | None, str | None, bool]] = []
 
 
 class ReceiverLine(msgspec.Struct, tag_field="is", tag="receiver"):
@@ -101,6 +102,7 @@ def app_line(known: Known) -> AppLine:
     return AppLine(
         app.id, str(app.ip), app.name, list(app.tags), app.pid, app.uid, list(app.command), app.exclusive, app.tcp,
         known.netns, known.token.hex(), known.draining, app.started, app.derived,
+        [(each.port, each.gateway_port, each.gateway, each.proxy) for each in app.exposes],
     )  # fmt: skip
 
 
@@ -155,6 +157,7 @@ def _known(line: AppLine, node: str) -> Known:
     app = App(
         line.id, ip_address(line.ip), node, line.name, tuple(line.tags), line.pid, line.uid, tuple(line.command),
         bool(line.netns), line.exclusive, line.tcp, line.started, derived=line.derived,
+        exposes=tuple(Expose(*each) for each in line.exposes),
     )  # fmt: skip
     return Known(app, line.netns, bytes.fromhex(line.token), line.draining)
 

@@ -33,7 +33,7 @@ from typing import TypeVar
 import msgspec
 from attrs import frozen
 
-VERSION = 1
+VERSION = 2
 MAGIC = b"ASPC"
 NONCE_SIZE = 16
 MOST_BODY = 1024  # bytes of an opening's

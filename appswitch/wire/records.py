@@ -1,7 +1,8 @@
 """What nodes tell each other of their apps and listeners: bytes to model and back, as MessagePack arrays.
 
-An entry has a key, "3" for app 3 of its node, "3/9" for that app's listener 9, and a value, which doesn't repeat it. A
-delta carries such entries of one owner; cut into pieces it fits Serf's user events.
+An entry has a key, "3" for app 3 of its node, "3/9" for that app's listener 9, "g2" for what it has opened as a
+gateway, and a value, which doesn't repeat it. A delta carries such entries of one owner; cut into pieces it fits Serf's
+user events.
 """
 
 from __future__ import annotations
@@ -14,18 +15,37 @@ import msgspec
 from attrs import evolve
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppRecord, Delta, ListenerRecord, Protocol, Record
+from appswitch.model import (
+    GATEWAY_KEY,
+    App,
+    AppRecord,
+    Delta,
+    Expose,
+    Exposure,
+    GatewayRecord,
+    ListenerRecord,
+    Protocol,
+    Record,
+)
 
 COMMAND = 80  # characters of a command that others are told
 MOST_PIECES = 8  # of a delta; where there are more, the others had better ask for it
 
 _KEY = re.compile(r"(0|[1-9][0-9]{0,8})(/(0|[1-9][0-9]{0,15}))?")
+_GATEWAY_KEY = re.compile(GATEWAY_KEY + r"(0|[1-9][0-9]{0,8})")
 _NETNS, _EXCLUSIVE, _TCP, _DRAINING, _DERIVED = 1, 2, 4, 8, 16
 _V6ONLY, _UDP = 1, 2
 
 _Packed = Annotated[bytes, msgspec.Meta(min_length=4, max_length=16)]
 _Natural = Annotated[int, msgspec.Meta(ge=0)]
 _Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+
+
+class _Expose(msgspec.Struct, array_like=True):
+    port: _Port
+    gateway_port: _Port | None
+    gateway: str | None
+    proxy: bool
 
 
 class _App(msgspec.Struct, array_like=True):
@@ -36,6 +56,15 @@ class _App(msgspec.Struct, array_like=True):
     started: float
     pid: _Natural
     command: list[str]
+    exposes: list[_Expose]
+
+
+class _Gateway(msgspec.Struct, array_like=True):
+    ip: _Packed
+    port: _Port
+    gateway_port: _Port | None
+    places: list[tuple[_Packed, _Port]]
+    error: str | None
 
 
 class _Listener(msgspec.Struct, array_like=True):
@@ -60,6 +89,7 @@ _UNREADABLE = (ValueError, RecursionError)  # msgspec's, text that is no UTF-8; 
 _encoder = msgspec.msgpack.Encoder()
 _app_decoder = msgspec.msgpack.Decoder(_App)
 _listener_decoder = msgspec.msgpack.Decoder(_Listener)
+_gateway_decoder = msgspec.msgpack.Decoder(_Gateway)
 _delta_decoder = msgspec.msgpack.Decoder(_Delta)
 
 
@@ -68,17 +98,22 @@ def encode(record: Record) -> bytes:
     if isinstance(record, ListenerRecord):
         flags = record.v6only * _V6ONLY | (record.protocol is Protocol.UDP) * _UDP
         return _encoder.encode(_Listener(record.family, record.ip.packed, record.port, flags))
+    if isinstance(record, GatewayRecord):
+        return _encoder.encode(_said_by_gateway(record))
     app = record.app
     flags = app.netns * _NETNS | app.exclusive * _EXCLUSIVE | app.tcp * _TCP | record.draining * _DRAINING
     flags |= app.derived * _DERIVED
     command = _cut(app.command)
-    return _encoder.encode(_App(app.name, app.ip.packed, list(app.tags), flags, app.started, app.pid, command))
+    exposes = [_Expose(each.port, each.gateway_port, each.gateway, each.proxy) for each in app.exposes]
+    return _encoder.encode(_App(app.name, app.ip.packed, list(app.tags), flags, app.started, app.pid, command, exposes))
 
 
 def decode(node: str, key: str, value: bytes) -> Record:
     """An entry of `node`. AppSwitchError `bad-record` when it is none."""
-    app, listener = check_key(key)
     try:
+        if _GATEWAY_KEY.fullmatch(key):
+            return _gateway(_gateway_decoder.decode(value))
+        app, listener = check_key(key)
         if listener is None:
             return _app(node, app, _app_decoder.decode(value))
         return _listener(listener, _listener_decoder.decode(value))
@@ -108,6 +143,7 @@ def _app(node: str, number: int, said: _App) -> AppRecord:
         tcp=bool(said.flags & _TCP),
         started=said.started,
         derived=bool(said.flags & _DERIVED),
+        exposes=tuple(Expose(each.port, each.gateway_port, each.gateway, each.proxy) for each in said.exposes),
     )
     return AppRecord(app, bool(said.flags & _DRAINING))
 
@@ -117,6 +153,17 @@ def _listener(number: int, said: _Listener) -> ListenerRecord:
         raise ValueError(f"{said.family} is no IP version")
     protocol = Protocol.UDP if said.flags & _UDP else Protocol.TCP
     return ListenerRecord(number, said.family, ip_address(said.ip), said.port, bool(said.flags & _V6ONLY), protocol)
+
+
+def _said_by_gateway(record: GatewayRecord) -> _Gateway:
+    exposure = record.exposure
+    places = [(ip.packed, port) for ip, port in record.places]
+    return _Gateway(exposure.ip.packed, exposure.port, exposure.gateway_port, places, record.error)
+
+
+def _gateway(said: _Gateway) -> GatewayRecord:
+    exposure = Exposure(ip_address(said.ip), said.port, said.gateway_port)
+    return GatewayRecord(exposure, tuple((ip_address(ip), port) for ip, port in said.places), said.error)
 
 
 def _cut(command: tuple[str, ...]) -> list[str]:

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from appswitch.model import Node, Summary
 
-VERSION = "1"
+VERSION = "2"
 """Of all that nodes say to each other. Nodes of different versions don't understand each other."""
 
 

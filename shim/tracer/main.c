@@ -130,7 +130,11 @@ __attribute__((used, noreturn)) static void start(long *stack) {
     }
     long error = start_tracer();
     if (error == 0) error = install_filter();
-    if (error) say_error("warning: this program can't be traced, it has no network", error);
+    if (error) {
+        say_error("warning: this program can't be traced, it has no network", error);
+        say("hint: strace or gdb may be tracing it, or kernel.yama.ptrace_scope or a seccomp filter be in the way: "
+            "`appswitch doctor` tells\n");
+    }
     error = sys3(SYS_execve, arguments[1], arguments + 2, environment);
     say("appswitch: ");
     say(arguments[1]);

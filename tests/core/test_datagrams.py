@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
 from appswitch.core import datagrams
 from appswitch.core.datagrams import DatagramPlan, Deny, Lost, Place, Relay
-from appswitch.core.policy import Policy
-from appswitch.core.route import Egress, Kernel, Refuse
+from appswitch.core.policy import Action, Policy, Rule, Selector, Verdict
+from appswitch.core.route import Egress, Kernel, Refuse, way_out
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, AppRecord, ListenerRecord, Protocol, Tag
+from appswitch.model import Address, App, AppRecord, ListenerRecord, Outside, Protocol, Tag
 
 CLIENT, SERVER = ip_address("10.1.1.1"), ip_address("10.1.1.2")
 LOOPBACK, OUTSIDE = ip_address("127.0.0.1"), ip_address("198.51.100.7")
@@ -139,6 +139,11 @@ def test_the_outside(world: World) -> None:
     assert error_of(world.plan(app, OUTSIDE)) == errno.ENETUNREACH
     assert world.plan(app, OUTSIDE, gateway=True) == Egress(OUTSIDE, 80)
     assert world.plan(app, OUTSIDE, 53, gateway=True) == Kernel(), "the DNS socket in the namespace"
+    by_others = way_out(Policy(), app, Outside(OUTSIDE), 80, gateway=False, gateways=["g1", "g2"])
+    assert by_others == Egress(OUTSIDE, 80, ("g1", "g2"))
+    assert way_out(Policy(), app, Outside(OUTSIDE), 80, gateway=True, gateways=["g1"]) == Egress(OUTSIDE, 80), (
+        "a gateway goes by itself"
+    )
 
 
 def test_an_app_that_has_gone_gets_nothing(world: World) -> None:
@@ -293,3 +298,19 @@ def test_the_policy_of_the_host_that_receives(world: World) -> None:
     app, peer = world.app(SERVER, (("grp", "2"),)), world.far(CLIENT, tags=(("grp", "1"),))
     assert isinstance(judge(world, peer, app, CLIENT, SERVER), Deny)
     assert judge(world, peer, app, CLIENT, SERVER, asked=True) is None
+
+
+def test_who_may_send_to_the_outside(world: World) -> None:
+    app = world.app(CLIENT)
+    rule = Rule(
+        "time", Action.AUDIT, server=Selector(cidrs=(ip_network(OUTSIDE),)), ports=(range(123, 124),), protos=("udp",)
+    )
+    policy = Policy((rule,), egress=False)
+
+    def plan(port: int) -> DatagramPlan:
+        return datagrams.plan_datagrams(
+            world.table, policy, app, OUTSIDE, port, serving=(), asker=None, turn=0, gateway=True, names=("a.example",)
+        )
+
+    assert plan(123) == Egress(OUTSIDE, 123, names=("a.example",), verdict=Verdict(True, "time", audit=True))
+    assert plan(124) == Deny(Outside(OUTSIDE, ("a.example",)), Verdict(False, "egress"))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from appswitch.core.policy import Action, Default, Policy, Rule, Selector, Verdict, explain
-from appswitch.model import App, Tag
+from appswitch.core.policy import Action, Default, Policy, Rule, Selector, Verdict, explain, is_public
+from appswitch.model import App, Outside, Tag
 
 GROUPS = st.sets(st.sampled_from("1234"))
 PLAIN = Policy()
@@ -204,3 +205,150 @@ def test_the_grp_rule_is_explained_by_the_values_of_both_sides() -> None:
     client, server = app(1, "2", "1"), app(2, "3")
     said = explain(PLAIN.decide(client, server, 80), client, server)
     assert said == "the grp rule denies it: the client has grp=1 grp=2, the server grp=3"
+
+
+# --- what is outside
+
+CIDRS = st.lists(st.sampled_from(["192.0.2.0/24", "8.8.0.0/16", "0.0.0.0/0", "::/0"]).map(ip_network), max_size=2)
+OUTSIDE_SELECTORS = st.builds(
+    Selector,
+    names=st.lists(st.sampled_from(["*.example.com", "a", "*"]), max_size=2).map(tuple),
+    cidrs=CIDRS.map(tuple),
+)
+ADDRESSES = st.sampled_from(
+    ["8.8.8.8", "10.0.0.1", "127.0.0.1", "169.254.169.254", "192.0.2.1", "100.64.0.1", "2001:4860::1", "fd00::1", "::1",
+     "64:ff9b::a00:1", "2002:a00:1::1"]
+).map(ip_address)  # fmt: skip
+HOSTS = st.builds(
+    Outside, ADDRESSES, st.lists(st.sampled_from(["www.example.com", "example.org", "a"]), max_size=2).map(tuple)
+)
+EVERY_RULES = st.builds(
+    Rule,
+    name=st.uuids().map(str),
+    action=st.sampled_from(Action),
+    client=SELECTORS | OUTSIDE_SELECTORS,
+    server=SELECTORS | OUTSIDE_SELECTORS,
+    cut=st.booleans(),
+)
+EVERY_POLICIES = st.builds(
+    Policy, st.lists(EVERY_RULES, max_size=4).map(tuple), st.sampled_from(Default), st.booleans()
+)
+
+
+def host(ip: str, *names: str) -> Outside:
+    return Outside(ip_address(ip), names)
+
+
+def only(**server: Any) -> Policy:
+    """Nobody leaves, but for there."""
+    return Policy((Rule("there", Action.ALLOW, server=Selector(**server)),), egress=False)
+
+
+@pytest.mark.parametrize("egress", [True, False])
+def test_where_no_rule_fits_the_default_for_leaving_decides(egress: bool) -> None:
+    for default in Default:
+        verdict = Policy((), default, egress).decide(app(1), host("8.8.8.8"), 443)
+        assert verdict == Verdict(egress, "egress")
+        assert "serve --egress" in explain(verdict, app(1), host("8.8.8.8"))
+
+
+@pytest.mark.parametrize("default", list(Default))
+def test_what_is_exposed_may_be_reached(default: Default) -> None:
+    verdict = Policy((), default, egress=False).decide(host("192.0.2.1"), app(1, "1"), 80)
+    assert verdict == Verdict(True, "exposed")
+    assert "exposed" in explain(verdict, host("192.0.2.1"), app(1, "1"))
+
+
+@pytest.mark.parametrize(
+    ("selector", "ip", "names", "fits"),
+    [
+        (Selector(), "8.8.8.8", (), True),
+        (Selector(cidrs=(ip_network("8.8.0.0/16"),)), "8.8.8.8", (), True),
+        (Selector(cidrs=(ip_network("8.8.0.0/16"),)), "8.9.8.8", (), False),
+        (Selector(cidrs=(ip_network("::/0"),)), "8.8.8.8", (), False),
+        (Selector(cidrs=(ip_network("::/0"), ip_network("8.8.8.8"))), "8.8.8.8", (), True),
+        (Selector(names=("*.example.com",)), "8.8.8.8", ("x.org", "www.example.com"), True),
+        (Selector(names=("*.example.com",)), "8.8.8.8", ("example.com",), False),
+        (Selector(names=("*.example.com",)), "8.8.8.8", ("www.example.com.evil.org",), False),
+        (Selector(names=("*",)), "8.8.8.8", (), False),
+        (Selector(names=("*.com",), cidrs=(ip_network("8.0.0.0/8"),)), "8.8.8.8", ("a.com",), True),
+        (Selector(names=("*.com",), cidrs=(ip_network("9.0.0.0/8"),)), "8.8.8.8", ("a.com",), False),
+        (Selector(nodes=("n1",)), "8.8.8.8", (), False),
+        (Selector(tags=(("env", "prod"),)), "8.8.8.8", (), False),
+    ],
+)
+def test_a_selector_of_hosts_outside(selector: Selector, ip: str, names: tuple[str, ...], fits: bool) -> None:
+    assert selector.fits(host(ip, *names)) == fits
+
+
+def test_networks_are_of_hosts_outside_alone() -> None:
+    """An app's virtual IP says nothing of where it is."""
+    assert not Selector(cidrs=(ip_network("10.0.0.0/8"),)).fits(app(1, ip="10.1.1.1"))
+
+
+@pytest.mark.parametrize(
+    "ip",
+    ["10.0.0.1", "192.168.1.1", "127.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "fd00::1", "::1", "fe80::1",
+     "64:ff9b::a00:1", "64:ff9b::7f00:1", "2002:a00:1::1"],
+)  # fmt: skip
+def test_a_name_alone_opens_no_address_that_is_not_public(ip: str) -> None:
+    """Whoever has evil.example.com may say that it stands for a machine of ours."""
+    evil = host(ip, "evil.example.com")
+    assert not only(names=("*.example.com",)).decide(app(1), evil, 443).allowed
+    assert only(names=("*.example.com",)).decide(app(1), host("8.8.8.8", "evil.example.com"), 443).allowed
+    assert only(names=("*.example.com",), cidrs=(ip_network(ip),)).decide(app(1), evil, 443).allowed
+    denies = Policy((Rule("not-there", Action.DENY, server=Selector(names=("*.example.com",))),))
+    assert not denies.decide(app(1), evil, 443).allowed
+
+
+def test_only_one_app_leaves_for_one_name() -> None:
+    rule = Rule(
+        "web-pays", Action.ALLOW, Selector(names=("web",)), Selector(names=("pay.example.com",)), (range(443, 444),)
+    )
+    policy = Policy((rule,), egress=False)
+    pay, other = host("8.8.8.8", "pay.example.com"), host("8.8.4.4", "www.example.com")
+    assert policy.decide(app(1, name="web"), pay, 443) == Verdict(True, "web-pays")
+    for client, server, port in (("web", other, 443), ("web", pay, 80), ("db", pay, 443)):
+        assert policy.decide(app(1, name=client), server, port) == Verdict(False, "egress")
+
+
+def test_clients_outside_by_their_network() -> None:
+    rule = Rule("not-from-there", Action.DENY, Selector(cidrs=(ip_network("192.0.2.0/24"),)), Selector(names=("web",)))
+    policy = Policy((rule,))
+    assert policy.decide(host("192.0.2.9"), app(1, name="web"), 80) == Verdict(False, "not-from-there")
+    assert policy.decide(host("192.0.3.9"), app(1, name="web"), 80).allowed
+    assert policy.decide(host("192.0.2.9"), app(1, name="db"), 80).allowed
+    assert policy.decide(app(2, ip="192.0.2.9"), app(1, name="web"), 80).rule == "grp"
+
+
+@given(EVERY_POLICIES, APPS, HOSTS, PORTS, PROTOS, st.booleans())
+def test_the_first_rule_that_fits_decides_outside_too(
+    policy: Policy, one: App, other: Outside, port: int, proto: str, leaves: bool
+) -> None:
+    client, server = (one, other) if leaves else (other, one)
+    verdict = policy.decide(client, server, port, proto)
+    fitting = [rule for rule in policy.rules if rule.fits(client, server, port, proto)]
+    if fitting:
+        assert (verdict.rule, verdict.allowed) == (fitting[0].name, fitting[0].action is not Action.DENY)
+    else:
+        assert verdict == (Verdict(policy.egress, "egress") if leaves else Verdict(True, "exposed"))
+    assert (verdict.rule in explain(verdict, client, server)) or not fitting
+
+
+@given(EVERY_POLICIES, APPS, HOSTS, PORTS, PROTOS)
+def test_no_name_opens_what_is_inside(policy: Policy, client: App, server: Outside, port: int, proto: str) -> None:
+    """Whatever names an address that isn't public has, they let nobody through whom rules without names wouldn't."""
+    assume(not is_public(server.ip))
+    allowed = policy.decide(client, server, port, proto).allowed
+    nameless = tuple(
+        rule for rule in policy.rules if rule.action is Action.DENY or not rule.server.rests_on_name(server)
+    )
+    assert allowed == Policy(nameless, policy.default, policy.egress).decide(client, server, port, proto).allowed
+
+
+@given(EVERY_POLICIES, APPS, APPS, PORTS, PROTOS)
+def test_networks_change_nothing_between_apps(policy: Policy, client: App, server: App, port: int, proto: str) -> None:
+    of_apps = tuple(rule for rule in policy.rules if not (rule.client.cidrs or rule.server.cidrs))
+    assert policy.decide(client, server, port, proto) == Policy(of_apps, policy.default).decide(
+        client, server, port, proto
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -163,3 +164,40 @@ def test_the_example_of_the_documentation() -> None:
     assert examples
     for each in examples:
         assert policy(each).rules
+
+
+def test_hosts_outside() -> None:
+    text = """
+[[rule]]
+action = "allow"
+to = { name = "*.Example.com", cidr = ["192.0.2.0/24", "2001:db8::/32"], port = 443 }
+[[rule]]
+action = "deny"
+from = { cidr = "198.51.100.7" }
+"""
+    cidrs = ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")
+    there = Selector(("*.example.com",), cidrs=cidrs)
+    here = Selector(cidrs=(ip_network("198.51.100.7"),))
+    assert policy(text).rules == (
+        Rule("rule-1", Action.ALLOW, server=there, ports=(range(443, 444),)),
+        Rule("rule-2", Action.DENY, client=here),
+    )
+
+
+@pytest.mark.parametrize(
+    ("selector", "what"),
+    [
+        ('cidr = "10.0.0.1/8"', "10.0.0.1/8 has host bits set"),
+        ('cidr = "example.com"', "'example.com' is neither an address nor a network"),
+        ('cidr = ""', "'' is neither"),
+        ('cidr = "10.0.0.0/33"', "'10.0.0.0/33' is neither"),
+        ("cidr = 10", "Expected"),
+        ('cidr = "10.0.0.0/8"\ntags = ["a=b"]', "neither tags nor a node"),
+        ('cidr = "10.0.0.0/8"\nnode = "n1"', "neither tags nor a node"),
+    ],
+)
+def test_what_is_no_host_outside(selector: str, what: str) -> None:
+    for side in ("from", "to"):
+        with pytest.raises(AppSwitchError, match=re.escape(what)) as error:
+            policy(f'[[rule]]\naction = "deny"\n[rule.{side}]\n{selector}\n')
+        assert error.value.message.startswith("file:4:")

@@ -16,7 +16,18 @@ from appswitch.core.policy import Policy
 from appswitch.core.route import Reach, Refuse
 from appswitch.core.service_table import REMOTE, ServiceTable
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, AppRecord, AppState, Listener, ListenerRecord, Record
+from appswitch.model import (
+    Address,
+    App,
+    AppRecord,
+    AppState,
+    Expose,
+    Exposure,
+    GatewayRecord,
+    Listener,
+    ListenerRecord,
+    Record,
+)
 
 V4 = ip_address("10.1.1.1")
 WEB = App(1, V4, "b", "web")
@@ -143,6 +154,36 @@ def test_the_entries_of_ours_that_the_others_have_to_hear_of(world: World) -> No
     world.told("b", 1, V4, 80)
     table.forget_node("b")
     assert not table.dirty, "others say that themselves"
+
+
+def test_what_gateways_have_opened(world: World) -> None:
+    opened = GatewayRecord(Exposure(V4, 80, 8080), ((ip_address("192.0.2.1"), 8080),))
+    failed = evolve(opened, places=(), error="port 8080 is taken")
+    world.table.put_gateway("a", "g1", opened)
+    assert (world.table.dirty, world.table.record("g1")) == ({"g1"}, opened)
+    world.table.dirty.clear()
+    world.table.put_remote("b", "g1", failed)
+    assert world.table.gateways == {"a": {"g1": opened}, "b": {"g1": failed}}
+    world.table.put_remote("b", "g1", None)
+    world.table.put_remote("b", "g2", None)
+    assert world.table.gateways == {"a": {"g1": opened}}
+    world.table.put_remote("b", "g3", failed)
+    world.table.forget_node("b")
+    assert world.table.gateways == {"a": {"g1": opened}}
+    assert not world.table.dirty, "others say that themselves"
+    world.table.put_gateway("a", "g1", None)
+    assert (world.table.dirty, world.table.record("g1")) == ({"g1"}, None)
+
+
+def test_apps_that_are_exposed_are_known_as_such(world: World) -> None:
+    table = world.table
+    app = table.new_app(name="web", ip=V4, exposes=(Expose(80),))
+    table.put_remote("b", "1", AppRecord(evolve(WEB, exposes=(Expose(80, 8080),))))
+    table.put_remote("c", "1", AppRecord(WEB))
+    assert {each.node for each in table.exposing.values()} == {"a", "b"}
+    table.put_remote("b", "1", None)
+    table.remove_app(app.id)
+    assert not table.exposing
 
 
 def test_what_nobody_could_reach_isn_t_told(world: World) -> None:

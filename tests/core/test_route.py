@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import NamedTuple
 
 import pytest
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from pyroute2 import IPRoute
 
 from appswitch.core import route
-from appswitch.core.policy import Action, Policy, Rule, Selector
+from appswitch.core.policy import Action, Policy, Rule, Selector, Verdict
 from appswitch.core.route import EPHEMERAL, BindRequest, Egress, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable
 from appswitch.host import namespace
@@ -577,3 +577,33 @@ def test_a_plan_is_always_one_that_can_be_carried_out(several: list[tuple[Ask, A
         assert all(dest.version in each.versions for each in where.candidates)
     else:
         assert isinstance(where, Refuse)
+
+
+# --- policy on the way out
+
+
+def test_who_may_leave_by_the_name_that_was_found(world: World) -> None:
+    app = world.app(name="web")
+    rule = Rule(
+        "there", Action.ALLOW, server=Selector(names=("*.example.com",), cidrs=(ip_network("198.51.100.0/24"),))
+    )
+    world.policy = Policy((rule,), egress=False)
+    denied = world.connect(app, OUTSIDE, 443, gateway=True)
+    assert isinstance(denied, Refuse)
+    assert (denied.error, denied.rule, denied.denied) == (errno.ECONNREFUSED, "egress", True)
+    names = ("www.example.com",)
+    plan = route.plan_connect(world.table, world.policy, app, OUTSIDE, 443, gateway=True, names=names)
+    assert plan == Egress(OUTSIDE, 443, (), names, Verdict(True, "there"))
+
+
+@pytest.mark.parametrize("ip", ["127.0.0.1", "10.1.1.2", "0.0.0.0", "::1"])
+def test_a_name_for_an_address_inside_opens_nothing(world: World, ip: str) -> None:
+    """evil.example.com stands for an app that policy denies, or for the client's own loopback."""
+    client, db = world.app(name="web"), world.app(OTHER_V4, tags=(("grp", "2"),))
+    world.serve(db, "0.0.0.0", 80)
+    world.policy = Policy((Rule("there", Action.ALLOW, server=Selector(names=("*.example.com",))),))
+    plan = route.plan_connect(
+        world.table, world.policy, client, ip_address(ip), 80, gateway=True, names=("evil.example.com",)
+    )
+    assert isinstance(plan, Refuse)
+    assert plan.error == errno.ECONNREFUSED

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from appswitch.core.policy import Action, Policy, Rule
+from appswitch.core.policy import Action, Policy, Rule, Selector
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import Why, why
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Listener, Protocol
+from appswitch.model import App, Listener, Outside, Protocol
 
 NO_80 = Policy((Rule("no-80", Action.DENY, ports=(range(80, 81),)),))
 
@@ -84,8 +84,9 @@ def test_every_instance_is_judged_and_the_one_that_is_reached_decides(world: Wor
         ("web", "db", 81, False, "unreachable", None),
         ("web", "localhost", 80, False, "unreachable", None),
         ("2", "localhost", 80, False, "allow", "self"),
-        ("web", "192.0.2.1", 80, False, "unreachable", None),
-        ("web", "192.0.2.1", 80, True, "outside", None),
+        ("web", "192.0.2.1", 80, False, "deny", "no-80"),
+        ("web", "192.0.2.1", 81, False, "unreachable", None),
+        ("web", "192.0.2.1", 81, True, "outside", "egress"),
         ("web", "192.0.2.1", 53, True, "dns", None),
         ("web", "10.1.1.2", 5432, False, "allow", "grp"),
     ],
@@ -96,7 +97,27 @@ def test_verdicts(
     answer = world.why(client, dest, port, gateway=gateway)
     assert answer.told.verdict == verdict
     assert answer.told.reason or answer.told.judged, "there is always something to say"
-    assert (answer.decisive and answer.decisive.verdict.rule) == rule
+    assert answer.rule == rule
+
+
+@pytest.mark.parametrize(("protocol", "gateway"), [(each, also) for each in Protocol for also in (True, False)])
+def test_servers_outside(world: World, protocol: Protocol, gateway: bool) -> None:
+    """Of the addresses of a name, the first that a client comes through to."""
+    rules = (
+        Rule("no-1", Action.DENY, server=Selector(cidrs=(ip_network("192.0.2.1"),))),
+        Rule("docs", Action.AUDIT, server=Selector(names=("docs.example",), cidrs=(ip_network("192.0.2.0/24"),))),
+    )
+    policy = Policy(rules, egress=False)
+    dest = [Outside(ip_address(f"192.0.2.{each}"), ("docs.example",)) for each in (1, 2, 3)]
+    told = why(world.table, policy, "web", dest, 443, protocol, gateway=gateway)
+    if gateway:
+        assert (str(told.ip), told.rule, told.told.verdict, told.allowed) == ("192.0.2.2", "docs", "audit", True)
+        assert "rule docs allows it, and reports it" in str(told.told.reason)
+    else:
+        assert (str(told.ip), told.rule, told.told.verdict) == ("192.0.2.1", "no-1", "deny")
+    denied = why(world.table, policy, "web", [Outside(dest[1].ip)], 443, protocol, gateway=gateway)
+    assert (denied.rule, denied.told.verdict, denied.allowed) == ("egress", "deny", False)
+    assert "serve --egress" in str(denied.told.reason)
 
 
 def test_what_is_audited_is_said_to_be(world: World) -> None:
@@ -117,8 +138,9 @@ def test_a_word_that_fits_several(world: World) -> None:
         ("web", "db", 54, False, "unreachable", None),
         ("web", "localhost", 54, False, "unreachable", None),
         ("web", "192.0.2.1", 53, False, "dns", None),
-        ("web", "192.0.2.1", 80, True, "outside", None),
-        ("web", "192.0.2.1", 80, False, "unreachable", None),
+        ("web", "192.0.2.1", 80, True, "deny", "no-80"),
+        ("web", "192.0.2.1", 81, True, "outside", "egress"),
+        ("web", "192.0.2.1", 81, False, "unreachable", None),
     ],
 )
 def test_udp(world: World, client: str, dest: str, port: int, gateway: bool, verdict: str, rule: str | None) -> None:
@@ -139,7 +161,7 @@ def test_udp(world: World, client: str, dest: str, port: int, gateway: bool, ver
     answer = world.why(client, dest, port, gateway=gateway, protocol=Protocol.UDP)
     assert answer.told.verdict == verdict
     assert answer.allowed == (verdict in ("allow", "outside", "dns"))
-    assert (answer.decisive and answer.decisive.verdict.rule) == rule
+    assert answer.rule == rule
 
 
 def test_what_is_bound_to_loopback_is_said_to_be(world: World) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,23 @@ IP = "10.50.0.2"
 
 
 @pytest.fixture(scope="module")
-def web(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The Go program, without cgo: static."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment for `go`, with a cache of its own."""
     directory = tmp_path_factory.mktemp("go")
-    cache = {"GOCACHE": str(directory / "cache"), "GOPATH": str(directory / "path"), "GO111MODULE": "off"}
-    command = ["go", "build", "-o", str(directory / "web"), str(SOURCE)]
-    environment = {**os.environ, **cache, "CGO_ENABLED": "0"}
+    return {"GOCACHE": str(directory / "cache"), "GOPATH": str(directory / "path"), "GO111MODULE": "off"}
+
+
+@pytest.fixture(
+    scope="module", params=["0", pytest.param("1", marks=pytest.mark.program("gcc"))], ids=["static", "cgo"]
+)
+def web(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, home: dict[str, str]) -> str:
+    """The Go program: static, or with libc, of which it uses the resolver and nothing else."""
+    program = str(tmp_path_factory.mktemp("web") / "web")
+    environment = {**os.environ, **home, "CGO_ENABLED": request.param}
+    command = ["go", "build", "-o", program, str(SOURCE)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE * 3)
     assert done.returncode == 0, done.stderr
-    return str(directory / "web")
+    return program
 
 
 @pytest.fixture
@@ -55,9 +64,14 @@ def test_many_clients_at_once(switch: Switch, web: str) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_go_s_resolver(switch: Switch, web: str) -> None:
+@pytest.mark.parametrize("resolver", ["go", "cgo"])
+def test_go_s_resolver(switch: Switch, web: str, resolver: str) -> None:
+    """(A program without cgo takes its own all the same.)"""
     (row,) = switch.rows("services")
-    assert switch.run("--ip", IP, web, "lookup", "web").stdout == f"[{row['ip']}]\n"
+    done = switch.run("--ip", IP, "env", f"GODEBUG=netdns={resolver}", web, "lookup", "web")
+    assert done.stdout == f"[{row['ip']}]\n"
+    done = switch.run("env", f"GODEBUG=netdns={resolver}", web, "lookup", "nothing.appswitch.local", check=False)
+    assert "no such host" in done.stderr
 
 
 @pytest.mark.program("redis-server")
@@ -66,6 +80,16 @@ def test_a_client_of_redis(switch: Switch, web: str) -> None:
     switch.wait_for("redis:6379")
     said = switch.run("--ip", IP, web, "dial", "tcp", "redis:6379").stdout
     assert re.fullmatch(rf"{IP}:\d+ to [\d.]+:6379\n\+PONG\n\n", said), said
+
+
+@pytest.mark.program("redis-cli", "redis-benchmark")
+def test_a_server_for_redis_clients(switch: Switch, web: str) -> None:
+    switch.spawn("--name", "redis", web, "redis", ":6379")
+    switch.wait_for("redis:6379")
+    assert switch.run("redis-cli", "-h", "redis", "echo", "hello").stdout == "hello\n"
+    load = ["redis-benchmark", "-h", "redis", "-c", "50", "-n", "2000", "-t", "ping_mbulk"]
+    for flags in (["-k", "0"], ["-P", "16"]):
+        assert "2000 requests completed" in switch.run(*load, *flags, timeout=90).stdout
 
 
 def test_udp(switch: Switch, web: str) -> None:
@@ -81,6 +105,49 @@ def test_udp(switch: Switch, web: str) -> None:
 def test_started_by_a_dynamic_program_and_starting_one(switch: Switch, web: str, shell: list[str]) -> None:
     command = f"{web} get http://web/ 1 close; exec {web} run curl -s http://web/"
     assert switch.run("--ip", IP, *shell, command).stdout == f"hello {IP}\n" * 2
+
+
+@pytest.mark.program("make", "prove")
+@pytest.mark.usefixtures("server")
+def test_make_and_test_runners(switch: Switch, web: str, tmp_path: Path) -> None:
+    """make, two at a time, runs perl's prove and Python's unittest; each runs the tool in its own way."""
+    get = f"{web} get http://web/ 1 close"
+    (tmp_path / "Makefile").write_text(
+        f"all: alone perl python\nalone:\n\t@{get}\nperl:\n\t@prove -q one.t\n"
+        f"python:\n\t@{sys.executable} -m unittest -q test_one.py\n"
+    )
+    (tmp_path / "one.t").write_text(f'print "1..1\\n", `{get}` eq "hello {IP}\\n" ? "ok 1\\n" : "not ok 1\\n";')
+    (tmp_path / "test_one.py").write_text(
+        "import subprocess, unittest\nclass One(unittest.TestCase):\n    def test_one(self):\n"
+        f"        self.assertEqual(subprocess.check_output({get.split()}), b'hello {IP}\\n')\n"
+    )
+    done = switch.run("--ip", IP, "make", "-j2", "-C", str(tmp_path), "--no-print-directory")
+    assert f"hello {IP}\n" in done.stdout
+    assert "Result: PASS" in done.stdout
+    assert "OK" in done.stderr
+
+
+TEST = """
+package main
+
+import ("io"; "net/http"; "testing")
+
+func TestGet(t *testing.T) {
+	response, err := http.Get("http://web/")
+	if err != nil { t.Fatal(err) }
+	body, err := io.ReadAll(response.Body)
+	if string(body) != "hello %s\\n" { t.Fatal(string(body), err) }
+}
+"""
+
+
+@pytest.mark.usefixtures("server")
+def test_go_test(switch: Switch, home: dict[str, str], tmp_path: Path) -> None:
+    """Go's compiler and linker are traced, too; what it builds it runs."""
+    (tmp_path / "get_test.go").write_text(TEST % IP)
+    environment = {**switch.environment, **home, "CGO_ENABLED": "0"}
+    done = switch.run("--ip", IP, "go", "test", cwd=tmp_path, env=environment, timeout=PATIENCE * 3)
+    assert "PASS" in done.stdout, done
 
 
 @pytest.mark.program("caddy", "curl")

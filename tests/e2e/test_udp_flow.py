@@ -340,7 +340,7 @@ print(ask(udp(), b"after", to)[0][1], flush=True)
     homes = list(_homes_of(switch))
     assert len(homes) == 1
     os.kill(int(homes[0]), signal.SIGKILL)
-    eventually(lambda: has_ended(homes[0]))
+    eventually(lambda: has_ended(int(homes[0])))
     client.stdin.write("\n")
     client.stdin.flush()
     assert client.stdout.readline() == "b'after'\n"

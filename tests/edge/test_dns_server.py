@@ -16,9 +16,9 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from appswitch.edge.dns import UPSTREAM_TIMEOUT, DnsServer, Upstream
+from appswitch.edge.dns import UPSTREAM_TIMEOUT, DnsServer, Upstream, look_up
 from appswitch.model import Address
-from appswitch.wire.dns import Zone
+from appswitch.wire.dns import Found, Zone
 
 MANY = 60
 APPS: dict[str, Address] = {"web": IPv4Address("10.1.1.1")}
@@ -65,6 +65,7 @@ class World:
         self.ports: list[int] = []
         self.asked: list[tuple[int, bytes]] = []
         self.answers: list[bytes] = []
+        self.found: list[Found] = []
 
     def upstream(self, reply: Reply) -> tuple[str, int]:
         """A name server over UDP and TCP; it answers with `reply(query)`, None: not at all."""
@@ -98,7 +99,7 @@ class World:
 
     def serve(self, *servers: tuple[str, int]) -> None:
         """Starts the server under test; client sockets are `udp` and what `tcp` gives."""
-        server = DnsServer(ZONE, Upstream(servers), self.answers.append)
+        server = DnsServer(ZONE, Upstream(servers), self.answers.append, self.found.append)
         datagrams = self.stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
@@ -417,3 +418,23 @@ def test_a_silent_upstream_doesn_t_keep_others_waiting(jumping_clock: trio.testi
             assert trio.current_time() == start
 
     trio.run(main, clock=jumping_clock)
+
+
+async def test_what_names_outside_stand_for_is_told_before_the_client_is() -> None:
+    async with new_world() as here:
+        here.serve(here.upstream(outside))
+        await here.udp("www.example.com")
+        assert here.found == [Found("www.example.com", (IPv4Address("198.51.100.1"),), 60)]
+        await here.tcp("web", "other.example.com")
+        assert [each.name for each in here.found] == ["www.example.com", "other.example.com"], "not those of apps"
+
+
+async def test_a_question_of_our_own() -> None:
+    async with new_world() as here:
+        upstream = Upstream([here.upstream(outside)])
+        assert await look_up(upstream, "www.example.com") == Found(
+            "www.example.com", (IPv4Address("198.51.100.1"),), 60
+        )
+        assert await look_up(upstream, "a" * 64 + ".example") is None
+        nobody = Upstream([here.upstream(lambda query: query[:2] + b"\x81\x83" + query[4:])])
+        assert await look_up(nobody, "www.example.com") is None

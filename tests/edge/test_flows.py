@@ -28,7 +28,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.placing import sockaddr
 from appswitch.edge.policing import Policing
-from appswitch.model import App
+from appswitch.model import App, Party
 from appswitch.wire import flow as wire
 from tests.harness import PATIENCE, open_descriptors
 
@@ -296,7 +296,7 @@ async def test_a_policy_that_denies_it_ends_it(world: World, where: str) -> None
         assert await heard(server) == (b"allowed", CLIENT)
 
         class Nobody(Policy):
-            def decide(self, client: App, server: App, port: int, proto: str = "tcp"):  # type: ignore[no-untyped-def]
+            def decide(self, client: Party, server: Party, port: int, proto: str = "tcp"):  # type: ignore[no-untyped-def]
                 verdict = super().decide(client, server, port, proto)
                 return evolve(verdict, allowed=False)
 

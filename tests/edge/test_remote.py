@@ -23,7 +23,7 @@ from appswitch.core.balance import Balancer
 from appswitch.core.policy import Default, Policy
 from appswitch.core.route import Reach
 from appswitch.core.service_table import ServiceTable
-from appswitch.edge import arrivals, remote
+from appswitch.edge import arrivals, expected, remote
 from appswitch.edge.apps import Apps
 from appswitch.edge.arrivals import Arrivals
 from appswitch.edge.deliver import Deliverer
@@ -31,6 +31,7 @@ from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Asked, Dialer, Dialled
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events, Filter
+from appswitch.edge.expected import ExpectedConnections
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_unix import LocalUnix
@@ -73,9 +74,11 @@ class Node:
         self.peers = Peers(name, KEY, addresses.get)
         self.refreshed: list[str] = []
         self.policing = Policing()
-        self.arrivals = Arrivals(self.apps, self.policing, Deliverer(self.named, self.names), self.refresh)
+        self.expected = ExpectedConnections()
+        deliverer = Deliverer(self.named, self.names)
+        self.arrivals = Arrivals(self.apps, self.policing, deliverer, self.expected, self.refresh)
         self.peers.handlers[Announce] = self.arrivals.announce
-        self.peers.arrived = self.arrivals.arrived
+        self.peers.arrived = self.expected.arrived
         self.balancer = Balancer(self.table)
         unix, way = LocalUnix(self.named), Remote(self.peers, self.named, self.names)
         self.dialer = Dialer(self.table, self.balancer, Loads(self.names.connections), unix, unix, way)
@@ -139,7 +142,7 @@ class World:
         listening = self.stack.enter_context(listen(ip, 0))
         self.addresses[node.name] = ip, listening.getsockname()[1]
         await self.nursery.start(node.peers.serve, listening)
-        self.nursery.start_soon(node.arrivals.keep_swept)
+        self.nursery.start_soon(node.expected.keep_swept)
 
     def tell(self) -> None:
         self.a.tell(self.b)
@@ -400,7 +403,7 @@ async def test_a_preamble_is_good_once_and_for_its_session_only(world: World) ->
 
 async def test_the_oldest_of_too_many_announces_goes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each holds a descriptor: whoever announces and never comes must not use up all of them."""
-    monkeypatch.setattr(arrivals, "MOST_EXPECTED", 2)
+    monkeypatch.setattr(expected, "MOST", 2)
     requests = [evolve_port(announcement(world), 1000 + number) for number in range(3)]
     asked = [await world.a.peers.ask_in_session("b", each, PATIENCE) for each in requests]
     preambles = [arrival(session, answer.number) for answer, session in asked if isinstance(answer, Announced)]
@@ -548,11 +551,11 @@ async def test_what_nobody_takes_is_reset(world: World) -> None:
 
 
 async def test_what_was_announced_and_never_comes_is_forgotten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "ARRIVES_WITHIN", 0.0)
-    monkeypatch.setattr(arrivals, "SWEEP_EVERY", 0.01)
-    world.nursery.start_soon(world.b.arrivals.keep_swept)
+    monkeypatch.setattr(expected, "ARRIVES_WITHIN", 0.0)
+    monkeypatch.setattr(expected, "SWEEP_EVERY", 0.01)
+    world.nursery.start_soon(world.b.expected.keep_swept)
     await world.a.peers.ask("b", announcement(world), PATIENCE)
     with trio.fail_after(PATIENCE):
-        while world.b.arrivals._expected:  # noqa: ASYNC110 - there is nothing to wait for
+        while world.b.expected._expected:  # noqa: ASYNC110 - there is nothing to wait for
             await trio.sleep(0.005)
     await world.a.peers.ask("b", announcement(world), PATIENCE)  # its address is free again

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -74,3 +75,23 @@ def outcome(program: str, world: str, case: str, run_program: RunProgram) -> Out
     none = "the program ended before this case"
     plain = run_program(program, world if world in STATIC else "plain", True)
     return Outcome(run_program(program, world, world == "plain").get(case, none), plain.get(case, none))
+
+
+@pytest.fixture
+def waiting(switch: Switch, build: Build) -> Iterator[subprocess.Popen[str]]:
+    """A static program that has said where it serves, and waits."""
+    process = switch.spawn(
+        "--ip",
+        VIP,
+        str(build("dialler", "-static")),
+        VIP,
+        "9",
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "errno 111\n"
+    yield process
+    with suppress(ValueError):  # the test has done so
+        process.communicate()

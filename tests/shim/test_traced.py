@@ -1,21 +1,18 @@
-"""The tracer: exec to and from it, the end of either, job control, and that data calls don't stop."""
+"""The tracer: exec to and from it, the end of either, and that data calls don't stop."""
 
 from __future__ import annotations
 
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.harness import PATIENCE, Switch, eventually, has_ended
 from tests.shim.cases import VIP, Build
+from tests.shim.tracees import children, descendants, status_of, traced
 
 WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "execveat", "execve-syscall", "posix_spawn", "posix_spawnp", "vfork"]
 SERVER = "10.77.2.1"
@@ -41,6 +38,43 @@ def test_exec(switch: Switch, build: Build, how: str, kinds: tuple[str, str]) ->
 
 
 @pytest.mark.usefixtures("server")
+def test_exec_there_and_back(switch: Switch, build: Build) -> None:
+    """Four times by turns, with an environment that keeps nothing."""
+    turns = [word for kind in ("-static", "", "-static", "") for word in (_kind(build, "exec", kind), "execve", "none")]
+    for last in ("", "-static"):
+        done = switch.run("--ip", VIP, *turns, _kind(build, "dialler", last), SERVER, "80")
+        assert re.fullmatch(rf"{VIP}:\d+ to {SERVER}:80\n", done.stdout), done
+
+
+def _kind(build: Build, name: str, kind: str) -> str:
+    return str(build(name, *filter(None, [kind])))
+
+
+@pytest.mark.usefixtures("server")
+def test_a_static_program_that_may_be_anywhere(switch: Switch, build: Build) -> None:
+    """No interpreter, but of the type of a library (ET_DYN)."""
+    done = switch.run("--ip", VIP, str(build("dialler", "-static-pie")), SERVER, "80")
+    assert re.fullmatch(rf"{VIP}:\d+ to {SERVER}:80\n", done.stdout), done
+
+
+def test_calls_without_any_library(switch: Switch, build: Build) -> None:
+    assert switch.run(str(build("assembly", "-static", "-nostdlib"))).stdout == "ok\n"
+
+
+@pytest.mark.usefixtures("server")
+@pytest.mark.program("strace")
+def test_under_strace(switch: Switch, build: Build) -> None:
+    """A process has one tracer: a message says what that means. A dynamic program has the shim."""
+    strace = ["strace", "-f", "-o", "/dev/null"]
+    done = switch.run("--ip", VIP, *strace, "sh", "-c", f"{_kind(build, 'dialler', '-static')} {SERVER} 80")
+    assert re.fullmatch(r"errno \d+\n", done.stdout), done
+    assert "can't be traced" in done.stderr
+    assert "hint: strace" in done.stderr
+    done = switch.run("--ip", VIP, *strace, _kind(build, "dialler", ""), SERVER, "80")
+    assert re.fullmatch(rf"{VIP}:\d+ to {SERVER}:80\n", done.stdout), done
+
+
+@pytest.mark.usefixtures("server")
 def test_a_script_for_a_static_program(switch: Switch, build: Build, tmp_path: Path) -> None:
     """Its interpreter gets SERVER, as the script's argument, and the script's name."""
     script = tmp_path / "80"
@@ -48,50 +82,6 @@ def test_a_script_for_a_static_program(switch: Switch, build: Build, tmp_path: P
     script.chmod(0o755)
     done = switch.run("--ip", VIP, str(build("exec")), "execve", "clean", script.name, cwd=tmp_path)
     assert re.fullmatch(rf"{VIP}:\d+ to {SERVER}:80\n", done.stdout), done
-
-
-@pytest.fixture
-def waiting(switch: Switch, build: Build) -> Iterator[subprocess.Popen[str]]:
-    """A static program that has said where it serves, and waits."""
-    process = switch.spawn(
-        "--ip",
-        VIP,
-        str(build("dialler", "-static")),
-        VIP,
-        "9",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "errno 111\n"
-    yield process
-    with suppress(ValueError):  # the test has done so
-        process.communicate()
-
-
-def children(pid: int) -> list[int]:
-    return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def descendants(pid: int) -> list[int]:
-    found = children(pid)
-    return [*found, *(grandchild for child in found for grandchild in descendants(child))]
-
-
-def status_of(pid: int) -> dict[str, str]:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
-
-
-def traced(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """The pids of the program, and of its tracer."""
-    program, tracer = next(
-        (pid, int(status_of(pid)["TracerPid"]))
-        for pid in descendants(process.pid)
-        if status_of(pid)["TracerPid"] != "0"
-    )
-    return program, tracer
 
 
 def test_the_tracer_is_no_child_of_the_program(waiting: subprocess.Popen[str]) -> None:
@@ -110,6 +100,25 @@ def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
     _, said = waiting.communicate()
     assert "the tracer has been killed" in said
     assert "hint: " in said
+
+
+@pytest.mark.program("busybox")
+def test_a_killed_tracer_of_several(switch: Switch) -> None:
+    """All that it traces, a dynamic program among them, ends with it; one message."""
+    script = "sleep 600 & bash -c 'echo ready; sleep 600; true' & busybox sleep 600 & wait"
+    process = switch.spawn("busybox", "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    program, tracer = traced(process)
+    eventually(lambda: len(descendants(program)) == 4)
+    all_of_them = [program, *descendants(program)]
+    assert {status_of(pid)["TracerPid"] for pid in all_of_them} == {str(tracer)}
+    os.kill(tracer, signal.SIGKILL)
+    for pid in all_of_them:
+        eventually(lambda pid=pid: has_ended(pid))
+    _, said = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert said.count("the tracer has been killed") == 1
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -133,17 +142,6 @@ def test_a_signal_ends_it(waiting: subprocess.Popen[str], number: signal.Signals
     assert waiting.wait(PATIENCE) == 128 + number
 
 
-def test_it_stops_and_goes_on(waiting: subprocess.Popen[str]) -> None:
-    program, _ = traced(waiting)
-    os.kill(program, signal.SIGSTOP)
-    eventually(lambda: status_of(program)["State"][0] in "tT")
-    os.kill(program, signal.SIGCONT)
-    eventually(lambda: status_of(program)["State"][0] == "S")
-    said, _ = waiting.communicate("\n")
-    assert said == "errno 111\n"
-    assert waiting.returncode == 0
-
-
 def switches_of(pid: int) -> int:
     status = status_of(pid)
     return int(status["voluntary_ctxt_switches"])
@@ -162,41 +160,3 @@ def test_data_calls_do_not_stop(switch: Switch, build: Build) -> None:
         assert switch.run("--ip", VIP, str(client), ip, "80").stdout == "ok\n"
         slept[count] = switches_of(tracer) - before
     assert slept[2000] <= slept[20] + 10
-
-
-def test_job_control(switch: Switch, build: Build) -> None:
-    """^Z, fg and ^C, at a terminal."""
-    shell, terminal = pty.fork()
-    if shell == 0:
-        os.execvpe("bash", ["bash", "--norc", "--noprofile", "-i"], {**switch.environment, "PS1": "$ "})
-    said = b""
-
-    def until(text: str) -> None:
-        nonlocal said
-        while text.encode() not in said:
-            assert select.select([terminal], [], [], PATIENCE)[0], said
-            said += os.read(terminal, 4096)
-        said = said.partition(text.encode())[2]
-
-    def type_in(text: str) -> None:
-        os.write(terminal, text.encode())
-
-    try:
-        until("$ ")  # what is typed before is lost now and then
-        type_in(" ".join([*switch.appswitch, "spawn", "--ip", VIP, str(build("dialler", "-static")), VIP, "9"]) + "\n")
-        until("errno 111")
-        type_in("\x1a")
-        until("Stopped")
-        until("$ ")
-        type_in("fg\n")
-        until("dialler-")  # the shell says what goes on
-        type_in("\n")
-        until("errno 111")
-        type_in("\x03")
-        until("$ ")
-        type_in("echo status $?\n")
-        until("status 130")
-    finally:
-        os.kill(shell, signal.SIGKILL)
-        os.waitpid(shell, 0)
-        os.close(terminal)

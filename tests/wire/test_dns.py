@@ -12,13 +12,14 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.reversename
+import dns.rrset
 import dns.update
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from appswitch.model import Address
-from appswitch.wire.dns import NEGATIVE_TTL, NotAQuery, Zone, answer, server_failure
+from appswitch.wire.dns import NEGATIVE_TTL, Found, NotAQuery, Zone, answer, found, questions, server_failure
 
 APPS: dict[str, Address] = {
     "web": IPv4Address("10.1.1.1"),
@@ -343,3 +344,72 @@ def test_every_private_reverse_name_parses() -> None:
     for ip in ("10.1.1.1", "0.0.0.0", "255.255.255.255", "::", "::ffff:10.1.1.1"):
         name = dns.reversename.from_address(ip).to_text() if ip_address(ip).version == 4 else "1." * 32 + "ip6.arpa"
         check_any(dns.message.make_query(name, dns.rdatatype.PTR).to_wire(), udp=True)
+
+
+# --- what upstream's answers say of addresses
+
+
+def told(
+    question: str, *records: str, asked: str | None = None, rcode: dns.rcode.Rcode = dns.rcode.NOERROR
+) -> Found | None:
+    """question: "NAME TYPE", that upstream answers; asked: what it was asked for; records: "NAME TTL TYPE DATA"."""
+    query, other = (
+        dns.message.make_query(each.split()[0], each.split()[1], id=7) for each in (asked or question, question)
+    )
+    reply = dns.message.make_response(other)
+    for record in records:
+        name, ttl, kind, data = record.split(maxsplit=3)
+        reply.answer.append(dns.rrset.from_text(name, int(ttl), "IN", kind, data))
+    reply.set_rcode(rcode)
+    return found(query.to_wire(), reply.to_wire())
+
+
+def test_an_answer_is_of_the_name_that_was_asked_for() -> None:
+    assert told("Www.Example.com A", "www.example.com. 60 A 192.0.2.1") == Found(
+        "www.example.com", (IPv4Address("192.0.2.1"),), 60
+    )
+    assert told("a.example AAAA", "a.example. 9 AAAA 2001:db8::1") == Found(
+        "a.example", (IPv6Address("2001:db8::1"),), 9
+    )
+
+
+def test_through_other_names_for_the_shortest_ttl() -> None:
+    chain = "a.example. 60 CNAME b.example.", "b.example. 5 CNAME c.example.", "c.example. 90 A 192.0.2.1"
+    assert told("a.example A", *chain) == Found("a.example", (IPv4Address("192.0.2.1"),), 5)
+
+
+@pytest.mark.parametrize(
+    ("question", "records", "asked"),
+    [
+        ("a.example A", [], None),
+        ("a.example A", ["b.example. 60 A 192.0.2.1"], None),  # what was not asked for
+        ("b.example A", ["b.example. 60 A 192.0.2.1"], "a.example A"),  # an answer to something else
+        ("a.example AAAA", ["a.example. 60 AAAA 2001:db8::1"], "a.example A"),
+        ("a.example TXT", ["a.example. 60 TXT 192.0.2.1"], None),
+        ("a.example A", ["a.example. 60 AAAA 2001:db8::1"], None),
+        ("a.example A", ["a.example. 60 CNAME b.example.", "b.example. 60 CNAME a.example."], None),
+        ("a\\.example.com A", ["a\\.example.com. 60 A 192.0.2.1"], None),  # would be taken for a name in example.com
+    ],
+)
+def test_what_says_nothing_of_addresses(question: str, records: list[str], asked: str | None) -> None:
+    assert told(question, *records, asked=asked) is None
+
+
+def test_no_such_name() -> None:
+    assert told("a.example A", rcode=dns.rcode.NXDOMAIN) is None
+    assert told("a.example A", "a.example. 60 A 192.0.2.1", rcode=dns.rcode.NXDOMAIN) is None
+
+
+@given(st.binary(max_size=200), st.booleans())
+def test_whatever_upstream_says(noise: bytes, starts_well: bool) -> None:
+    query = dns.message.make_query("a.example", "A").to_wire()
+    reply = query[:2] + b"\x81\x80" + query[4:6] + b"\0\1" + query[8:] + noise if starts_well else noise
+    said = found(query, reply)
+    assert said is None or (said.name == "a.example" and all(ip.version == 4 for ip in said.addresses))
+
+
+def test_our_own_questions() -> None:
+    kinds = [dns.message.from_wire(each).question[0].to_text() for each in questions("a.example")]
+    assert kinds == ["a.example. IN A", "a.example. IN AAAA"]
+    with pytest.raises(ValueError, match="label"):
+        questions("a" * 64 + ".example")

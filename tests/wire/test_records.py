@@ -10,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppRecord, Delta, ListenerRecord, Protocol
+from appswitch.model import App, AppRecord, Delta, Expose, Exposure, GatewayRecord, ListenerRecord, Protocol
 from appswitch.wire import records
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=30)
 IPS = st.builds(IPv4Address, st.integers(0, 2**32 - 1)) | st.builds(IPv6Address, st.integers(0, 2**128 - 1))
+PORTS = st.integers(1, 65535)
+EXPOSES = st.builds(Expose, PORTS, st.none() | PORTS, st.none() | TEXT, st.booleans())
 APPS = st.builds(
     App,
     id=st.integers(0, 10**9 - 1),
@@ -30,6 +32,7 @@ APPS = st.builds(
     tcp=st.booleans(),
     started=st.floats(0, 2**40),
     derived=st.booleans(),
+    exposes=st.lists(EXPOSES, max_size=3).map(tuple),
 )
 LISTENERS = st.builds(
     ListenerRecord,
@@ -39,6 +42,12 @@ LISTENERS = st.builds(
     st.integers(1, 65535),
     st.booleans(),
     st.sampled_from(Protocol),
+)
+GATEWAYS = st.builds(
+    GatewayRecord,
+    st.builds(Exposure, IPS, PORTS, st.none() | PORTS),
+    st.lists(st.tuples(IPS, PORTS), max_size=3).map(tuple),
+    st.none() | TEXT,
 )
 CHANGES = st.lists(st.tuples(st.sampled_from(["1", "2", "1/5"]), st.none() | st.binary(max_size=60)), max_size=30)
 
@@ -52,6 +61,11 @@ def test_apps(app: App, draining: bool) -> None:
 @given(LISTENERS)
 def test_listeners(said: ListenerRecord) -> None:
     assert records.decode("b", f"3/{said.number}", records.encode(said)) == said
+
+
+@given(GATEWAYS)
+def test_gateways(said: GatewayRecord) -> None:
+    assert records.decode("b", "g7", records.encode(said)) == said
 
 
 def test_a_long_command_is_cut() -> None:
@@ -83,12 +97,18 @@ def test_a_key_that_is_none(key: str) -> None:
     assert caught.value.reason == "bad-record"
 
 
-@given(st.sampled_from(["1", "1/2"]), st.binary(max_size=80))
+@given(st.sampled_from(["1", "1/2", "g1"]), st.binary(max_size=80))
 def test_arbitrary_values(key: str, value: bytes) -> None:
     try:
         records.decode("b", key, value)
     except AppSwitchError as error:
         assert error.reason == "bad-record"  # noqa: PT017 - either outcome is fine
+
+
+@pytest.mark.parametrize("key", ["g", "g01", "g-1", "g1/2", "G1", "g9999999999"])
+def test_a_key_of_no_gateway(key: str) -> None:
+    with pytest.raises(AppSwitchError, match="no key"):
+        records.decode("b", key, records.encode(GatewayRecord(Exposure(IPv4Address(1), 80))))
 
 
 @pytest.mark.parametrize("family", [0, 5])

@@ -1,7 +1,9 @@
-// web serve ADDR | get URL COUNT keep|close | many URL CLIENTS EACH | udp ADDR | dial NETWORK ADDR | lookup NAME | run COMMAND ARG...
+// web serve ADDR | get URL COUNT keep|close | many URL CLIENTS EACH | udp ADDR | dial NETWORK ADDR | lookup NAME
+//   | redis ADDR | run COMMAND ARG...
 package main
 
 import (
+	"bufio"
 	"fmt"
 	"io"
 	"log"
@@ -68,6 +70,37 @@ func udp(address string) {
 	}
 }
 
+// As redis-server does: of each array of strings (redis.io/docs/reference/protocol-spec) the last one is said again.
+func redis(address string) {
+	listener, err := net.Listen("tcp", address)
+	check(err)
+	for {
+		connection, err := listener.Accept()
+		check(err)
+		go func() {
+			defer connection.Close()
+			in := bufio.NewReader(connection)
+			for {
+				var count, size int
+				if _, err := fmt.Fscanf(in, "*%d\r\n", &count); err != nil {
+					return
+				}
+				data := []byte{}
+				for i := 0; i < count; i++ {
+					_, err := fmt.Fscanf(in, "$%d\r\n", &size)
+					check(err)
+					data = make([]byte, size+2)
+					_, err = io.ReadFull(in, data)
+					check(err)
+				}
+				if _, err := fmt.Fprintf(connection, "$%d\r\n%s", size, data); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
 func dial(network string, address string) {
 	connection, err := net.DialTimeout(network, address, 10*time.Second)
 	check(err)
@@ -92,6 +125,8 @@ func main() {
 		many(word[0], number(word[1]), number(word[2]))
 	case "udp":
 		udp(word[0])
+	case "redis":
+		redis(word[0])
 	case "dial":
 		dial(word[0], word[1])
 	case "lookup":

@@ -1,0 +1,46 @@
+"""The ways out to addresses that no app owns: by this host, where it is a gateway, else by other nodes that are.
+
+Gateways take turns: who was chosen longest ago is next. One that didn't answer is put aside, tried again after a pause
+that doubles each time, or when no other one is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from attrs import define, field
+
+from appswitch.core.balance import FIRST_NODE_PAUSE, LONGEST_NODE_PAUSE, Aside
+
+
+def _none() -> Collection[str]:
+    return ()
+
+
+@define
+class Exits:
+    """here: this host is a gateway; others: the other nodes that are gateways, and alive as far as is known."""
+
+    here: bool
+    others: Callable[[], Collection[str]] = _none
+    _turns: int = 0
+    _chosen: dict[str, int] = field(factory=dict)
+    _aside: Aside[str] = field(factory=lambda: Aside(FIRST_NODE_PAUSE, LONGEST_NODE_PAUSE))
+
+    def order(self, gateways: Collection[str], now: float) -> list[str]:
+        """In which order to try them this time. now: seconds, never less than before."""
+        self._turns += 1
+        order = sorted(
+            gateways, key=lambda each: (max(self._aside.until(each) - now, 0.0), self._chosen.get(each, 0), each)
+        )
+        if order:
+            self._chosen[order[0]] = self._turns
+        return order
+
+    def failed(self, gateway: str, now: float) -> None:
+        """It didn't answer."""
+        self._aside.add(gateway, now)
+
+    def worked(self, gateway: str) -> None:
+        """It has answered."""
+        self._aside.pop(gateway, None)

@@ -1,0 +1,169 @@
+/* appswitch-relay: joins pairs of TCP connections at a gateway, so that what comes by one goes on by the other.
+ *
+ * How it works. `appswitch serve` starts it with one end of a SOCK_SEQPACKET pair as its standard input, and sends it
+ * pairs of sockets (join.h). One thread, one epoll: pairs.c moves the data, pipes.c has the pipes for it. It is
+ * nobody's child and holds nothing of whoever started it, and so it outlives the trap handler: once the other end of
+ * the channel is closed, it goes on until its last pair has ended.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "join.h"
+#include "pairs.h"
+#include "pipes.h"
+
+enum {
+    CHANNEL = 0,
+    OPEN_AT_START = 4, /* descriptors: the first three, and epoll's */
+    EVENTS = 256,      /* a round */
+    MESSAGES = 64,     /* a round */
+    LOOK_AGAIN = 50,   /* milliseconds; whether there is room again for what is in the channel */
+    MOST_FDS = 2
+};
+
+static int epoll;
+static bool channel_open = true, channel_watched;
+
+/* Of a gone trap handler the control socket, the log and the terminal are to be free. */
+static void let_go(void) {
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    dup2(null, 1);
+    dup2(null, 2);
+    close_range(3, ~0u, 0);
+    if (chdir("/") < 0) _exit(1);
+    setsid();
+}
+
+static bool is_stream(int fd) {
+    int type = 0;
+    socklen_t size = sizeof type;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+}
+
+static int take_fds(struct msghdr *message, int fds[MOST_FDS]) {
+    int found = 0;
+    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each; each = CMSG_NXTHDR(message, each)) {
+        if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
+        int size = (int)((each->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+        for (int i = 0; i < size && found < MOST_FDS; i++)
+            memcpy(&fds[found++], CMSG_DATA(each) + (size_t)i * sizeof(int), sizeof(int));
+    }
+    return found;
+}
+
+static void answer(void) {
+    struct as_tally tally = {
+        .pid = (uint32_t)getpid(),
+        .pairs = pairs_open(),
+        .pipes = pipes_taken(),
+        .joined = pairs_joined(),
+        .bytes = bytes_passed(),
+    };
+    send(CHANNEL, &tally, sizeof tally, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* A message that makes no sense is passed over. */
+static void obey(const struct as_join *join, size_t size, int *fds, int found) {
+    if (size >= sizeof *join && join->op == AS_JOIN && found == 2 && is_stream(fds[0]) && is_stream(fds[1]))
+        return join_pair(fds[0], fds[1], join + 1, size - sizeof *join, join->idle_ms);
+    while (found) close(fds[--found]);
+    if (size == sizeof *join && join->op == AS_TALLY) answer();
+}
+
+/* False: nothing more to read now. */
+static bool read_message(void) {
+    struct {
+        struct as_join join;
+        char head[AS_MOST_HEAD];
+    } data;
+    union {
+        char space[CMSG_SPACE(MOST_FDS * sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec iov = {&data, sizeof data};
+    struct msghdr message = {
+        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t size = recvmsg(CHANNEL, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (size <= 0) { /* the trap handler has gone; it sends no empty message */
+        channel_open = size < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOMEM);
+        return false;
+    }
+    int fds[MOST_FDS], found = take_fds(&message, fds);
+    bool whole = !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
+    obey(&data.join, whole ? (size_t)size : 0, fds, found);
+    return true;
+}
+
+static bool may_take(void) {
+    return channel_open && have_room(MOST_FDS) && have_pipe();
+}
+
+/* Only while something may be taken. (Its end would be told again and again.) */
+static void watch_channel(bool wanted) {
+    if (wanted == channel_watched) return;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    epoll_ctl(epoll, wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, CHANNEL, &event);
+    channel_watched = wanted;
+}
+
+/* To a relay that has no pairs yet. Where none can be started, what is in the channel waits for pairs of ours to end.
+ */
+static void hand_on(void) {
+    static char *arguments[] = {"appswitch-relay", NULL};
+    pid_t child;
+    int status;
+    watch_channel(false);
+    if (posix_spawn(&child, "/proc/self/exe", NULL, NULL, arguments, environ)) return;
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR) continue; /* it forks, and its child is the relay */
+    if (status) return;
+    close(CHANNEL);
+    channel_open = false;
+}
+
+static void run(void) {
+    struct epoll_event events[EVENTS];
+    while (channel_open || pairs_open()) {
+        if (channel_open && !have_room(MOST_FDS) && pairs_open()) hand_on();
+        watch_channel(may_take());
+        int wait = next_round_in();
+        if (channel_open && !channel_watched && (wait < 0 || wait > LOOK_AGAIN)) wait = LOOK_AGAIN;
+        int count = epoll_wait(epoll, events, EVENTS, wait);
+        begin_round();
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.ptr)
+                on_event(events[i].data.ptr, events[i].events);
+            else
+                for (int left = MESSAGES; left && may_take() && read_message(); left--) continue;
+        }
+        end_round();
+    }
+}
+
+int main(void) {
+    int type;
+    socklen_t size = sizeof type;
+    if (getsockopt(CHANNEL, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET) {
+        static const char usage[] = "appswitch-relay: `appswitch serve` starts it\n";
+        return write(2, usage, sizeof usage - 1) < 0 ? 1 : 2;
+    }
+    pid_t child = fork();
+    if (child) return child < 0;
+    let_go();
+    signal(SIGPIPE, SIG_IGN);
+    prctl(PR_SET_NAME, "appswitch-relay");
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    open_pipes(OPEN_AT_START);
+    open_pairs(epoll);
+    run();
+    return 0;
+}

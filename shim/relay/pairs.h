@@ -1,0 +1,32 @@
+/* Pairs of stream sockets: what comes from one goes to the other, both ways, until both have ended. */
+#ifndef APPSWITCH_RELAY_PAIRS_H
+#define APPSWITCH_RELAY_PAIRS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct side;
+
+/* To be watched by this epoll(7): data.ptr is a side. */
+void open_pairs(int epoll);
+
+/* Takes both sockets. head: the second one gets it before all else; idle_ms: 0: for ever. */
+void join_pair(int one, int other, const void *head, size_t length, uint32_t idle_ms);
+
+/* What epoll says of a side. */
+void on_event(struct side *side, uint32_t events);
+
+/* After a round of events: frees what has ended, resets what was idle too long, goes on where a pipe was missing. */
+void end_round(void);
+
+/* Milliseconds until end_round has something to do; -1: nothing. */
+int next_round_in(void);
+
+/* Reads the clock: once a round. */
+void begin_round(void);
+
+uint32_t pairs_open(void);
+uint64_t pairs_joined(void);
+uint64_t bytes_passed(void);
+
+#endif

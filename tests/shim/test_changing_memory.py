@@ -1,0 +1,35 @@
+"""Arguments that another thread changes during the call: what is checked is what is used."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.harness import Switch
+from tests.shim.cases import Build
+
+TURNS = 1000
+
+
+@pytest.mark.parametrize("kind", ["", "-static"], ids=["dynamic", "static"])
+def test_connect(switch: Switch, build: Build, kind: str) -> None:
+    """Of three servers one may not be reached; to the client, each is what it says itself to be."""
+    herald = str(build("herald"))
+    for number, tags in ((1, []), (2, []), (3, ["--tag", "grp=others"])):
+        ip = f"10.77.5.{number}"
+        switch.spawn("--ip", ip, "--name", f"herald{number}", *tags, herald, ip, "80")
+        switch.wait_for(f"herald{number}:80")
+    flipper = str(build("flipper", *filter(None, [kind])))
+
+    def reached(other: str) -> list[int]:
+        done = switch.run("--ip", "10.77.5.9", flipper, "10.77.5.1", other, "80", str(TURNS))
+        return [int(count) for count in done.stdout.split()]
+
+    first, second, refused = reached("10.77.5.2")
+    assert first > 0
+    assert second > 0
+    assert refused == 0
+    first, denied, refused = reached("10.77.5.3")
+    assert first > 0
+    assert denied == 0
+    assert refused > 0
+    switch.end_apps()
