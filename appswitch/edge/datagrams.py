@@ -21,7 +21,6 @@ import errno
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -35,6 +34,7 @@ from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
+from appswitch.edge.epoch import NEVER
 from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
@@ -189,7 +189,8 @@ class Datagrams:
                 return Answer(trap.FD_UDP, self._leave(app, plan, request.family, connected=True), epoch)
 
     async def _connect_far(self, app: App, plan: Relay, request: trap.UdpConnect, to: Pair, epoch: int) -> Answer:
-        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again.
+        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks with each send:
+        its program may hear of that when it receives, where the shim doesn't see it.
 
         One that connects back to who has asked stays the same: it may hold what came first, unread (nc -l).
         """
@@ -197,8 +198,10 @@ class Datagrams:
         stays = plan.is_answer and request.bound is not None and request.netns == home.netns
         if stays or await self._is_connected(app, request, to):
             assert request.bound is not None
-            with suppress(OSError):
+            try:
                 await self._reach(app, plan, (plan.source, plan.port), to)
+            except OSError:
+                epoch = NEVER
             return Answer(trap.KERNEL, epoch=epoch)
         bound = request.bound if request.bound and request.bound[1] else (_ANY[request.family], 0)
         for _ in range(TRIES):
@@ -208,6 +211,7 @@ class Datagrams:
                 await self._reach(app, plan, _name_of(made), to)
             except OSError as error:
                 if error.errno != errno.EADDRINUSE:
+                    epoch = NEVER
                     break
                 made.close()
                 if bound[1]:

@@ -149,8 +149,8 @@ def _reap(child: int, wrapper: int, say: int, service: Service | None) -> None:
     """Waits for the whole tree. Returns after its last process."""
     running, killed = True, False
     while True:
-        if service is not None and service.answer() and os.getppid() == wrapper:
-            os.kill(wrapper, signal.SIGIO)
+        if service is not None and service.answer():
+            _signal(wrapper, signal.SIGIO)
         killed = killed or (running and os.getppid() != wrapper)
         if killed:  # those that its children leave come to us, each with a SIGCHLD
             _kill_children(child if running else None)
@@ -164,9 +164,15 @@ def _reap(child: int, wrapper: int, say: int, service: Service | None) -> None:
                 _pass_on(info, child)
         elif pid == child:
             running = False
-            os.write(say, status.to_bytes(4, "little"))
-            if os.getppid() == wrapper:
-                os.kill(wrapper, signal.SIGCHLD)
+            with suppress(BrokenPipeError):  # the wrapper was killed: there may be more for us to kill
+                os.write(say, status.to_bytes(4, "little"))
+            _signal(wrapper, signal.SIGCHLD)
+
+
+def _signal(wrapper: int, number: signal.Signals) -> None:
+    if os.getppid() == wrapper:
+        with suppress(ProcessLookupError):  # it was killed just now
+            os.kill(wrapper, number)
 
 
 def _wait_for_signal(seconds: float | None) -> signal.struct_siginfo | None:

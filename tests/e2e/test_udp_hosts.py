@@ -106,11 +106,17 @@ class Client:
 
     def ask(self) -> str:
         """Who has answered; both ends agree on who they are."""
+        self.say()
+        return self.hear()
+
+    def say(self) -> None:
         assert self.process.stdin
-        assert self.process.stdout
         self._asked += 1
         self.process.stdin.write(f"{self._asked}\n")
         self.process.stdin.flush()
+
+    def hear(self) -> str:
+        assert self.process.stdout
         said = self.process.stdout.readline()
         assert said, f"it has ended\n{self._host.logs()}"
         label, _, rest = said.partition(" ")
@@ -259,6 +265,19 @@ def test_a_host_that_is_cut_off_and_joined_again(net: Network, how: str) -> None
         assert a.run("--ip", "10.9.9.3", PYTHON, "-c", ASK + "udp().connect(('web', 7000)); print('soon')").stdout
         b.join_again()
         assert client.ask() == "b"
+
+
+def test_a_client_that_connects_while_the_servers_host_is_cut_off(net: Network) -> None:
+    """It is refused, hears of that when it receives, and asks again by itself: no news tell it to."""
+    a, b = net.serve("a", "b")
+    serve(b, "--ip", "10.9.9.1", "--name", "web", label="b")
+    a.wait_for("web:7000")
+    b.cut_off()
+    with closing(Client(a, "connected")) as client:
+        eventually(lambda: " refuse " in a.log.read_text())
+        client.say()
+        b.join_again()
+        assert client.hear() == "b"
 
 
 @pytest.mark.parametrize("which", ["the client's", "the server's"])
