@@ -82,6 +82,8 @@ class App:
     number: int = Factory(lambda self: self.id, takes_self=True)
     derived: bool = False
     """Its IP was derived from its name."""
+    external: bool = False
+    """It is no process tree, but a server outside (core/external.py)."""
     exposes: tuple[Expose, ...] = ()
 
     @property
@@ -124,6 +126,8 @@ class Listener:
     listening: bool = False
     protocol: Protocol = Protocol.TCP
     number: int = Factory(lambda self: self.id, takes_self=True)
+    outside: tuple[str, int] | None = None
+    """Of an external server: the backend's host, a name or an address, and port."""
 
     @property
     def scope(self) -> Scope:
@@ -213,6 +217,24 @@ class AppState(StrEnum):
     """Its node doesn't answer."""
 
 
+class HealthState(StrEnum):
+    """How a backend is."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+    """It hasn't been tried yet."""
+
+
+@frozen
+class Health:
+    """since: when it was tried last; reason: why it is down."""
+
+    state: HealthState = HealthState.UNKNOWN
+    since: float | None = None
+    reason: str | None = None
+
+
 @frozen
 class AppRecord:
     """An app, as its node tells the others of it. app.id is its number."""
@@ -231,6 +253,7 @@ class ListenerRecord:
     port: int
     v6only: bool = False
     protocol: Protocol = Protocol.TCP
+    outside: tuple[str, int] | None = None
 
 
 @frozen
@@ -311,7 +334,7 @@ class Event:
 
     time: seconds since 1970; app: who did it; server: the app that it reached, or would have; address, port: as asked
     for; medium: what carries the connection; rule: of the policy; error: the errno that the program got;
-    query, qtype, answer: of a DNS question; count: how many were lost.
+    query, qtype, answer: of a DNS question; count: how many were lost; source: of a client outside.
     """
 
     time: float
@@ -330,3 +353,4 @@ class Event:
     qtype: str | None = None
     answer: tuple[str, ...] = ()
     count: int | None = None
+    source: tuple[Address, int] | None = None

@@ -26,13 +26,15 @@ import structlog
 import trio
 from attrs import frozen
 
-from appswitch import cluster
+from appswitch import cluster, gateway
 from appswitch.cluster import ClusterSettings, Ports
 from appswitch.core.answers import Answers
 from appswitch.core.balance import Balancer
+from appswitch.core.exits import Exits
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
+from appswitch.edge.backends import Backends
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
 from appswitch.edge.control import ControlServer
@@ -44,8 +46,12 @@ from appswitch.edge.dns import DnsServer, Upstream, look_up, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.exposing import Exposing, PortsOpener
+from appswitch.edge.external_way import ExternalWay
+from appswitch.edge.externals import Externals
 from appswitch.edge.flow_announces import FlowAnnouncer, FlowJudge
 from appswitch.edge.flows import Flows
+from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
 from appswitch.edge.listeners import ListenerSockets
@@ -57,6 +63,7 @@ from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
 from appswitch.edge.tcp_names import TcpNames
@@ -68,7 +75,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import OpenFlow
+from appswitch.wire.peer import AskHealths, OpenFlow, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -88,6 +95,8 @@ class Settings:
     node: str
     cluster: ClusterSettings | None = None
     gateway: bool = False
+    gateway_bind: tuple[str, ...] = ()
+    gateway_limits: tuple[str, ...] = ()
     policy: Path | None = None
     egress: bool = True
     state_dir: Path | None = None
@@ -112,6 +121,7 @@ def log_to_stderr() -> None:
 def run(settings: Settings) -> None:
     """Serves until SIGTERM or SIGINT. AppSwitchError when it can't start."""
     policing = Policing(settings.policy, settings.egress)
+    entrance = gateway.read_settings(settings.gateway, settings.gateway_bind, settings.gateway_limits)
     _raise_descriptor_limit()
     with (
         _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
@@ -134,7 +144,7 @@ def run(settings: Settings) -> None:
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
         try:
-            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports)
+            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance)
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
                 raise
@@ -173,6 +183,7 @@ async def _serve(
     journal: Journal,
     state_dir: Path,
     ports: Ports | None,
+    entrance: gateway.Entrance | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -182,6 +193,7 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
+    exits = Exits(settings.gateway)
     balancer = Balancer(table)
     host = Diag(open_diag_socket())
     egress = EgressSockets(host)
@@ -191,6 +203,7 @@ async def _serve(
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
     deliverer = Deliverer(named, tcp_names)
     tcp = LocalTcp(deliverer)
+    relay = Relay()
     dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
@@ -202,6 +215,8 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
+    backends = Backends(table, balancer, partial(look_up, upstream))
+    dialer.outside = ExternalWay(exits, backends, named, tcp_names)
 
     def address_of(name: str) -> tuple[str, int] | None:
         node = nodes.called(name)
@@ -217,32 +232,51 @@ async def _serve(
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
-    if settings.cluster is not None and ports is not None:
+    if settings.cluster is not None or settings.gateway:
         tcp_names.diags.append(host)
+    if settings.cluster is not None and ports is not None:
         dialer.remote = Remote(peers, named, tcp_names)
         others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
         judge = FlowJudge(apps, policing, homes, askers, flows, others.arrivals.client_of)
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
         calls.refresh = others.router.refresh
+        exits.others = others.router.gateways
+    healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
+    peers.handlers[AskHealths] = healths.answer
+    externals = Externals(apps, state_dir, healths)
+    exposing = Exposing(nodes, peers=peers if others else None)
+    if entrance is not None:
+        exposing.ports = gateway.make(
+            nodes.own, entrance, apps, policing, balancer, loads, deliverer, relay, host, dialer.remote
+        )
+        if others is not None:
+            peers.handlers[OpenPorts] = PortsOpener(exposing.ports, others.arrivals.client_of).answer
     control_server = ControlServer(
         apps,
         new_dns,
         nodes,
         netns,
         connections.snapshot,
+        externals,
         policing,
+        exposing,
         share_dns=datagrams.share_dns,
         look_up=partial(look_up, upstream),
     )
     await take_back(apps, sockets, host)
+    externals.load()
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
         if settings.policy is not None:
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         if others is not None:
             await nursery.start(others.run, ports)
+        if exposing.ports is not None:
+            await nursery.start(exposing.ports.run)
         nursery.start_soon(homes.run)
+        if settings.gateway:
+            nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
@@ -272,12 +306,16 @@ async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.Cancel
         await apps.changed()
     idle = False
     while not idle:
-        while apps.table.own_apps() or control.connections:
+        while _has_processes(apps) or control.connections:
             await apps.changed()
         await trio.sleep(LINGER)
-        idle = not apps.table.own_apps() and not control.connections
+        idle = not _has_processes(apps) and not control.connections
     log.info("stopping", reason="the last app has gone")
     scope.cancel()
+
+
+def _has_processes(apps: Apps) -> bool:
+    return any(not each.external for each in apps.table.own_apps())
 
 
 @contextlib.contextmanager

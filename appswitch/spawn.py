@@ -37,6 +37,7 @@ class Options:
         netns: bool = True,
         exclusive: bool = False,
         tcp: bool = False,
+        exposes: list[str] | None = None,
         wait_for: list[str] | None = None,
         wait_timeout: float | None = None,
         socket: str | None = None,
@@ -49,6 +50,7 @@ class Options:
         self.netns = netns
         self.exclusive = exclusive
         self.tcp = tcp
+        self.exposes = exposes or []
         self.wait_for = wait_for or []
         self.wait_timeout = wait_timeout
         self.socket = socket
@@ -76,6 +78,7 @@ def run(options: Options) -> int:
         client.close()
     else:
         answer = client.call("spawn", _arguments(options, user))
+        _tell_exposed(answer)
         environment["APPSWITCH_APP"] = answer["token"]
         keeper = Keeper(trap, client, answer["token"])
         tags = ",".join(options.tags)
@@ -149,6 +152,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
         "command": [os.fsencode(word).decode(errors="replace") for word in options.command],
         "exclusive": options.exclusive,
         "tcp": options.tcp,
+        "exposes": options.exposes,
         "netns": options.netns,
         "uid": user.uid,
     }
@@ -171,8 +175,14 @@ def _register_in_new_namespace(options: Options, trap: Path, user: _User, ticket
     client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
     answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
     maker.far_end.close()
+    _tell_exposed(answer)
     rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
     return Keeper(trap, client, maker=maker, kept=kept)
+
+
+def _tell_exposed(answer: dict[str, list[str]]) -> None:
+    for line in answer["exposed"]:
+        tell(f"appswitch: {line}")
 
 
 def _become(command: list[str], environment: dict[str, str], user: _User) -> NoReturn:

@@ -24,7 +24,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
     parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
     parser.add_argument("--tcp", action="store_true", help="`spawn --tcp`, too")
-    parser.add_argument("--traced", action="store_true", help="a statically linked load, which is traced, too")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -38,8 +37,6 @@ def main() -> None:
         kinds = [ways.appswitch, ways.unix_socket, ways.loopback]
         if arguments.tcp:
             kinds.append(ways.by_tcp)
-        if arguments.traced:
-            kinds.append(ways.traced)
         if os.geteuid() == 0:
             kinds.append(ways.bridge)
         else:

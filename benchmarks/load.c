@@ -4,6 +4,7 @@
  *     load client unix|tcp|udp ADDRESS PORT stream SIZE SECONDS  how much arrives of writes of SIZE bytes
  *     load client unix|tcp|udp ADDRESS PORT ping SIZE COUNT      how long SIZE bytes there and back take
  *     load client unix|tcp ADDRESS PORT connect CLIENTS COUNT    connect, wait for the end, close; COUNT times in all
+ *     load client unix|tcp ADDRESS PORT name BATCH COUNT         how long getsockname takes, of COUNT times BATCH calls
  *
  * The server listens on PORT for streams, PORT + 1 for pings, PORT + 2 for connects, a process each; it says "ready"
  * and serves until it is killed. The client prints one line of JSON. A Unix socket's path is ADDRESS.PORT. Whatever
@@ -11,7 +12,8 @@
  * doesn't count, and a ping is sent again after a while, which counts as the time that it took.
  *
  * Where the scheduler puts the two sides makes more difference than the way does (a ping takes 4 us on one processor,
- * 60 on two), and it changes its mind. So streams have a processor a side, pings share one; connects are left to it.
+ * 60 on two), and it changes its mind. So streams have a processor a side, pings share one; connects and names are left
+ * to it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -276,6 +278,25 @@ static int ping(const struct place *place, size_t size, int count) {
     return 0;
 }
 
+/* A call that needs nothing but to be trapped. */
+static int name(const struct place *place, int batch, int count) {
+    double *times = calloc((size_t)count, sizeof *times);
+    if (!times) fail("calloc");
+    int fd = connect_to(place);
+    for (int i = 0; i < count; i++) {
+        double start = now();
+        for (int k = 0; k < batch; k++) {
+            struct sockaddr_storage own;
+            socklen_t size = sizeof own;
+            if (getsockname(fd, (struct sockaddr *)&own, &size) < 0) fail("getsockname");
+        }
+        times[i] = (now() - start) / batch;
+    }
+    printf("{");
+    print_times(times, count);
+    return 0;
+}
+
 static void connect_often(const struct place *place, double *times, int count) {
     for (int i = 0; i < count; i++) {
         double start = now();
@@ -337,6 +358,10 @@ int main(int argc, char **argv) {
     if (strcmp(mode, "ping") == 0) {
         place = find_place(kind, address, port + PING);
         return ping(&place, (size_t)atol(argv[6]), atoi(argv[7]));
+    }
+    if (strcmp(mode, "name") == 0) {
+        place = find_place(kind, address, port + PING);
+        return name(&place, atoi(argv[6]), atoi(argv[7]));
     }
     place = find_place(kind, address, port + CONNECT);
     return connects(&place, atoi(argv[6]), atoi(argv[7]));

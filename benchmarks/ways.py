@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import frozen
+
+from appswitch.host.tracer import VARIABLE
 
 APPSWITCH, UNIX, LOOPBACK, BRIDGE = "AppSwitch", "Unix socket", "TCP loopback", "TCP bridge"
-BY_TCP, TRACED = "spawn --tcp", "traced"
+BY_TCP = "spawn --tcp"
 
 PORT = 7000  # and the two after it, in namespaces of our own
-VIRTUAL_IP, TCP_IP, TRACED_IP = "10.77.7.1", "10.77.7.2", "10.77.7.3"
+VIRTUAL_IP, TCP_IP = "10.77.7.1", "10.77.7.2"
 BRIDGED_IPS = ("10.77.8.1", "10.77.8.2")  # server, client
 
 
@@ -99,12 +101,11 @@ def by_tcp(bench: Bench) -> Iterator[Way]:
 
 
 @contextmanager
-def traced(bench: Bench) -> Iterator[Way]:
-    """From spawn to spawn, both ends linked statically."""
-    spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    static = evolve(bench, load=compile_load(bench.home / "static", "-static"))
-    with served(static, [*spawn, "--ip", TRACED_IP, "--"], "tcp", "0.0.0.0", PORT):
-        yield _way(static, TRACED, [*spawn, "--"], "tcp", TRACED_IP, PORT)
+def traced(bench: Bench, tracer: str, ip: str) -> Iterator[Way]:
+    """From spawn to spawn, both ends traced that way (host/tracer.py): `bench.load` is linked statically."""
+    spawn = ["env", f"{VARIABLE}={tracer}", sys.executable, "-m", "appswitch", "spawn"]
+    with served(bench, [*spawn, "--ip", ip, "--"], "tcp", "0.0.0.0", PORT):
+        yield _way(bench, tracer, [*spawn, "--"], "tcp", ip, PORT)
 
 
 @contextmanager

@@ -36,14 +36,12 @@ static int fresh_tcp_family(int fd, const struct identity *identity) {
     return (protocol == IPPROTO_TCP || protocol == MPTCP) && !is_elsewhere(fd) ? family : 0;
 }
 
-/* Whether it is an address for us to look at; with any other the kernel knows the error. */
-static int is_inet(const struct sockaddr *addr, socklen_t size) {
-    if (!addr || size < sizeof addr->sa_family) return 0;
-    return addr->sa_family == AF_INET || addr->sa_family == AF_INET6 || addr->sa_family == AF_UNSPEC;
-}
-
-static int is_readable_inet(int fd, const struct sockaddr *addr, socklen_t size) {
-    return can_read(fd, addr) && is_inet(addr, size);
+/* An address for us to look at, copied, for another thread may change it meanwhile; 0: the kernel knows the error. */
+static const struct sockaddr *copy_inet(const struct sockaddr *addr, socklen_t size, struct sockaddr_storage *copy) {
+    if (!addr || size < sizeof addr->sa_family || size > sizeof *copy) return 0;
+    memcpy(copy, addr, size < sizeof(struct sockaddr_in6) ? size : sizeof(struct sockaddr_in6));
+    int is_inet = copy->ss_family == AF_INET || copy->ss_family == AF_INET6 || copy->ss_family == AF_UNSPEC;
+    return is_inet ? (struct sockaddr *)copy : 0;
 }
 
 /* Asks, and puts what comes back in fd's place. 0 or -errno; *kind tells what it is now. */
@@ -95,8 +93,11 @@ static int is_inet_any(const struct sockaddr *addr, socklen_t size) {
 long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_addr local;
     struct identity identity;
+    struct sockaddr_storage copy;
+    const struct sockaddr *inet = can_read(fd, addr) ? copy_inet(addr, size, &copy) : 0;
     int family = 0, udp = 0;
-    if (is_readable_inet(fd, addr, size)) {
+    if (inet) {
+        addr = inet;
         identify(fd, &identity);
         udp = udp_family(fd, &identity);
         family = udp ? udp : fresh_tcp_family(fd, &identity);
@@ -161,7 +162,10 @@ static uint32_t send_timeout(int fd) {
 long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     struct identity identity;
     struct as_request request;
-    if (!is_readable_inet(fd, addr, size)) return sys3(SYS_connect, fd, addr, size);
+    struct sockaddr_storage copy;
+    const struct sockaddr *inet = can_read(fd, addr) ? copy_inet(addr, size, &copy) : 0;
+    if (!inet) return sys3(SYS_connect, fd, addr, size);
+    addr = inet;
     identify(fd, &identity);
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
     if (identity.role == PLAIN) {
@@ -408,8 +412,11 @@ static long connect_first(int fd, int *flags, const struct sockaddr *addr, sockl
 
 static long send_to(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
     if (!addr) return SEND_CONNECTED(fd, sys6(SYS_sendto, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0));
-    if (is_inet(addr, size)) {
+    struct sockaddr_storage copy;
+    const struct sockaddr *inet = copy_inet(addr, size, &copy);
+    if (inet) {
         int ours;
+        addr = inet;
         long sent = sendto_by_sender(fd, data, count, flags, addr, size, &ours);
         if (ours) return sent;
     }
@@ -427,13 +434,17 @@ long do_sendto(int fd, const void *data, size_t count, int flags, const struct s
     return SEND_TO_THE_END(fd, count, flags, send_to(fd, data, count, quiet, addr, size));
 }
 
-static long send_message(int fd, const struct msghdr *message, int flags) {
+static long send_message(int fd, const struct msghdr *given, int flags) {
     int ours;
+    struct sockaddr_storage name;
+    struct msghdr copy = *given, *message = &copy;
+    const struct sockaddr *inet = copy_inet(copy.msg_name, copy.msg_namelen, &name);
     if (!message->msg_name) {
         long sent = message->msg_controllen ? sendmsg_from_another_source(fd, message, flags, &ours) : (ours = 0);
         return ours ? sent : SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
     }
-    if (is_inet(message->msg_name, message->msg_namelen)) {
+    if (inet) {
+        message->msg_name = &name;
         long sent = sendmsg_by_sender(fd, message, flags, &ours);
         if (ours) return sent;
     }
@@ -443,10 +454,9 @@ static long send_message(int fd, const struct msghdr *message, int flags) {
     }
     long sent = SEND_CONNECTED(fd, sys3(SYS_sendmsg, fd, message, flags));
     if (sent == -EISCONN && is_ours(fd)) {
-        struct msghdr unnamed = *message;
-        unnamed.msg_name = 0;
-        unnamed.msg_namelen = 0;
-        sent = sys3(SYS_sendmsg, fd, &unnamed, flags);
+        message->msg_name = 0;
+        message->msg_namelen = 0;
+        sent = sys3(SYS_sendmsg, fd, message, flags);
     }
     return sent;
 }

@@ -240,12 +240,13 @@ static size_t copy_without_source(const struct msghdr *message, char *to) {
     const char *at = message->msg_control, *end = at + message->msg_controllen;
     size_t filled = 0;
     while (at < end) {
-        const struct cmsghdr *each = (const struct cmsghdr *)at;
+        struct cmsghdr each = {0}; /* as it is now: another thread may change it */
         size_t left = (size_t)(end - at), size = left;
-        int whole = left >= sizeof *each && each->cmsg_len >= sizeof *each && each->cmsg_len <= left;
-        if (whole && CMSG_ALIGN(each->cmsg_len) < left) size = CMSG_ALIGN(each->cmsg_len);
-        if (!whole || !((each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO) ||
-                        (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO))) {
+        memcpy(&each, at, left < sizeof each ? left : sizeof each);
+        int whole = left >= sizeof each && each.cmsg_len >= sizeof each && each.cmsg_len <= left;
+        if (whole && CMSG_ALIGN(each.cmsg_len) < left) size = CMSG_ALIGN(each.cmsg_len);
+        if (!whole || !((each.cmsg_level == IPPROTO_IP && each.cmsg_type == IP_PKTINFO) ||
+                        (each.cmsg_level == IPPROTO_IPV6 && each.cmsg_type == IPV6_PKTINFO))) {
             memcpy(to + filled, at, size);
             filled += size;
         }
@@ -275,20 +276,23 @@ static void read_source(const struct msghdr *message, uint8_t source[16]) {
     if (!message->msg_control) return;
     const char *at = message->msg_control, *end = at + message->msg_controllen;
     while (end - at >= (long)sizeof(struct cmsghdr)) {
-        const struct cmsghdr *each = (const struct cmsghdr *)at;
-        if (each->cmsg_len < sizeof *each || (long)each->cmsg_len > end - at) return;
-        if (each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_PKTINFO &&
-            each->cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
-            const struct in_pktinfo *info = (const struct in_pktinfo *)CMSG_DATA(each);
-            if (info->ipi_spec_dst.s_addr) {
+        struct cmsghdr each;
+        const char *data = at + CMSG_LEN(0);
+        memcpy(&each, at, sizeof each);
+        if (each.cmsg_len < sizeof each || (long)each.cmsg_len > end - at) return;
+        if (each.cmsg_level == IPPROTO_IP && each.cmsg_type == IP_PKTINFO &&
+            each.cmsg_len >= CMSG_LEN(sizeof(struct in_pktinfo))) {
+            struct in_pktinfo info;
+            memcpy(&info, data, sizeof info);
+            if (info.ipi_spec_dst.s_addr) {
                 memset(source + 10, 0xff, 2);
-                memcpy(source + 12, &info->ipi_spec_dst, 4);
+                memcpy(source + 12, &info.ipi_spec_dst, 4);
             }
-        } else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO &&
-                   each->cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
-            memcpy(source, CMSG_DATA(each), 16); /* ipi6_addr comes first */
+        } else if (each.cmsg_level == IPPROTO_IPV6 && each.cmsg_type == IPV6_PKTINFO &&
+                   each.cmsg_len >= CMSG_LEN(sizeof(struct in6_pktinfo))) {
+            memcpy(source, data, 16); /* ipi6_addr comes first */
         }
-        at += CMSG_ALIGN(each->cmsg_len);
+        at += CMSG_ALIGN(each.cmsg_len);
     }
 }
 

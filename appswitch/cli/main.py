@@ -25,9 +25,21 @@ COMMANDS = {
     "why": "why",
     "doctor": "doctor",
     "drain": "drain",
+    "external": "external",
 }
 USAGE = 2
-BAD_ARGUMENTS = ("bad-ip", "bad-name", "bad-tag", "bad-service", "bad-socket", "bad-upstream", "no-user")
+BAD_ARGUMENTS = (
+    "bad-ip",
+    "bad-name",
+    "bad-tag",
+    "bad-service",
+    "bad-socket",
+    "bad-upstream",
+    "bad-expose",
+    "bad-backend",
+    "bad-host",
+    "no-user",
+)
 """Reasons of errors that are the command line's (exit status 2)."""
 
 PLANNED = ("compose",)

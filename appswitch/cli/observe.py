@@ -49,7 +49,7 @@ def _print(rows: Iterable[Row], as_json: bool) -> None:
 def line_of(row: Row) -> str:
     """An event for people: when, what, who -> where; then the details."""
     time = datetime.fromisoformat(row["time"]).astimezone().strftime("%H:%M:%S.%f")[:-3]
-    who = _app(row["name"], row["ip"])
+    who = row["source"] or _app(row["name"], row["ip"])
     if row["kind"] == "node":
         rest = ""
     elif row["kind"] == "lost":

@@ -20,7 +20,13 @@ from appswitch.host.paths import trap_socket
               help="Be one of several hosts: our address for the others; by default the one that leads to --join. "
                    "PORT (7946) is Serf's, TCP and UDP; the next one is for connections.")  # fmt: skip
 @click.option("--join", metavar="HOST[:PORT]", multiple=True, help="A host that is there already; one is enough.")
-@click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns.")
+@click.option("--gateway", is_flag=True, help="Let apps out to addresses that no app owns, and clients in to what they "
+                                               "expose.")  # fmt: skip
+@click.option("--gateway-bind", metavar="ADDR", multiple=True,
+              help="Let clients in at this address of the host only; by default at all.")  # fmt: skip
+@click.option("--gateway-limit", "gateway_limits", metavar="LIMIT", multiple=True,
+              help="What to let in: connections=N, per-source=N, rate=N/s; first-byte=SECONDS for a client to say "
+                   "something, idle=SECONDS for a relayed connection.")  # fmt: skip
 @click.option("--egress", type=click.Choice(["allow", "deny"]), default="allow", show_default=True,
               help="Whether apps may leave for where no rule of the policy says it.")  # fmt: skip
 @click.option("--policy", metavar="FILE", type=click.Path(path_type=Path, dir_okay=False),
@@ -43,6 +49,8 @@ def serve(
     key_file: Path | None,
     serf: str,
     gateway: bool,
+    gateway_bind: tuple[str, ...],
+    gateway_limits: tuple[str, ...],
     egress: str,
     policy: Path | None,
     socket: str | None,
@@ -63,6 +71,8 @@ def serve(
             node=node or sockets.gethostname(),
             cluster=read_settings(bind, join, key_file, serf),
             gateway=gateway,
+            gateway_bind=gateway_bind,
+            gateway_limits=gateway_limits,
             policy=policy.absolute() if policy else None,
             egress=egress == "allow",
             state_dir=state_dir,

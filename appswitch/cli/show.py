@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 NARROW = {
     "ps": ("id", "node", "name", "ip", "tags", "state", "pid", "command"),
-    "services": ("name", "ip", "port", "proto", "app", "node", "tags", "medium", "scope", "state"),
+    "services": ("name", "ip", "port", "proto", "app", "node", "tags", "medium", "scope", "state", "exposed"),
     "connections": (
         "client_app",
         "client_name",
@@ -29,6 +29,7 @@ NARROW = {
         "medium",
     ),
     "nodes": ("name", "state", "address", "gateway", "seq", "agreed"),
+    "externals": ("name", "ip", "port", "proto", "backend", "node", "tags", "state", "health"),
     "resolve": ("name", "ip", "instances"),
     "doctor": ("level", "check", "message"),
 }

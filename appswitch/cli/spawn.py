@@ -18,7 +18,9 @@ from appswitch.host.processes import FAILED
 @click.option("--ip", metavar="ADDR", help="The virtual IP, v4 or v6.")
 @click.option("--name", metavar="NAME", help="The name; without --ip, an address is derived from it.")
 @click.option("--tag", "tags", metavar="K=V", multiple=True, help="A tag; a key may repeat.")
-@click.option("--expose", metavar="PORT[:GATEWAY_PORT]", multiple=True, help="Not yet: reach it through a gateway.")
+@click.option("--expose", metavar="PORT[:[GATEWAY:]GATEWAY_PORT][/proxy]", multiple=True,
+              help="Let clients outside in to PORT, at GATEWAY_PORT (by default one that the gateway chooses) of "
+                   "GATEWAY, an address or a node's name (by default all). /proxy: by PROXY protocol v2.")  # fmt: skip
 @click.option("--user", metavar="U", help="Run the program as this user (root only).")
 @click.option("--no-netns", is_flag=True, help="Stay in the host's network namespace.")
 @click.option("--tcp", is_flag=True, help="Real TCP between programs of one host, too.")
@@ -50,8 +52,6 @@ def spawn(
     found.
     """
     try:
-        if expose:
-            raise AppSwitchError("not-yet", "--expose isn't there yet in this version")
         options = spawning.Options(
             list(command),
             ip=ip,
@@ -61,6 +61,7 @@ def spawn(
             netns=not no_netns,
             exclusive=exclusive,
             tcp=tcp,
+            exposes=list(expose),
             wait_for=list(wait_for),
             wait_timeout=wait_timeout,
             socket=socket,

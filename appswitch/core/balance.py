@@ -159,9 +159,9 @@ class Balancer:
         return [tiers[number] for number in sorted(tiers)] or [[]]
 
     def _tier(self, listener: Listener, prefer: str) -> int:
-        if prefer == ANY or self._table.is_local(listener.app):
+        if prefer == ANY or (self._table.is_local(listener.app) and listener.outside is None):
             return 0
-        if prefer == LOCAL:
+        if prefer == LOCAL or listener.outside is not None:  # on whatever node it was registered
             return 1
         distance = self.distance(listener.app.node)
         return 1 + math.ceil(math.log2(min(max(distance, NEAREST), FARTHEST) / NEAREST))

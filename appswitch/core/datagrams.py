@@ -121,7 +121,7 @@ def source_of(app: App, dest: Address, bound: Address | None) -> Address:
 def candidates(table: ServiceTable, app: App, dest: Address) -> list[App]:
     """The apps that may have a receiver for what `app` sends to `dest`: itself first."""
     there = table.apps_at(app.ip if is_own(app, dest) else dest)
-    return [app, *(each for each in there if each.id != app.id and each.reachable)]
+    return [app, *(each for each in there if each.id != app.id and each.reachable and not each.external)]
 
 
 def serving_elsewhere(table: ServiceTable, app: App, dest: Address, port: int) -> set[int]:

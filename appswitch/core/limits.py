@@ -22,6 +22,7 @@ from appswitch.errors import AppSwitchError
 from appswitch.model import Address
 
 COUNT_EVERY = 1.0  # seconds at least
+ROUNDING = 1e-6  # of a connection: who has waited as told is let in
 V6_PREFIX = 64  # bits; who has one IPv6 address has all of its network (RFC 4291, 2.5.1)
 
 LIMIT_FORM = "connections=N, per-source=N, rate=N/s, first-byte=SECONDS or idle=SECONDS"
@@ -46,6 +47,11 @@ class Limits:
     def need_count(self) -> bool:
         """Whether anybody has to know how many are open."""
         return self.connections is not None or self.per_source is not None
+
+    @property
+    def let_wait(self) -> bool:
+        """Whether new ones may have to wait."""
+        return self.connections is not None or self.rate is not None
 
 
 def parse_limits(texts: Iterable[str]) -> Limits:
@@ -101,22 +107,28 @@ class Turnstile:
             return 0.0
         earned = (now - self._filled_at) * rate
         self._tokens, self._filled_at = min(self._tokens + earned, self._most_tokens), now
-        if self._tokens < 1.0:
+        if self._tokens < 1.0 - ROUNDING:
             return (1.0 - self._tokens) / rate
         self._tokens -= 1.0
         return 0.0
-
-    def has_too_many(self, ip: Address) -> bool:
-        """Whether the client is to be reset, as far as is known."""
-        most = self.limits.per_source
-        source = source_of(ip)
-        return most is not None and self._open[source] + self._since[source] >= most
 
     def let_in(self, ip: Address) -> None:
         """It is open now."""
         if self.limits.need_count:
             self._since[source_of(ip)] += 1
             self._total += 1
+
+    def has_too_many(self, ip: Address) -> bool:
+        """Whether one of that client, which is open, has to go, as far as is known."""
+        most, source = self.limits.per_source, source_of(ip)
+        return most is not None and self._open[source] + self._since[source] > most
+
+    def turn_away(self, ip: Address) -> None:
+        """It isn't open any more."""
+        source = source_of(ip)
+        counted_with = self._since if self._since[source] else self._open
+        counted_with[source] -= 1
+        self._total -= 1
 
     def may_count_in(self, now: float) -> float:
         """Seconds until the kernel may be asked again."""

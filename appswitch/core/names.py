@@ -52,6 +52,28 @@ def check_ip(text: str) -> Address:
     return ip
 
 
+def check_host(text: str) -> str:
+    """A host outside: an address, or a name in lower case. AppSwitchError `bad-host` when it is neither."""
+    host = text.lower().removesuffix(".")
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        labels = host.split(".")
+        if len(host) < 254 and all(_LABEL.fullmatch(each) for each in labels) and not labels[-1].isdigit():
+            return host
+        raise AppSwitchError("bad-host", f"{text!r} is neither an address nor a host's name") from None
+    if not is_elsewhere(ip):
+        hint = "loopback, link-local and multicast addresses are another host's on each gateway"
+        raise AppSwitchError("bad-host", f"{ip} can't be a server outside", hint)
+    return str(ip)
+
+
+def is_elsewhere(ip: Address) -> bool:
+    """Whether `ip` is one and the same host for all who connect to it, and not the one that does."""
+    own = ip.is_loopback or ip.is_unspecified or ip.is_link_local or ip.is_multicast or int(ip) == 0xFFFFFFFF
+    return not own and (ip.version == 4 or (ip.ipv4_mapped is None and not ip.scope_id))
+
+
 def check_tag(text: str) -> Tag:
     """`key=value`. AppSwitchError `bad-tag` otherwise."""
     match = _TAG.fullmatch(text)

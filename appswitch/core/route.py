@@ -275,7 +275,7 @@ def _instances(table: ServiceTable, app: App, dest: Address, port: int, inside: 
     # One that is only bound may listen already, the word of it still under way: the kernel will say.
     serving = [each for each in bound if each.listening] or bound
     own = [each for each in serving if each.app.id == app.id]
-    return _most_specific(own or serving, dest)
+    return most_specific(own or serving, dest)
 
 
 def _nothing_there(table: ServiceTable, dest: Address, port: int) -> str:
@@ -286,7 +286,7 @@ def _nothing_there(table: ServiceTable, dest: Address, port: int) -> str:
     return f"nothing listens on {dest} port {port}"
 
 
-def _most_specific(serving: list[Listener], dest: Address) -> list[Listener]:
+def most_specific(serving: list[Listener], dest: Address) -> list[Listener]:
     """Of each app the sockets that the kernel would pick (compute_score in net/ipv4/inet_hashtables.c)."""
     best: dict[int, int] = {}
     for each in serving:

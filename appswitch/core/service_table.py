@@ -67,6 +67,8 @@ class ServiceTable:
         """Keys of our own entries that have changed; for whoever tells the others to empty."""
         self.exposing: dict[int, App] = {}
         """By id, the apps that clients outside are to reach."""
+        self.externals: dict[int, App] = {}
+        """By id, those that are servers outside."""
         self.gateways: dict[str, dict[str, GatewayRecord]] = {}
         """Node -> key -> what it has opened as a gateway."""
         self._by_node: dict[str, dict[int, App]] = {}
@@ -96,6 +98,7 @@ class ServiceTable:
         tcp: bool = False,
         started: float = 0.0,
         exposes: tuple[Expose, ...] = (),
+        external: bool = False,
     ) -> App:
         """Adds an app of this node. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
@@ -115,6 +118,7 @@ class ServiceTable:
             started=started,
             derived=ip is None and name is not None and self._derives(name, identity),
             exposes=exposes,
+            external=external,
         )
         return self.revive(app)
 
@@ -131,6 +135,8 @@ class ServiceTable:
         self.apps[app.id] = app
         if app.exposes:
             self.exposing[app.id] = app
+        if app.external:
+            self.externals[app.id] = app
         self._by_node.setdefault(app.node, {})[app.number] = app
         self._by_ip.setdefault(app.ip, {})[app.id] = app
         if app.name is not None:
@@ -172,6 +178,7 @@ class ServiceTable:
         self._note(app)
         del self.apps[app_id]
         self.exposing.pop(app_id, None)
+        self.externals.pop(app_id, None)
         _discard(self._by_node, app.node, app.number)
         self.draining.discard(app_id)
         if app.name is not None:
@@ -296,13 +303,14 @@ class ServiceTable:
     def services(self, apps: Iterable[App] | None = None) -> Iterator[Listener]:
         """The instances that take connections or datagrams, in the order of virtual IP and port. apps: None: of all.
 
-        An app that has several listeners at a port (one for each IP version, say) is one instance.
+        An app that has several listeners at a port (one for each IP version, say) is one instance; each backend of an
+        external server is one.
         """
-        serving: dict[tuple[int, int, Protocol, Scope], Listener] = {}
+        serving: dict[tuple[int, int, Protocol, Scope, tuple[str, int] | None], Listener] = {}
         for app in self.apps.values() if apps is None else apps:
             for each in self.listeners_of(app):
                 if each.listening:
-                    serving.setdefault((each.app.id, each.port, each.protocol, each.scope), each)
+                    serving.setdefault((each.app.id, each.port, each.protocol, each.scope, each.outside), each)
         order = sorted(serving.values(), key=lambda each: (each.app.ip.version, int(each.app.ip), each.port, each.id))
         return iter(order)
 
@@ -335,7 +343,7 @@ class ServiceTable:
         each = self.listeners.get(int(listener))
         if each is None or not each.listening or not app.reachable:
             return None
-        return ListenerRecord(each.number, each.family, each.ip, each.port, each.v6only, each.protocol)
+        return ListenerRecord(each.number, each.family, each.ip, each.port, each.v6only, each.protocol, each.outside)
 
     def put_remote(self, node: str, key: str, record: Record | None) -> None:
         """What another node says of an entry; None: it has gone.
@@ -347,6 +355,8 @@ class ServiceTable:
             return
         if isinstance(record, AppRecord):
             _check(record.app)
+        if isinstance(record, ListenerRecord) and record.outside is not None:
+            names.check_host(record.outside[0])
         number = int(key.partition("/")[0])
         told = self._told.setdefault(node, {}).setdefault(number, {})
         self._hide(told, key)
@@ -402,6 +412,7 @@ class ServiceTable:
                     listening=True,
                     protocol=record.protocol,
                     number=record.number,
+                    outside=record.outside,
                 )
             )
 

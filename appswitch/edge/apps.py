@@ -269,6 +269,8 @@ class Apps:
             if not self._is_alive(listener):
                 self.listener_gone(listener)
         for app in list(self.table.own_apps()):
+            if app.external:
+                continue
             if app.id not in self._held and not self.table.listeners_of(app) and not self._is_awaited(app):
                 self.table.remove_app(app.id)
                 self._awaited.pop(app.id, None)
@@ -279,6 +281,8 @@ class Apps:
                 self.events.publish(Kind.APP_END, app)
 
     def _is_alive(self, listener: Listener) -> bool:
+        if listener.outside is not None:
+            return True
         if listener.protocol is Protocol.UDP:
             namespace = self.namespaces.get(listener.app.id)
             return namespace is not None and namespace.receives(listener)

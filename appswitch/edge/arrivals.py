@@ -1,7 +1,8 @@
 """Connections from other nodes to apps here: announced over a peer channel, judged, then delivered (edge/deliver.py).
 
 The other side has judged the connection, too; but what holds is the table and the policy of the node that serves. Who
-the client is, its node says, and only that node can: an app is known by its node and its number there.
+the client is, its node says, and only that node can: an app is known by its node and its number there. A client from
+outside is a gateway's to announce, for what it says that it exposes.
 
 An answer reserves the client's address towards the one that it dialled, so no two connections have the same two ends.
 """
@@ -21,6 +22,7 @@ import trio
 from attrs import define, field, frozen
 
 from appswitch.core import route
+from appswitch.core.exposing import is_exposed_by
 from appswitch.core.policy import explain
 from appswitch.core.route import Reach, Refuse
 from appswitch.edge.apps import Apps
@@ -31,9 +33,9 @@ from appswitch.edge.named import Pair
 from appswitch.edge.peer_channel import Caller
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import Ends
-from appswitch.model import App, Kind, Listener
+from appswitch.model import App, Kind, Listener, Outside, Party
 from appswitch.wire.addresses import unpack_ip
-from appswitch.wire.peer import Announce, Announced
+from appswitch.wire.peer import NO_APP, Announce, Announced
 
 MOST_WAITING = 128  # for room in the queue of one listener, which has thousands in it by then
 REFRESH_WITHIN = 0.2  # seconds; whoever has announced doesn't wait much longer (edge/remote.py)
@@ -44,7 +46,7 @@ RESET = struct.pack("ii", 1, 0)  # struct linger: close aborts the connection (s
 class Expected:
     """A connection that was announced. carrier: it has the client's name already; until: its patience, trio's clock."""
 
-    client: App
+    client: Party
     ends: Ends
     listener: Listener
     carrier: socket.socket
@@ -65,11 +67,16 @@ class Arrivals:
 
     async def announce(self, caller: Caller, said: Announce) -> Announced:
         """Of Peers.handlers. OSError with the errno for the client; EADDRINUSE: another port of its might be free."""
-        client = await self.client_of(caller.node, said.app)
         source, dest = (unpack_ip(said.source_ip), said.source_port), (unpack_ip(said.dest_ip), said.dest_port)
-        listener = self._judge(client, source, dest, said.listener)
+        client: Party
+        if said.app == NO_APP:
+            client = Outside(source[0])
+            listener = await self._judge_outside(client, caller.node, dest, said.listener)
+        else:
+            client = await self.client_of(caller.node, said.app)
+            listener = self._judge(client, source, dest, said.listener)
         self.deliverer.named.check(listener)
-        asked = Asked(client, dest, 6 if said.family == 6 else 4)
+        asked = Asked(_app(client), dest, 6 if said.family == 6 else 4)
         try:
             carrier = await self.deliverer.address(source, asked, listener)
         except OSError as error:
@@ -89,12 +96,32 @@ class Arrivals:
         """
         table = self.apps.table
         if table.app_of(node, number) is None:  # it may just have been started
-            with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
-                await self.refresh(node)
+            await self._refresh(node)
         client = table.app_of(node, number)
         if client is None or table.is_local(client):
             raise OSError(errno.EAGAIN, f"app {node}/{number} isn't known there")
         return client
+
+    async def _refresh(self, node: str) -> None:
+        with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
+            await self.refresh(node)
+
+    async def _judge_outside(self, client: Outside, gateway: str, dest: Pair, number: int) -> Listener:
+        """As below, for one that has come to a gateway; OSError EAGAIN: what that exposes isn't known here, yet."""
+        table = self.apps.table
+        listener = table.listeners.get(number)
+        if listener is None or not table.is_local(listener.app) or not listener.listening:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "that isn't served there any more")
+        if not is_exposed_by(table, gateway, listener):  # it may just have opened the port
+            await self._refresh(gateway)
+        if not is_exposed_by(table, gateway, listener):
+            raise OSError(errno.EAGAIN, f"what gateway {gateway} exposes isn't known there")
+        verdict = self.policing.policy.decide(client, listener.app, listener.port)
+        if not verdict.allowed:
+            reason = explain(verdict, client, listener.app)
+            self._publish_denied(client, listener, dest, verdict.rule, reason)
+            raise ConnectionRefusedError(errno.ECONNREFUSED, reason)
+        return listener
 
     def _judge(self, client: App, source: Pair, dest: Pair, number: int) -> Listener:
         """The listener, if the client may go there. ConnectionRefusedError."""
@@ -125,7 +152,7 @@ class Arrivals:
                 self._publish_denied(client, listener, expected.ends[1], verdict.rule, reason)
                 return False
             try:
-                self.deliverer.deliver(expected.carrier, client, listener, end)
+                self.deliverer.deliver(expected.carrier, _app(client), listener, end)
             except BlockingIOError:
                 if trio.current_time() > expected.until or not await self._wait(listener, pause):
                     return False
@@ -151,14 +178,18 @@ class Arrivals:
         return True
 
     def _publish_denied(
-        self, client: App, listener: Listener | None, dest: Pair, rule: str | None, reason: str
+        self, client: Party, listener: Listener | None, dest: Pair, rule: str | None, reason: str
     ) -> None:
         self._publish(Kind.DENY, client, listener, dest, rule=rule, reason=reason)
 
-    def _publish(self, kind: Kind, client: App, listener: Listener | None, dest: Pair, **facts: object) -> None:
+    def _publish(self, kind: Kind, client: Party, listener: Listener | None, dest: Pair, **facts: object) -> None:
         where = {"address": dest[0], "port": dest[1], "proto": "tcp", "medium": "tcp"}
-        self.apps.events.publish(kind, client, server=listener and listener.app, **where, **facts)
+        self.apps.events.publish(kind, _app(client), server=listener and listener.app, **where, **facts)
 
     def _drop(self, expected: Expected) -> None:
         expected.carrier.close()
         self.deliverer.names.release(expected.ends)
+
+
+def _app(client: Party) -> App | None:
+    return client if isinstance(client, App) else None

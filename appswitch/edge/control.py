@@ -12,21 +12,27 @@ import math
 import os
 import secrets
 import socket
+import time
 from collections.abc import Awaitable, Callable
 
 import structlog
 import trio
-from attrs import define, field
+from attrs import Factory, define, field
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
+from appswitch.core.exposing import exposed_at, parse_expose
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.core.why import address_of, why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
+from appswitch.edge.backends import backend_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
+from appswitch.edge.exposing import Exposing
+from appswitch.edge.externals import Externals
+from appswitch.edge.healths import of_backend
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.nodes import Nodes
@@ -36,6 +42,7 @@ from appswitch.errors import AppSwitchError
 from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Outside, Protocol
 from appswitch.wire import control
 from appswitch.wire.dns import Found
+from appswitch.wire.externals import Kept
 
 log = structlog.get_logger()
 
@@ -60,7 +67,9 @@ class ControlServer:
     """The cookie of our own network namespace."""
     snapshot: Callable[[], Awaitable[list[Connection]]]
     """All connections of apps."""
+    externals: Externals
     policing: Policing = field(factory=Policing)
+    exposing: Exposing = field(default=Factory(lambda self: Exposing(self.nodes), takes_self=True))
     share_dns: Callable[[App], Awaitable[None]] = _no_sharing
     """Makes room for an app that is a DNS server itself."""
     look_up: Callable[[str], Awaitable[Found | None]] = _no_upstream
@@ -140,7 +149,8 @@ class ControlServer:
             case control.Hello():
                 return None
             case control.Ps():
-                apps = sorted(self.table.apps.values(), key=lambda app: (app.node, app.number))
+                running = (app for app in self.table.apps.values() if not app.external)
+                apps = sorted(running, key=lambda app: (app.node, app.number))
                 return [control.app_row(app, self.table.state_of(app)) for app in apps]
             case control.Services():
                 return [self._service_row(each) for each in self.table.services()]
@@ -156,10 +166,28 @@ class ControlServer:
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():
                 return await self._drain(call, stream.socket)
+            case control.Externals():
+                return await self._list_externals()
+            case control.AddExternal():
+                return await self._add_external(call)
+            case control.RemoveExternal(name=name):
+                self.externals.remove(plain_name(name))
+                return []
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn() | control.Resume() | control.Ticket():
                 raise AssertionError("handled by the caller")
+
+    async def _list_externals(self) -> list[dict[str, object]]:
+        told = await self.externals.healths.all()
+        apps = sorted(self.table.externals.values(), key=lambda app: (app.name or "", app.node))
+        backends = [each for app in apps for each in self.table.listeners_of(app)]
+        return [control.external_row(each, of_backend(told, backend_of(each))) for each in backends]
+
+    async def _add_external(self, call: control.AddExternal) -> list[dict[str, object]]:
+        kept = Kept(call.name, tuple(call.backends), call.ip, tuple(call.tags), time.time())
+        app = self.externals.add(kept)
+        return [control.external_row(each, {}) for each in self.table.listeners_of(app)]
 
     async def _why(self, client: str, dest: str) -> dict[str, object]:
         service, _, suffix = dest.partition("/")
@@ -202,7 +230,7 @@ class ControlServer:
     def _service_row(self, listener: Listener) -> dict[str, object]:
         app = listener.app
         elsewhere = None if self.table.is_local(app) else self.nodes.called(app.node)
-        return control.service_row(listener, self.table.state_of(app), elsewhere)
+        return control.service_row(listener, self.table.state_of(app), elsewhere, exposed_at(self.table, listener))
 
     def _resolve(self, text: str) -> list[dict[str, object]]:
         name = plain_name(text)
@@ -271,10 +299,12 @@ class ControlServer:
                 namespace = namespaces.adopt(fds)
                 stack.callback(namespace.close)
                 app, token = self._new_app(stream.socket, call)
+                with self.apps.hold(app):
+                    exposed = await self.exposing.open(app) if app.exposes else []
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
                 return
-            answer = {"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token}
+            answer = {"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token, "exposed": exposed}
             await self._keep(stream, app, namespace, answer)
 
     async def _resume(self, stream: trio.SocketStream, call: control.Resume, fds: list[int]) -> None:
@@ -355,6 +385,9 @@ class ControlServer:
             raise AppSwitchError("taken", f"this namespace is app {owner.number}'s already")
         tags = tuple(names.check_tag(tag) for tag in call.tags)
         check_tags(tags)
+        exposes = tuple(dict.fromkeys(map(parse_expose, call.exposes)))
+        if exposes and call.name is call.ip is None:
+            raise AppSwitchError("bad-expose", "an app without a name and an IP can't be exposed", "give it a --name")
         app = self.apps.new_app(
             name=names.check_name(call.name) if call.name is not None else None,
             ip=names.check_ip(call.ip) if call.ip is not None else None,
@@ -365,6 +398,7 @@ class ControlServer:
             netns=call.netns,
             exclusive=call.exclusive,
             tcp=call.tcp,
+            exposes=exposes,
         )
         if call.netns:
             self.apps.bind_netns(app, caller.netns)

@@ -30,7 +30,7 @@ class Deliverer:
         """What a delivery goes by; nobody else has this source to there while it is open. OSError EADDRNOTAVAIL."""
         return await self.named.make(source, asked, listener.family, Medium.TCP_SERVER)
 
-    def deliver(self, carrier: socket.socket, client: App, listener: Listener, end: socket.socket) -> Name:
+    def deliver(self, carrier: socket.socket, client: App | None, listener: Listener, end: socket.socket) -> Name:
         """Gives `end` to an instance; it stays the caller's to close, as the carrier does.
 
         ConnectionRefusedError: the instance doesn't take it; BlockingIOError: it has no room now.

@@ -1,7 +1,8 @@
 """Connecting a client to an instance: which one is tried when, and what comes next when it doesn't take it.
 
 Where an instance is says how it is reached (`Way`): one here by a Unix socket (edge/local_unix.py), or by TCP where one
-of the two wants that (edge/local_tcp.py); one on another node by TCP between the hosts (edge/remote.py).
+of the two wants that (edge/local_tcp.py); one on another node by TCP between the hosts (edge/remote.py); one
+outside as edge/external_way.py says.
 """
 
 from __future__ import annotations
@@ -37,12 +38,16 @@ log = structlog.get_logger()
 
 @frozen
 class Asked:
-    """What a program asked for. dest: where to; family: 4 or 6, of its socket; nonblocking: of its connect."""
+    """What a client asked for. dest: where to; family: 4 or 6, of its socket; nonblocking: of its connect.
 
-    app: App
+    app: None: one from outside, whose connection is there already: `accepted`.
+    """
+
+    app: App | None
     dest: tuple[Address, int]
     family: int
     nonblocking: bool = False
+    accepted: socket.socket | None = None
 
 
 @frozen
@@ -71,7 +76,7 @@ class Way(Protocol):
 
 @define
 class Dialer:
-    """Connects to instances. remote: None: on a host that is in no cluster."""
+    """Connects to instances. remote: None: on a host that is in no cluster; outside: to external servers."""
 
     table: ServiceTable
     balancer: Balancer
@@ -79,6 +84,7 @@ class Dialer:
     unix: Way
     tcp: Way
     remote: Way | None = None
+    outside: Way | None = None
     _silent: set[str] = field(factory=set)
     """Nodes that didn't answer when they were tried last."""
 
@@ -129,7 +135,7 @@ class Dialer:
                 full = True
                 self.balancer.failed(listener, trio.current_time())
             except ConnectionRefusedError as error:
-                is_here = self.table.is_local(listener.app)
+                is_here = self.table.is_local(listener.app) and listener.outside is None
                 refused = "every instance has gone" if is_here else error.strerror or "a node refuses"
                 self.balancer.failed(listener, trio.current_time())
             else:
@@ -170,9 +176,12 @@ class _Attempt:
         return await self._begun[id(way)](plan, listener)
 
     def _way_to(self, listener: Listener) -> Way | None:
+        if listener.outside is not None:
+            return self._dialer.outside
         if not self._dialer.table.is_local(listener.app):
             return self._dialer.remote
-        return self._dialer.tcp if self._asked.app.tcp or listener.app.tcp else self._dialer.unix
+        client = self._asked.app
+        return self._dialer.tcp if listener.app.tcp or client is None or client.tcp else self._dialer.unix
 
 
 def start_egress(plan: Egress, family: int) -> socket.socket:

@@ -137,7 +137,7 @@ def open_journal(directory: Path, node: str) -> Journal:
     except FileNotFoundError:
         past = None
     except JournalError as error:
-        aside = _free_name(path)
+        aside = free_name(path)
         path.rename(aside)
         log.warning("what our predecessor left can't be read: its apps are strangers now", reason=str(error),
                     kept=str(aside))  # fmt: skip
@@ -157,7 +157,8 @@ def _boot_id() -> str:
         return ""
 
 
-def _free_name(path: Path) -> Path:
+def free_name(path: Path) -> Path:
+    """Where a file may be kept aside."""
     number = 1
     while (aside := path.with_name(f"{path.name}.aside-{number}")).exists():
         number += 1

@@ -50,14 +50,14 @@ class NamedSockets:
         for _ in range(rng.randrange(len(OUR_PORTS))):
             next(self._ports)
 
-    def sources(self, source: Pair, dest: Pair) -> Iterator[Pair]:
-        """Ends that a connection to `dest` may have: `source` itself, or where it has no port, one port after another;
-        those left out that a TCP connection has.
+    def sources(self, source: Pair, asked: Asked) -> Iterator[Pair]:
+        """Ends that the connection may have: `source` itself, or where it has no port, one port after another; those
+        left out that a TCP connection has. That a client from outside has its own its kernel and ours have seen to.
         """
         ip, port = source
         for _ in range(1 if port else len(OUR_PORTS)):
             end = ip, port or next(self._ports)
-            if not self._is_taken(end, dest):
+            if asked.app is None or not self._is_taken(end, asked.dest):
                 yield end
 
     async def make(self, source: Pair, asked: Asked, server_family: int, medium: Medium) -> socket.socket:
@@ -65,7 +65,7 @@ class NamedSockets:
         made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             raise_sndbuf(made)
-            for count, end in enumerate(self.sources(source, asked.dest), 1):
+            for count, end in enumerate(self.sources(source, asked), 1):
                 if self._bind(made, self.name(end, asked, server_family, medium)):
                     return made
                 if count % AT_ONCE == 0:
@@ -78,7 +78,8 @@ class NamedSockets:
     def name(self, source: Pair, asked: Asked, server_family: int, medium: Medium) -> bytes:
         """As the kernel has it."""
         families = asked.family, server_family
-        return socknames.client_name(self._sockets.salt, source, asked.dest, *families, asked.app.id, medium)
+        app_id = asked.app.id if asked.app else 0
+        return socknames.client_name(self._sockets.salt, source, asked.dest, *families, app_id, medium)
 
     def _bind(self, made: socket.socket, name: bytes) -> bool:
         """False when it is in use."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -21,7 +22,7 @@ from appswitch.core.policy import Policy, explain
 from appswitch.edge.apps import Apps
 from appswitch.edge.connections import Source, cut
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, Kind, Outside
+from appswitch.model import Address, Kind, Outside, Party
 from appswitch.wire.dns import Found
 
 log = structlog.get_logger()
@@ -75,14 +76,16 @@ class Policing:
         """Ends what is denied now, where the rule says so. New ones are denied already: the snapshot has all."""
         ended = []
         for each in await snapshot():
-            if each.client and each.dest:
+            client: Party | None = each.client or (Outside(each.source[0]) if each.source and each.listener else None)
+            if client and each.dest:
                 ip, port = each.dest
                 server = each.server or Outside(ip, each.names)
-                verdict = self.policy.decide(each.client, server, port, each.proto)
+                verdict = self.policy.decide(client, server, each.listener.port if each.listener else port, each.proto)
                 if verdict.cut:
                     ended.append(each)
-                    facts = {"address": ip, "port": port, "proto": each.proto, "medium": each.medium}
-                    reason = explain(verdict, each.client, server) + ", and cuts the connection"
+                    facts: dict[str, Any] = {"address": ip, "port": port, "proto": each.proto, "medium": each.medium}
+                    facts["source"] = None if each.client else each.source
+                    reason = explain(verdict, client, server) + ", and cuts the connection"
                     apps.events.publish(
                         Kind.DENY, each.client, server=each.server, rule=verdict.rule, reason=reason, **facts
                     )

@@ -32,7 +32,7 @@ from appswitch.edge.peers import Peers, for_family
 from appswitch.edge.tcp_names import Name, TcpNames
 from appswitch.model import Listener
 from appswitch.wire.addresses import pack_ip
-from appswitch.wire.peer import Announce, Announced
+from appswitch.wire.peer import NO_APP, Announce, Announced
 from appswitch.wire.peer_channel import arrival
 from appswitch.wire.socknames import Medium
 
@@ -70,11 +70,10 @@ class Remote:
 
     async def _announce(self, asked: Asked, source: Pair, listener: Listener) -> tuple[Pair, bytes]:
         """Where it comes from now, and the preamble."""
+        number = asked.app.number if asked.app else NO_APP
         node, (dest_ip, dest_port) = listener.app.node, asked.dest
-        for ip, port in islice(self.named.sources(source, asked.dest), PROPOSALS):
-            request = Announce(
-                asked.app.number, listener.number, pack_ip(ip), port, pack_ip(dest_ip), dest_port, asked.family
-            )
+        for ip, port in islice(self.named.sources(source, asked), PROPOSALS):
+            request = Announce(number, listener.number, pack_ip(ip), port, pack_ip(dest_ip), dest_port, asked.family)
             try:
                 answer, session = await self.peers.ask_in_session(node, request, ANSWERS_WITHIN)
             except UnreachableError:

@@ -30,11 +30,16 @@ log = structlog.get_logger()
 
 @frozen
 class Name:
-    """Of one end of a connection from `client` to `listener`. packed: struct as_client_name."""
+    """Of one end of a connection from `client` (None: from outside) to `listener`. packed: struct as_client_name."""
 
     packed: bytes
-    client: App
+    client: App | None
     listener: Listener
+
+    @property
+    def apps(self) -> tuple[App, ...]:
+        """Whose connection it is."""
+        return (self.listener.app,) if self.client is None else (self.client, self.listener.app)
 
     @property
     def medium(self) -> Medium:
@@ -51,7 +56,7 @@ class Name:
     @property
     def is_remote(self) -> bool:
         """Whether the other end is on another host."""
-        return self.client.node != self.listener.app.node
+        return self.client is None or self.client.node != self.listener.app.node
 
     def of_client(self) -> Name:
         """The other end's name."""
@@ -84,7 +89,7 @@ class TcpNames:
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
         name = self._names.get(cookie)
-        return name.packed if name is not None and app.id in (name.client.id, name.listener.app.id) else None
+        return name.packed if name is not None and app.id in [each.id for each in name.apps] else None
 
     def is_taken(self, source: tuple[Address, int], dest: tuple[Address, int]) -> bool:
         """Whether a connection has these two ends."""
@@ -145,7 +150,7 @@ def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
         dest=dest,
         server=name.listener.app,
         listener=name.listener,
-        node=name.client.node if name.medium is Medium.TCP_CLIENT else name.listener.app.node,
+        node=name.client.node if name.client and name.medium is Medium.TCP_CLIENT else name.listener.app.node,
         state=state,
         medium="tcp",
         inodes=(client, server),

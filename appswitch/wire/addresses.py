@@ -22,3 +22,8 @@ def unpack_ip(packed: bytes) -> Address:
 def pack_ip(ip: Address) -> bytes:
     """An address -> 16 bytes."""
     return ip.packed if isinstance(ip, IPv6Address) else V4_MAPPED + ip.packed
+
+
+def place(ip: Address | str, port: int | None) -> str:
+    """As people write the two."""
+    return f"[{ip}]:{port}" if ":" in str(ip) else f"{ip}:{port}"

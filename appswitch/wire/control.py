@@ -6,6 +6,7 @@ of the app's namespace along (edge/namespaces.py), and the app lives at least as
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from errno import errorcode
 from typing import Annotated, Any
@@ -13,7 +14,8 @@ from typing import Annotated, Any
 import msgspec
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import DOMAIN, App, AppState, Connection, Event, Kind, Listener, Node, Protocol
+from appswitch.model import DOMAIN, Address, App, AppState, Connection, Event, Health, Kind, Listener, Node, Protocol
+from appswitch.wire.addresses import place
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -30,6 +32,8 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     netns: bool = True
     uid: int = 0
     """The user that the program will run as."""
+    exposes: list[str] = []
+    """As `--expose` has it (core/exposing.py)."""
     ticket: str = ""
     """From outside; an app with a namespace of its own needs one."""
 
@@ -102,6 +106,25 @@ class Drain(msgspec.Struct, tag_field="call", tag="drain", forbid_unknown_fields
     timeout: Annotated[float, msgspec.Meta(ge=0)] | None = None
 
 
+class Externals(msgspec.Struct, tag_field="call", tag="externals", forbid_unknown_fields=True):
+    """The external servers, a backend each, and what gateways say of them."""
+
+
+class AddExternal(msgspec.Struct, tag_field="call", tag="external-add", forbid_unknown_fields=True):
+    """Register an external server on this node. backends: PORT:HOST:PORT each."""
+
+    name: str
+    backends: list[str]
+    ip: str | None = None
+    tags: list[str] = []
+
+
+class RemoveExternal(msgspec.Struct, tag_field="call", tag="external-rm", forbid_unknown_fields=True):
+    """Forget an external server that is registered on this node."""
+
+    name: str
+
+
 class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fields=True):
     """The recent events, as one answer; with `follow`, an answer each, and then those to come, until the caller goes.
 
@@ -114,10 +137,10 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
     tail: int | None = None
 
 
-Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe
+Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe | Externals
 """What changes nothing."""
 
-Call = Question | Ticket | Spawn | Resume | Drain
+Call = Question | Ticket | Spawn | Resume | Drain | AddExternal | RemoveExternal
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 
@@ -156,13 +179,22 @@ def app_row(app: App, state: AppState = AppState.UP) -> dict[str, Any]:
     }
 
 
-def service_row(listener: Listener, state: AppState = AppState.UP, elsewhere: Node | None = None) -> dict[str, Any]:
+def service_row(
+    listener: Listener,
+    state: AppState = AppState.UP,
+    elsewhere: Node | None = None,
+    exposed: Iterable[tuple[Address, int]] = (),
+) -> dict[str, Any]:
     """A row of `services` (DESIGN section 5). real: what carries a connection to it; medium: how it gets there.
 
-    elsewhere: the node that it is on, where that isn't this one.
+    elsewhere: the node that it is on, where that isn't this one; exposed: where clients outside find it.
     """
     app = listener.app
     medium = "udp" if listener.protocol is Protocol.UDP else "tcp" if app.tcp or elsewhere else "unix"
+    if listener.outside is not None:
+        real: str | None = f"tcp:{place(*listener.outside)}"
+    else:
+        real = _at(medium, elsewhere) if elsewhere else f"{medium}:{listener.number}"
     return {
         "name": app.name,
         "ip": str(app.ip),
@@ -171,18 +203,39 @@ def service_row(listener: Listener, state: AppState = AppState.UP, elsewhere: No
         "app": app.number,
         "node": app.node,
         "tags": [f"{key}={value}" for key, value in app.tags],
-        "real": _at(medium, elsewhere) if elsewhere else f"{medium}:{listener.number}",
+        "real": real,
         "medium": medium,
         "scope": listener.scope.value,
         "state": state.value,
+        "exposed": [place(*each) for each in exposed],
     }
 
 
 def _at(medium: str, node: Node) -> str | None:
     if node.address is None:
         return None
-    host = f"[{node.address}]" if ":" in node.address else node.address
-    return f"{medium}:{host}:{node.port}"
+    return f"{medium}:{place(node.address, node.port)}"
+
+
+def external_row(listener: Listener, health: dict[str, Health]) -> dict[str, Any]:
+    """A row of `external list`: a backend. health: what each gateway that answers says of it."""
+    app, (host, port) = listener.app, listener.outside or ("", 0)
+    states = {each.state.value for each in health.values()}
+    return {
+        "name": app.name,
+        "ip": str(app.ip),
+        "port": listener.port,
+        "proto": listener.protocol.value,
+        "host": host,
+        "host_port": port,
+        "backend": place(host, port),
+        "node": app.node,
+        "tags": [f"{key}={value}" for key, value in app.tags],
+        "state": next((each for each in ("up", "down") if each in states), "unknown"),
+        "health": [
+            {"gateway": name, "state": each.state.value, "reason": each.reason} for name, each in health.items()
+        ],
+    }
 
 
 def drain_row(app: App, state: AppState, connections: int) -> dict[str, Any]:
@@ -248,6 +301,7 @@ def event_row(event: Event) -> dict[str, Any]:
         "server_node": server and server.node,
         "server_name": server and server.name,
         "server_ip": server and str(server.ip),
+        "source": event.source and place(*event.source),
         "address": event.address and str(event.address),
         "port": event.port,
         "proto": event.proto,

@@ -10,7 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from appswitch.model import Summary
+from appswitch.model import HealthState, Summary
 
 Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 """As wire/addresses.py packs it."""
@@ -37,9 +37,14 @@ class Status(msgspec.Struct, frozen=True, array_like=True, tag="status", forbid_
     yours: Summary | None = None
 
 
+NO_APP = 0
+"""The numbers of apps begin with 1."""
+
+
 class Announce(msgspec.Struct, frozen=True, array_like=True, tag="announce", forbid_unknown_fields=True):
     """A TCP connection is to come: from the app that has the number `app` on the asking node, to one of your listeners.
 
+    NO_APP: from a client outside, for whom the asking node is the gateway.
     source: what the server is to see; dest: as the client asked for it; family: 4 or 6, of the client's socket.
     """
 
@@ -77,6 +82,28 @@ class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened"
     """They may come, and what is sent back goes the same way."""
 
 
+class AskHealths(msgspec.Struct, frozen=True, array_like=True, tag="ask-healths", forbid_unknown_fields=True):
+    """What do you, a gateway, know of the backends of external servers?"""
+
+
+class Healths(msgspec.Struct, frozen=True, array_like=True, tag="healths", forbid_unknown_fields=True):
+    """backends: host, port, how it is, why."""
+
+    backends: list[tuple[str, Port, HealthState, str | None]]
+
+
+class OpenPorts(msgspec.Struct, frozen=True, array_like=True, tag="open-ports", forbid_unknown_fields=True):
+    """The app that has the number `app` on the asking node is about to start: what of your ports does it get?"""
+
+    app: int
+
+
+class PortsOpened(msgspec.Struct, frozen=True, array_like=True, tag="ports-opened", forbid_unknown_fields=True):
+    """These: values of a gateway's records (wire/records.py)."""
+
+    records: list[bytes]
+
+
 class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbid_unknown_fields=True):
     """No. error: an errno; reason: for people."""
 
@@ -84,8 +111,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | OpenFlow | Pull | Status
-Answer = Announced | FlowOpened | Pulled | Status | Refused
+Request = Announce | AskHealths | OpenFlow | OpenPorts | Pull | Status
+Answer = Announced | FlowOpened | Healths | PortsOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

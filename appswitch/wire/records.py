@@ -33,7 +33,7 @@ MOST_PIECES = 8  # of a delta; where there are more, the others had better ask f
 
 _KEY = re.compile(r"(0|[1-9][0-9]{0,8})(/(0|[1-9][0-9]{0,15}))?")
 _GATEWAY_KEY = re.compile(GATEWAY_KEY + r"(0|[1-9][0-9]{0,8})")
-_NETNS, _EXCLUSIVE, _TCP, _DRAINING, _DERIVED = 1, 2, 4, 8, 16
+_NETNS, _EXCLUSIVE, _TCP, _DRAINING, _DERIVED, _EXTERNAL = 1, 2, 4, 8, 16, 32
 _V6ONLY, _UDP = 1, 2
 
 _Packed = Annotated[bytes, msgspec.Meta(min_length=4, max_length=16)]
@@ -72,6 +72,7 @@ class _Listener(msgspec.Struct, array_like=True):
     ip: _Packed
     port: _Port
     flags: _Natural
+    outside: tuple[str, _Port] | None = None
 
 
 class _Delta(msgspec.Struct, array_like=True):
@@ -97,12 +98,12 @@ def encode(record: Record) -> bytes:
     """The value of an entry."""
     if isinstance(record, ListenerRecord):
         flags = record.v6only * _V6ONLY | (record.protocol is Protocol.UDP) * _UDP
-        return _encoder.encode(_Listener(record.family, record.ip.packed, record.port, flags))
+        return _encoder.encode(_Listener(record.family, record.ip.packed, record.port, flags, record.outside))
     if isinstance(record, GatewayRecord):
         return _encoder.encode(_said_by_gateway(record))
     app = record.app
     flags = app.netns * _NETNS | app.exclusive * _EXCLUSIVE | app.tcp * _TCP | record.draining * _DRAINING
-    flags |= app.derived * _DERIVED
+    flags |= app.derived * _DERIVED | app.external * _EXTERNAL
     command = _cut(app.command)
     exposes = [_Expose(each.port, each.gateway_port, each.gateway, each.proxy) for each in app.exposes]
     return _encoder.encode(_App(app.name, app.ip.packed, list(app.tags), flags, app.started, app.pid, command, exposes))
@@ -110,15 +111,23 @@ def encode(record: Record) -> bytes:
 
 def decode(node: str, key: str, value: bytes) -> Record:
     """An entry of `node`. AppSwitchError `bad-record` when it is none."""
+    if _GATEWAY_KEY.fullmatch(key):
+        return decode_gateway(node, value)
+    app, listener = check_key(key)
     try:
-        if _GATEWAY_KEY.fullmatch(key):
-            return _gateway(_gateway_decoder.decode(value))
-        app, listener = check_key(key)
         if listener is None:
             return _app(node, app, _app_decoder.decode(value))
         return _listener(listener, _listener_decoder.decode(value))
     except _UNREADABLE as error:
         raise _bad(node, f"entry {key} can't be read: {error}") from None
+
+
+def decode_gateway(node: str, value: bytes) -> GatewayRecord:
+    """What `node`, a gateway, has opened. AppSwitchError `bad-record`."""
+    try:
+        return _gateway(_gateway_decoder.decode(value))
+    except _UNREADABLE as error:
+        raise _bad(node, f"what a gateway has opened can't be read: {error}") from None
 
 
 def check_key(key: str) -> tuple[int, int | None]:
@@ -143,6 +152,7 @@ def _app(node: str, number: int, said: _App) -> AppRecord:
         tcp=bool(said.flags & _TCP),
         started=said.started,
         derived=bool(said.flags & _DERIVED),
+        external=bool(said.flags & _EXTERNAL),
         exposes=tuple(Expose(each.port, each.gateway_port, each.gateway, each.proxy) for each in said.exposes),
     )
     return AppRecord(app, bool(said.flags & _DRAINING))
@@ -152,7 +162,8 @@ def _listener(number: int, said: _Listener) -> ListenerRecord:
     if said.family not in (4, 6):
         raise ValueError(f"{said.family} is no IP version")
     protocol = Protocol.UDP if said.flags & _UDP else Protocol.TCP
-    return ListenerRecord(number, said.family, ip_address(said.ip), said.port, bool(said.flags & _V6ONLY), protocol)
+    v6only = bool(said.flags & _V6ONLY)
+    return ListenerRecord(number, said.family, ip_address(said.ip), said.port, v6only, protocol, said.outside)
 
 
 def _said_by_gateway(record: GatewayRecord) -> _Gateway:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Container
 from typing import NamedTuple
 
+from appswitch.model import Address
 from appswitch.wire import netlink
+from appswitch.wire.addresses import V4_MAPPED, unpack_ip
 
 SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answers
+AF_INET6 = 10
 TCP = 6
 ESTABLISHED, SYN_SENT = 1, 2  # linux/net/tcp_states.h
 TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV = 6, 7, 10, 12
@@ -37,3 +41,10 @@ def decode(body: bytes) -> TcpSocket:
         raise ValueError(f"an answer of {len(body)} bytes")
     _, state, _, _, low, high, _, _, _, _, inode = _ANSWER.unpack_from(body)
     return TcpSocket(low | high << 32, inode, state)
+
+
+def decode_client(body: bytes, ports: Container[int]) -> Address | None:
+    """One answer: the other end's address, of a socket that is open and has one of our `ports`. ValueError as above."""
+    if not decode(body).inode or int.from_bytes(body[4:6], "big") not in ports:
+        return None
+    return unpack_ip(body[24:40] if body[0] == AF_INET6 else V4_MAPPED + body[24:28])

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
 
 from benchmarks.hosts.traffic import HAPROXY, PLAIN
+from benchmarks.markdown import number, spread, table, yes
 from benchmarks.measures import Measure
 from benchmarks.report import Numbers, ratios
 from benchmarks.ways import APPSWITCH
@@ -51,11 +52,11 @@ def _traffic(rows: list[Kept]) -> str:
     for row in rows:
         found = row["ratios"]
         wanted = row["wanted"]
-        verdict = f"{wanted}: {_yes(median(found[PLAIN]) >= wanted)}" if wanted else ""
-        cells = [_spread(row["numbers"][way]) if way in row["numbers"] else "-" for way in (APPSWITCH, PLAIN, HAPROXY)]
-        compared = [_spread(found[way]) if way in found else "-" for way in (PLAIN, HAPROXY)]
+        verdict = f"{wanted}: {yes(median(found[PLAIN]) >= wanted)}" if wanted else ""
+        cells = [spread(row["numbers"][way]) if way in row["numbers"] else "-" for way in (APPSWITCH, PLAIN, HAPROXY)]
+        compared = [spread(found[way]) if way in found else "-" for way in (PLAIN, HAPROXY)]
         lines.append([f"{row['name']}, {row['unit']}", *cells, *compared, verdict])
-    return _table(lines)
+    return table(lines)
 
 
 def _cluster(sizes: list[Kept]) -> str:
@@ -63,20 +64,20 @@ def _cluster(sizes: list[Kept]) -> str:
         return [name, *map(show, sizes)]
 
     def reached(size: Kept) -> str:
-        return f"{_tail(size['reached'][APPSWITCH])} ({_yes(_p99(size['reached'][APPSWITCH]) <= REACHED_WANTED)})"
+        return f"{_tail(size['reached'][APPSWITCH])} ({yes(_p99(size['reached'][APPSWITCH]) <= REACHED_WANTED)})"
 
-    return _table(
+    return table(
         [
             line("", lambda size: f"{size['nodes']} nodes"),
             line("listen to first connect from another host, ms: p50, p99", reached),
             line("the same, plain TCP", lambda size: _tail(size["reached"]["plain"])),
             line("listen to the other hosts' tables, nobody asking, ms: p50, p99", lambda size: _tail(size["told"])),
-            line("arriving at rest, bytes/s a node", lambda size: _spread(size["rest"])),
-            line("arriving for a new service, bytes a node", lambda size: _spread(size["service"])),
+            line("arriving at rest, bytes/s a node", lambda size: spread(size["rest"])),
+            line("arriving for a new service, bytes a node", lambda size: spread(size["service"])),
             line("processor at rest, a node", lambda size: f"{size['rest_cpu']:.2%}"),
-            line("memory (PSS), MB a node", lambda size: _number(size["memory"])),
-            line("start of those that are new until all agree, s", lambda size: _number(size["start"])),
-            line("processor seconds of it", lambda size: _number(size["start_cpu"])),
+            line("memory (PSS), MB a node", lambda size: number(size["memory"])),
+            line("start of those that are new until all agree, s", lambda size: number(size["start"])),
+            line("processor seconds of it", lambda size: number(size["start_cpu"])),
         ]
     )
 
@@ -105,17 +106,12 @@ def _failover(deaths: list[Kept]) -> str:
                 str(sum(each["connects"] for each in rows)),
                 str(failed),
                 f"{max(last):.2f} s" if last else "-",
-                f"{_spread(slowest)}, at most {max(slowest):.2f}",
+                f"{spread(slowest)}, at most {max(slowest):.2f}",
                 ", ".join(str(each["slow"]) for each in rows),
-                f"0 failed, at most 1 s: {_yes(failed == 0 and max(slowest) <= SLOWEST_WANTED)}",
+                f"0 failed, at most 1 s: {yes(failed == 0 and max(slowest) <= SLOWEST_WANTED)}",
             ]
         )
-    return _table(lines)
-
-
-def _table(lines: list[list[str]]) -> str:
-    head, *rest = ("| " + " | ".join(line) + " |" for line in lines)
-    return "\n".join([head, "|---" * len(lines[0]) + "|", *rest])
+    return table(lines)
 
 
 def _p99(values: list[float]) -> float:
@@ -123,17 +119,4 @@ def _p99(values: list[float]) -> float:
 
 
 def _tail(values: list[float]) -> str:
-    return f"{_number(median(values))}, {_number(_p99(values))}"
-
-
-def _spread(values: list[float]) -> str:
-    low, _, high = quantiles(values, n=4) if len(values) > 1 else values * 3
-    return f"{_number(median(values))} [{_number(low)}, {_number(high)}]"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-
-
-def _yes(reached: bool) -> str:
-    return "yes" if reached else "NO"
+    return f"{number(median(values))}, {number(_p99(values))}"

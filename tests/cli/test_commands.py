@@ -57,6 +57,7 @@ def test_help_names_every_command(cli: Switch) -> None:
             "serve",
             "--node --bind --join --gateway --policy --key-file --serf --socket --state-dir --http --dns-upstream",
         ),
+        ("serve", "--gateway-bind --egress"),
         ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --wait-timeout --socket"),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
@@ -110,14 +111,6 @@ def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, va
     assert not cli.trap.exists()
 
 
-@pytest.mark.parametrize("flags", [["--expose", "80"]])
-def test_flags_of_spawn_that_are_not_there_yet_say_so(cli: Switch, flags: list[str]) -> None:
-    said = failed(cli, "spawn", *flags, "true", status=125)
-    assert flags[0] in said
-    assert "yet" in said
-    assert not cli.trap.exists()  # nothing was started for it
-
-
 @pytest.mark.parametrize("arguments", LISTS)
 def test_no_server(cli: Switch, arguments: list[str]) -> None:
     said = failed(cli, *arguments, status=1)
@@ -156,7 +149,9 @@ def test_lists_of_a_server(switch: Switch) -> None:
     assert (app["name"], app["ip"], app["tags"], app["pid"]) == ("web", "10.1.1.1", ["grp=1", "grp=2"], process.pid)
     assert app["command"] == [sys.executable, "-c", code]
     (service,) = switch.rows("services")
-    assert set(service) == {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state"}
+    assert set(service) == {
+        "name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state", "exposed"
+    }  # fmt: skip
     assert (service["name"], service["port"], service["node"], service["app"]) == ("web", 8000, "n1", app["id"])
     (node,) = switch.rows("nodes", "--wait")  # a host by itself always agrees
     assert (node["name"], node["state"], node["gateway"], node["address"]) == ("n1", "alive", False, None)
@@ -165,7 +160,7 @@ def test_lists_of_a_server(switch: Switch) -> None:
     assert json.loads(switch.command("services", "-o", "json").stdout) == [service]
 
     head, line = switch.command("services").stdout.splitlines()
-    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "NODE", "TAGS", "MEDIUM", "SCOPE", "STATE"]
+    assert head.split() == ["NAME", "IP", "PORT", "PROTO", "APP", "NODE", "TAGS", "MEDIUM", "SCOPE", "STATE", "EXPOSED"]
     assert line.split() == [
         "web",
         "10.1.1.1",
@@ -178,6 +173,7 @@ def test_lists_of_a_server(switch: Switch) -> None:
         "unix",
         "public",
         "up",
+        "-",
     ]
     assert head.index("PORT") == line.index("8000")  # columns stand under their heads
     assert switch.command("services", "--no-headers").stdout.split() == line.split()

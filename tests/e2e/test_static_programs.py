@@ -54,6 +54,33 @@ def test_busybox_runs_itself_many_times(switch: Switch) -> None:
 
 @pytest.mark.program("busybox")
 @pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("interpreter", [BUSYBOX, "/usr/bin/env -S busybox"])
+@pytest.mark.parametrize("starter", [[], ["sh", "-c", 'exec "$0"']], ids=["spawn", "shell"])
+def test_a_script_for_busybox(switch: Switch, tmp_path: Path, interpreter: str, starter: list[str]) -> None:
+    script = tmp_path / "script"
+    script.write_text(f"#!{interpreter} sh\nexec wget -q -O - http://files/page\n")
+    script.chmod(0o755)
+    assert switch.run(*starter, str(script)).stdout == "a page\n" * 10_000
+
+
+@pytest.mark.root
+@pytest.mark.program("busybox", "curl")
+def test_a_daemon_that_becomes_another_user() -> None:
+    """It forks, its parent ends, and with that spawn; it serves on, and its children are traced."""
+    with running_switch() as other:  # its directory is one that everybody may enter
+        script = other.directory / "cgi-bin" / "who"
+        script.parent.mkdir()
+        script.write_text('#!/bin/sh\necho "Content-type: text/plain"\necho\nid -un\nbusybox id -un\n')
+        script.chmod(0o755)
+        httpd = ["busybox", "httpd", "-u", "nobody", "-p", "80", "-h", str(other.directory)]
+        daemon = other.spawn("--name", "files", *httpd)
+        other.wait_for("files:80")
+        assert daemon.wait(PATIENCE) == 0
+        assert other.run("curl", "-s", "http://files/cgi-bin/who").stdout == "nobody\nnobody\n"
+
+
+@pytest.mark.program("busybox")
+@pytest.mark.usefixtures("files")
 def test_busybox_wget_of_a_stranger(switch: Switch) -> None:
     done = switch.run("busybox", "wget", "-O", "-", "http://files:81/", check=False)
     assert done.returncode == 1

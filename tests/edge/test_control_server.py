@@ -26,6 +26,8 @@ from appswitch.edge.control import ControlServer
 from appswitch.edge.dns import DnsServer, Upstream
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
+from appswitch.edge.externals import Externals
+from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.nodes import OneNode
 from appswitch.host import namespace
@@ -59,6 +61,7 @@ class World:
             OneNode(Node("n1")),
             netns_of(self.listening),
             self.snapshot,
+            Externals(self.apps, None, GatewayHealths("n1", None)),
         )
 
     async def snapshot(self) -> list[Connection]:

@@ -10,7 +10,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import msgspec
@@ -20,7 +20,7 @@ from attrs import evolve
 
 from appswitch.core import route
 from appswitch.core.balance import Balancer
-from appswitch.core.policy import Default, Policy
+from appswitch.core.policy import Action, Default, Policy, Rule, Selector
 from appswitch.core.route import Reach
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge import arrivals, expected, remote
@@ -36,17 +36,20 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_unix import LocalUnix
 from appswitch.edge.named import NamedSockets
-from appswitch.edge.peer_channel import Caller
+from appswitch.edge.peer_channel import Caller, UnreachableError
 from appswitch.edge.peers import Peers, listen
 from appswitch.edge.policing import Policing
+from appswitch.edge.relay import Relay
+from appswitch.edge.relayed import Relayed
 from appswitch.edge.remote import Remote
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.host import namespace
-from appswitch.model import App, Event, Kind, Listener, State
+from appswitch.model import App, Event, Expose, Exposure, GatewayRecord, Kind, Listener, State
 from appswitch.wire import socknames, tcp_diag
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer import Announce, Announced
 from appswitch.wire.peer_channel import Session, arrival
+from appswitch.wire.proxy import encode_head
 from appswitch.wire.socknames import Medium
 
 KEY = b"k" * 32
@@ -559,3 +562,98 @@ async def test_what_was_announced_and_never_comes_is_forgotten(world: World, mon
         while world.b.expected._expected:  # noqa: ASYNC110 - there is nothing to wait for
             await trio.sleep(0.005)
     await world.a.peers.ask("b", announcement(world), PATIENCE)  # its address is free again
+
+
+# --- clients from outside
+
+
+class Gateway:
+    """Node a is one: `shown` on node b is exposed there."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.ip = IPv4Address("10.1.1.9")
+        self.shown = world.b.table.new_app(name="shown", ip=self.ip, exposes=(Expose(80, 8080),))
+        self.listener, self.listening = world.b.serve(self.shown)
+        self.relay = Relay()
+        world.stack.callback(self.relay.close)
+        world.tell()
+        self.tell(Exposure(self.ip, 80, 8080))
+
+    def tell(self, exposure: Exposure, *, is_open: bool = True) -> None:
+        """Node b hears of what node a has opened."""
+        places = ((IPv4Address("127.0.0.1"), 8080),) if is_open else ()
+        self.world.b.table.put_remote("a", "g0", GatewayRecord(exposure, places))
+
+    async def come(self) -> tuple[socket.socket, tuple[str, int]]:
+        """A client, and where it went to."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = self.world.stack.enter_context(socket.create_connection(listening.getsockname()))
+            accepted, _ = listening.accept()
+        near = self.world.a
+        way = Relayed(Remote(near.peers, near.named, near.names), self.relay)
+        source, dest = accepted.getpeername(), accepted.getsockname()
+        with accepted:
+            asked = Asked(None, (IPv4Address(dest[0]), dest[1]), 4, accepted=accepted)
+            (listener,) = near.table.at_port(self.ip, 80)
+            plan = Reach(IPv4Address(source[0]), source[1], (listener,))
+            await way.begin(asked, self.world.stack)(plan, listener)
+        return client, dest
+
+
+async def test_a_client_from_outside_has_its_own_address(world: World) -> None:
+    gateway = Gateway(world)
+    client, dest = await gateway.come()
+    packed, server = await take(gateway.listening)
+    read = socknames.read_client_name(packed)
+    assert read is not None
+    ends = [(str(ip), port) for ip, port in (read.source, read.dest)]
+    assert ends == [client.getsockname(), dest]
+    with server:
+        client.send(b"question")
+        assert await receive(server) == b"question"
+        server.send(b"answer")
+        assert await receive(client) == b"answer"
+        assert [row.state for row in await world.a.names.connections()] == [State.ESTABLISHED]
+        assert [row.state for row in await world.b.names.connections()] == [State.ESTABLISHED]
+        client.shutdown(socket.SHUT_WR)
+        assert await receive(server) == b""
+    assert await receive(client) == b""
+    (event,) = world.b.happened(Kind.CONNECT)
+    assert (event.app, event.server) == (None, gateway.shown)
+
+
+async def test_a_program_that_wants_a_proxy_head(world: World) -> None:
+    gateway = Gateway(world)
+    for table in (world.a.table, world.b.table):
+        (listener,) = table.at_port(gateway.ip, 80)
+        table.add_listener(evolve(listener, app=evolve(listener.app, exposes=(Expose(80, 8080, proxy=True),))))
+    client, dest = await gateway.come()
+    client.send(b"question")
+    _, server = await take(gateway.listening)
+    source = client.getsockname()
+    head = encode_head((IPv4Address(source[0]), source[1]), (IPv4Address(dest[0]), dest[1]))
+    with server:
+        data = await receive(server)
+        if len(data) == len(head):
+            data += await receive(server)
+        assert data == head + b"question"
+
+
+@pytest.mark.parametrize("exposure", [Exposure(WEB, 80, 8080), Exposure(IPv4Address("10.1.1.9"), 80, 81), None])
+async def test_only_what_the_gateway_has_opened(world: World, exposure: Exposure | None) -> None:
+    gateway = Gateway(world)
+    gateway.tell(exposure or Exposure(gateway.ip, 80, 8080), is_open=exposure is not None)
+    with pytest.raises(UnreachableError, match="what gateway a exposes isn't known there"):
+        await gateway.come()
+    assert world.b.refreshed == ["a"]
+
+
+async def test_policy_may_deny_a_client_outside(world: World) -> None:
+    gateway = Gateway(world)
+    deny = Rule("no-loopback", Action.DENY, client=Selector(cidrs=(IPv4Network("127.0.0.0/8"),)))
+    world.b.policing.policy = Policy((deny,))
+    with pytest.raises(ConnectionRefusedError):
+        await gateway.come()
+    (event,) = world.b.happened(Kind.DENY)
+    assert (event.rule, event.server) == ("no-loopback", gateway.shown)

@@ -11,7 +11,7 @@ from appswitch.host.paths import shim_path
 from tests.harness import Switch
 from tests.shim.cases import VIP, Build, Outcome, each_compiler, every_case
 
-WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "fexecve", "posix_spawn", "posix_spawnp", "vfork"]
+WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "fexecve", "posix_spawn", "posix_spawnp", "vfork", "thread"]
 WITHOUT = ["execv", "execvp", "execl", "execlp"]
 
 

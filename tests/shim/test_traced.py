@@ -14,7 +14,9 @@ from tests.harness import PATIENCE, Switch, eventually, has_ended
 from tests.shim.cases import VIP, Build
 from tests.shim.tracees import children, descendants, status_of, traced
 
-WITH_ENVIRONMENT = ["execve", "execle", "execvpe", "execveat", "execve-syscall", "posix_spawn", "posix_spawnp", "vfork"]
+WITH_ENVIRONMENT = [
+    "execve", "execle", "execvpe", "execveat", "execve-syscall", "posix_spawn", "posix_spawnp", "vfork", "thread",
+]  # fmt: skip
 SERVER = "10.77.2.1"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from attrs import evolve
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
+from appswitch.model import Address, App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -84,13 +84,15 @@ LISTENER = Listener(id=9, app=APP, family=4, ip=APP.ip, port=80, listening=True)
 
 def test_rows_of_services_have_the_fields_of_the_contract() -> None:
     row = control.service_row(LISTENER)
-    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state"}
+    wanted = {"name", "ip", "port", "proto", "app", "node", "tags", "real", "medium", "scope", "state", "exposed"}
     assert set(row) == wanted
     del row["real"]
     assert row == {
         "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "app": 3, "node": "n1", "tags": ["grp=1", "grp=2"],
-        "medium": "unix", "scope": "public", "state": "up",
+        "medium": "unix", "scope": "public", "state": "up", "exposed": [],
     }  # fmt: skip
+    places: list[tuple[Address, int]] = [(IPv4Address("192.0.2.1"), 8080), (IPv6Address("2001:db8::1"), 8080)]
+    assert control.service_row(LISTENER, exposed=places)["exposed"] == ["192.0.2.1:8080", "[2001:db8::1]:8080"]
     private = control.service_row(Listener(id=9, app=APP, family=4, ip=IPv4Address("127.0.0.1"), port=80))
     assert (private["scope"], private["ip"]) == ("app", "10.1.1.1")
     client = evolve(APP, name=None, ip=IPv4Address("169.254.1.3"))

@@ -74,7 +74,8 @@ def test_the_kernel_refuses_a_second_client_with_the_same_two_ends() -> None:
 def test_listeners_files(
     salt: int, number: int, app_id: int, family: int, ip: Address, port: int, v6only: bool
 ) -> None:
-    listener = Listener(number, evolve(APP, id=app_id), family, ip, port, v6only, reuse_addr=v6only, listening=True)
+    app = evolve(APP, id=app_id)
+    listener = Listener(number, app, family, unmapped(ip), port, v6only, reuse_addr=v6only, listening=True)
     name = socknames.listener_file(salt, listener)
     assert name.startswith("as.")
     assert bytes.fromhex(name[3:])
@@ -84,7 +85,9 @@ def test_listeners_files(
     assert name != socknames.listener_file(salt, evolve(listener, port=port ^ 1))
     assert name != socknames.listener_file(salt, evolve(listener, v6only=not v6only))
     read = socknames.read_listener_path(f"/proc/self/fd/9/{name}".encode() + b"\0")
-    assert read == ListenerName(salt, number, app_id, ip, port, family, v6only, reuse_addr=v6only, reuse_port=False)
+    assert read == ListenerName(
+        salt, number, app_id, listener.ip, port, family, v6only, reuse_addr=v6only, reuse_port=False
+    )
     assert read is not None
     assert read.of(listener.app, listening=True) == listener
     assert socknames.read_listener_path(f"/proc/self/fd/9/{name[:-2]}".encode()) is None

@@ -1,5 +1,6 @@
 /* exec HOW clean|foreign|none|same PATH ARG...: starts PATH by the function HOW with such an environment. */
 #define OWN_MAIN
+#include <pthread.h>
 #include <spawn.h>
 
 #include "test.h"
@@ -14,6 +15,30 @@ static int finish(pid_t child) {
     int status;
     OK(waitpid(child, &status, 0));
     return WIFEXITED(status) ? WEXITSTATUS(status) : 100;
+}
+
+static char **program, **its_environment;
+static int listener;
+
+static void *take(void *unused) {
+    accept(listener, 0, 0); /* nobody comes */
+    return unused;
+}
+
+static void *become(void *unused) {
+    execve(program[0], program, its_environment);
+    return unused;
+}
+
+/* The thread becomes the process's only one; the others have a call under way. */
+static void exec_in_thread(char **args, char **env) {
+    pthread_t thread;
+    program = args;
+    its_environment = env;
+    listener = listening("127.0.0.1", 0);
+    for (int i = 0; i < 8; i++) SAME(pthread_create(&thread, 0, take, 0), 0);
+    SAME(pthread_create(&thread, 0, become, 0), 0);
+    SAME(pthread_join(thread, 0), 0);
 }
 
 int main(int argc, char **argv) {
@@ -34,6 +59,7 @@ int main(int argc, char **argv) {
     if (!strcmp(how, "execvpe")) execvpe(path, args, env);
     if (!strcmp(how, "execveat")) syscall(SYS_execveat, AT_FDCWD, path, args, env, 0);
     if (!strcmp(how, "execve-syscall")) syscall(SYS_execve, path, args, env);
+    if (!strcmp(how, "thread")) exec_in_thread(args, env);
     if (!strcmp(how, "fexecve")) fexecve(OK(open(path, O_RDONLY | O_CLOEXEC)), args, env);
     if (!strcmp(how, "posix_spawn")) errno = posix_spawn(&child, path, 0, 0, args, env);
     if (!strcmp(how, "posix_spawnp")) errno = posix_spawnp(&child, path, 0, 0, args, env);

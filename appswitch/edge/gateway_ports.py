@@ -1,0 +1,286 @@
+"""The ports of a gateway: what apps expose is what is open here, at once, and no longer than they do.
+
+The table of services says what there is to open (core/exposing.py); after each of its changes it is looked at anew.
+From an app's start on the port is its service's: bound, and as long as no instance takes connections, a client is
+refused by the kernel, as by a program that doesn't listen. What can't be opened is tried again now and then. What is
+open, where, and what isn't, and why, is written to the table, for all nodes to know.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import math
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import structlog
+import trio
+from attrs import define, field
+
+from appswitch.core.exposing import Gateway, choice_of_ports
+from appswitch.edge.apps import Apps
+from appswitch.edge.gate import Gate, reset
+from appswitch.edge.ingress import Ingress
+from appswitch.errors import AppSwitchError
+from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
+
+BACKLOG = 4096
+AT_ONCE = 128  # connections of one port that are on their way to an instance; further ones wait in the kernel's queue
+RETRY_EVERY = 2.0  # seconds
+
+ANYWHERE: tuple[Address, ...] = (IPv4Address("0.0.0.0"), IPv6Address("::"))
+ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
+"""Addresses that nobody has (RFC 5737, RFC 3849): where the way to them begins, clients outside find us."""
+
+FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+log = structlog.get_logger()
+
+
+class TakenError(Exception):
+    """A port can't be had; the text says why."""
+
+
+@define
+class Port:
+    """What is open for an exposure: a socket for each address. accepting: those that take connections."""
+
+    key: str
+    number: int
+    sockets: dict[Address, socket.socket]
+    accepting: dict[Address, trio.CancelScope] = field(factory=dict)
+
+    def close(self) -> None:
+        """For good."""
+        for scope in self.accepting.values():
+            scope.cancel()
+        for each in self.sockets.values():
+            each.close()
+
+
+@define
+class GatewayPorts:
+    """Those of this node. addresses: where it listens."""
+
+    gateway: Gateway
+    addresses: tuple[Address, ...]
+    apps: Apps
+    ingress: Ingress
+    gate: Gate
+    _open: dict[Exposure, Port] = field(factory=dict)
+    _failed: dict[Exposure, str] = field(factory=dict)
+    """The keys of their records."""
+    _try_again: float = 0.0
+    _keys: Iterator[int] = field(factory=itertools.count)
+    _nursery: trio.Nursery = field(init=False)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keeps open what is to be, for ever."""
+        async with trio.open_nursery() as self._nursery:
+            try:
+                task_status.started()
+                while True:
+                    self.settle()
+                    with trio.move_on_at(self._try_again if self._failed else math.inf):
+                        await self.apps.changed()
+            finally:
+                for port in self._open.values():
+                    port.close()
+
+    def numbers(self) -> set[int]:
+        """Of all that are open."""
+        return {port.number for port in self._open.values()}
+
+    def records_for(self, app: App) -> list[GatewayRecord]:
+        """What has become of all that `app` exposes here, by now."""
+        self.settle(app)
+        records = self.apps.table.gateways.get(self.gateway.node.name, {})
+        wanted = {Exposure(app.ip, each.port, each.gateway_port) for each in app.exposes if self.gateway.is_meant(each)}
+        return [each for each in records.values() if each.exposure in wanted]
+
+    def settle(self, app: App | None = None) -> None:
+        """Opens and closes what is to be. app: one whose ports are tried again at once."""
+        wanted = dict(self.gateway.exposures(self.apps.table))
+        before = dict(self.apps.table.gateways.get(self.gateway.node.name, {}))
+        for exposure in [each for each in self._open if wanted.get(each, each) is not None]:
+            self._close(exposure)
+        for exposure in self._failed.keys() - wanted.keys():
+            self._put(self._failed.pop(exposure), None)
+        now = trio.current_time()
+        again = now >= self._try_again
+        for exposure, rival in wanted.items():
+            fresh = exposure not in self._open and exposure not in self._failed
+            if fresh or (exposure in self._failed and (again or (app is not None and app.ip == exposure.ip))):
+                self._try(exposure, rival)
+        if again:
+            self._try_again = now + RETRY_EVERY
+        for exposure, port in self._open.items():
+            self._accept_where_served(exposure, port)
+        if self.apps.table.gateways.get(self.gateway.node.name, {}) != before:
+            self.apps.note_change()
+
+    def _try(self, exposure: Exposure, rival: Exposure | None) -> None:
+        key = self._failed.pop(exposure, None) or f"{GATEWAY_KEY}{next(self._keys)}"
+        try:
+            port = self._bind(exposure, rival, key)
+        except TakenError as error:
+            record = GatewayRecord(exposure, error=str(error))
+            self._failed[exposure] = key
+            if self.apps.table.record(key) != record:
+                log.warning("a port can't be opened", ip=str(exposure.ip), port=exposure.port, reason=str(error))
+        else:
+            self._open[exposure] = port
+            record = GatewayRecord(exposure, tuple((self._shown(each), port.number) for each in port.sockets))
+            log.info("exposed", ip=str(exposure.ip), port=exposure.port, at=[f"{ip}" for ip, _ in record.places],
+                     gateway_port=port.number)  # fmt: skip
+        self._put(key, record)
+
+    def _bind(self, exposure: Exposure, rival: Exposure | None, key: str) -> Port:
+        """TakenError."""
+        ours = {port.number: owner for owner, port in self._open.items()}
+        wanted = exposure.gateway_port
+        if wanted is not None:
+            rival = rival or ours.get(wanted)
+            if rival is not None:
+                raise TakenError(f"port {wanted} is taken by {rival.ip} port {rival.port}")
+            return Port(key, wanted, self._bind_all(wanted))
+        for number in choice_of_ports(exposure):
+            if number not in ours:
+                try:
+                    return Port(key, number, self._bind_all(number))
+                except TakenError:
+                    pass
+        raise TakenError("no port is free")
+
+    def _bind_all(self, port: int) -> dict[Address, socket.socket]:
+        bound: dict[Address, socket.socket] = {}
+        try:
+            for address in self.addresses:
+                bound[address] = bind(address, port)
+        except OSError as error:
+            for each in bound.values():
+                each.close()
+            raise TakenError(_why(error, address, port)) from None
+        return bound
+
+    def _close(self, exposure: Exposure) -> None:
+        port = self._open.pop(exposure)
+        port.close()
+        self._put(port.key, None)
+        log.info("no longer exposed", ip=str(exposure.ip), port=exposure.port, gateway_port=port.number)
+
+    def _put(self, key: str, record: GatewayRecord | None) -> None:
+        self.apps.table.put_gateway(self.gateway.node.name, key, record)
+
+    def _accept_where_served(self, exposure: Exposure, port: Port) -> None:
+        for address in port.sockets:
+            served = bool(self.gateway.instances(self.apps.table, exposure, address.version))
+            if served and address not in port.accepting:
+                self._accept(exposure, port, address)
+            elif not served and address in port.accepting:
+                self._refuse(port, address)
+
+    def _accept(self, exposure: Exposure, port: Port, address: Address) -> None:
+        try:
+            port.sockets[address].listen(BACKLOG)
+        except OSError as error:  # another program has bound it, too, and was quicker
+            log.warning("a port can't be opened", address=str(address), port=port.number, reason=error.strerror)
+            return
+        scope = port.accepting[address] = trio.CancelScope()
+        self._nursery.start_soon(self._keep_accepting, exposure, port.sockets[address], scope)
+
+    def _refuse(self, port: Port, address: Address) -> None:
+        """From now on the kernel does: another socket takes the place of the one that listens."""
+        port.accepting.pop(address).cancel()
+        with port.sockets[address] as old:
+            old.shutdown(socket.SHUT_RDWR)
+            port.sockets[address] = bind(address, port.number)
+
+    async def _keep_accepting(self, exposure: Exposure, listening: socket.socket, scope: trio.CancelScope) -> None:
+        room = trio.Semaphore(AT_ONCE)
+
+        async def admit(accepted: socket.socket) -> None:
+            with accepted:
+                try:
+                    if await self.gate.has_said_something(accepted):
+                        async with room:
+                            await self.ingress.admit(accepted, exposure)
+                    else:
+                        reset(accepted)
+                except Exception:  # a fault of ours: this connection ends, the others go on
+                    log.exception("a client wasn't let in")
+
+        with scope:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    accepted = await self.gate.accept(listening)
+                    nursery.start_soon(admit, accepted)
+                    async with room:  # it has its turn first
+                        pass
+
+    def _shown(self, address: Address) -> Address:
+        """Where clients find it."""
+        if not address.is_unspecified:
+            return address
+        with socket.socket(FAMILIES[address.version], socket.SOCK_DGRAM) as unsent:
+            try:
+                unsent.connect((ELSEWHERE[address.version], 9))  # sends nothing, but chooses a route
+                return ip_address(unsent.getsockname()[0])
+            except OSError:
+                own = self.gateway.node.address
+                return ip_address(own) if own and ip_address(own).version == address.version else address
+
+
+def bind(address: Address, port: int) -> socket.socket:
+    """A non-blocking TCP socket. OSError. Connections that were accepted here and go on are in nobody's way."""
+    bound = socket.socket(FAMILIES[address.version], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if address.version == 6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((str(address), port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
+
+
+def is_own(address: Address) -> bool:
+    """Whether it is one of this host's."""
+    try:
+        bind(address, 0).close()
+    except OSError:
+        return False
+    return True
+
+
+def choose_addresses(given: Iterable[str]) -> tuple[Address, ...]:
+    """Where a gateway listens: `--gateway-bind`, by default everywhere. AppSwitchError `bad-gateway-bind`."""
+    addresses = tuple(dict.fromkeys(map(_read_address, given)))
+    for each in addresses:
+        if not is_own(each):
+            raise AppSwitchError("bad-gateway-bind", f"{each} is no address of this host", "`ip address` lists them")
+    return addresses or tuple(each for each in ANYWHERE if is_own(each))
+
+
+def _read_address(text: str) -> Address:
+    try:
+        return ip_address(text.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        raise AppSwitchError(
+            "bad-gateway-bind", f"{text!r} is not an IP address", "one of this host's: --gateway-bind 10.0.0.1"
+        ) from None
+
+
+def _why(error: OSError, address: Address, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} is taken by another program"
+        case errno.EACCES:
+            return f"port {port} is for root only"
+        case errno.EADDRNOTAVAIL:
+            return f"{address} is no address of this host any more"
+    return f"port {port} of {address}: {os.strerror(error.errno or errno.EIO)}"

@@ -1,0 +1,204 @@
+"""`./dev bench traced`: static programs beside dynamic ones; prints Markdown, keeps the numbers in benchmarks/results/.
+
+The load is linked dynamically (the shim is in it) and statically (it is traced), both ends so, and measured in turns:
+the ratios of a round had the same weather. What it costs that a call is trapped is what getsockname takes longer, whose
+answer is next to nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from attrs import evolve, frozen
+
+from appswitch.errors import AppSwitchError
+from appswitch.host import tracer
+from benchmarks import ways
+from benchmarks.markdown import spread, table, yes
+from benchmarks.measures import Measure
+from benchmarks.report import Numbers, ratios
+from benchmarks.ways import APPSWITCH, Bench, Way
+
+RESULTS = Path(__file__).parent / "results"
+SHIM = APPSWITCH
+SAME, PTRACE_AT_MOST, NOTIFY_AT_MOST = 1 / 0.95, 6.0, 1.5
+CONNECTS_AT_MOST = {tracer.PTRACE: PTRACE_AT_MOST, tracer.NOTIFY: NOTIFY_AT_MOST}
+Kept = dict[str, Any]
+
+
+@frozen
+class Row:
+    """at_most: how many times as good the shim may be than each tracer; None: nothing is wanted."""
+
+    measure: Measure
+    at_most: dict[str, float] | None = None
+
+
+def rows(seconds: float, count: int) -> list[Row]:
+    """How long a stream lasts; how many pings, names and connects there are."""
+    data = dict.fromkeys((tracer.PTRACE, tracer.NOTIFY), SAME)
+    streams = [
+        Row(Measure(f"writes of {name}", "MB/s", ("stream", str(size), str(seconds)), _megabytes_a_second), data)
+        for name, size in (("1 KiB", 1024), ("16 KiB", 16384), ("128 KiB", 131072))
+    ]
+    connects = [
+        row
+        for clients, name in ((1, "1 client"), (8, "8 clients"))
+        for arguments in [("connect", str(clients), str(count))]
+        for row in (
+            Row(Measure(f"connects, {name}", "1/s", arguments, _a_second), CONNECTS_AT_MOST),
+            Row(Measure(f"a connect, {name}: median", "us", arguments, _median, more_is_better=False)),
+            Row(Measure(f"a connect, {name}: 99th of 100", "us", arguments, _p99, more_is_better=False)),
+        )
+    ]
+    return [
+        *streams,
+        Row(Measure("1 B there and back", "us", ("ping", "1", str(count)), _median, more_is_better=False), data),
+        Row(Measure("getsockname", "us", ("name", "10", str(count // 10)), _median, more_is_better=False)),
+        *connects,
+    ]
+
+
+def _megabytes_a_second(result: dict[str, float]) -> float:
+    return result["bytes"] / result["seconds"] / 1e6
+
+
+def _median(result: dict[str, float]) -> float:
+    return result["median"] * 1e6
+
+
+def _p99(result: dict[str, float]) -> float:
+    return result["p99"] * 1e6
+
+
+def _a_second(result: dict[str, float]) -> float:
+    return result["connects"] / result["seconds"]
+
+
+def tracers() -> Iterator[str]:
+    """The ways that this machine has."""
+    for name in (tracer.PTRACE, tracer.NOTIFY):
+        os.environ[tracer.VARIABLE] = name
+        try:
+            yield tracer.way()
+        except AppSwitchError as error:
+            print(f"{name} is left out: {error.message}", file=sys.stderr)
+        finally:
+            del os.environ[tracer.VARIABLE]
+
+
+@contextmanager
+def prepare() -> Iterator[tuple[Bench, list[Way]]]:
+    """A trap handler, and a server a way."""
+    with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home, ExitStack() as stack:
+        bench = stack.enter_context(ways.prepare(Path(home)))
+        static = evolve(bench, load=ways.compile_load(bench.home / "static", "-static"))
+        there = [stack.enter_context(ways.appswitch(bench))]
+        there += [
+            stack.enter_context(ways.traced(static, name, f"10.77.9.{i}")) for i, name in enumerate(tracers(), start=1)
+        ]
+        yield bench, there
+
+
+def take(wanted: list[Row], rounds: int) -> list[Numbers]:
+    """Measures all in turns. A client's run serves all rows with its arguments."""
+    with prepare() as (bench, there):
+        taken: list[Numbers] = [{way.name: [] for way in there} for _ in wanted]
+        for turn in range(rounds):
+            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+            for arguments in dict.fromkeys(row.measure.arguments for row in wanted):
+                for way in there[turn % len(there) :] + there[: turn % len(there)]:  # none is always the first
+                    result = json.loads(way.ask(bench.environment, *arguments))
+                    for row, numbers in zip(wanted, taken, strict=True):
+                        if row.measure.arguments == arguments:
+                            numbers[way.name].append(row.measure.number(result))
+    return taken
+
+
+def as_json(row: Row, numbers: Numbers) -> Kept:
+    """A row of the table. over_the_shim: how many times as good the shim is, a ratio a round."""
+    measure = row.measure
+    return {
+        "name": measure.name,
+        "unit": measure.unit,
+        "numbers": numbers,
+        "over_the_shim": {way: ratios(measure, numbers, way) for way in numbers if way != SHIM},
+        "at_most": row.at_most,
+    }
+
+
+def markdown(kept: Kept) -> str:
+    """All that was measured."""
+    machine, names = kept["machine"], [way for way in kept["rows"][0]["numbers"] if way != SHIM]
+    about = (
+        f"Linux {machine['kernel']}, {machine['cpus']} processors; {kept['rounds']} rounds; "
+        f"the machine's load at the start was {kept['load'][0]:.1f}."
+    )
+    lines = [["", "dynamic: the shim", *(f"static: {name}" for name in names),
+              *(f"the shim is better by: {name}" for name in names), "wanted"]]  # fmt: skip
+    for row in kept["rows"]:
+        over = row["over_the_shim"]
+        limits = row["at_most"] or {}
+        verdicts = [
+            f"{name} {limits[name]:.2f}: {yes(median(over[name]) <= limits[name])}" for name in names if name in limits
+        ]
+        cells = [spread(row["numbers"][way]) for way in (SHIM, *names)]
+        lines.append([f"{row['name']}, {row['unit']}", *cells, *(spread(over[name]) for name in names),
+                      ", ".join(verdicts)])  # fmt: skip
+    return "\n\n".join([about, table(lines), *_stops(kept["rows"], names)])
+
+
+def _stops(found: list[Kept], names: list[str]) -> Iterator[str]:
+    for row in found:
+        if row["name"] == "getsockname":
+            for name in names:
+                pairs = zip(row["numbers"][name], row["numbers"][SHIM], strict=True)
+                yield f"A trapped call by {name} costs {spread([traced - shim for traced, shim in pairs])} us more."
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.traced", description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=13, help="how often everything is measured (default: 13)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: print what is kept there")
+    arguments = parser.parse_args()
+    if arguments.read:
+        print(markdown(json.loads(arguments.read.read_text())))
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    scale = 0.1 if arguments.quick else 1.0
+    wanted = [row for row in rows(0.5 * scale, int(5000 * scale)) if arguments.only in row.measure.name]
+    if not wanted:
+        parser.error(f"no measure has {arguments.only!r} in its name")
+    load = os.getloadavg()
+    taken = take(wanted, arguments.rounds)
+    kept = {
+        "machine": {"kernel": platform.release(), "cpus": os.cpu_count()},
+        "load": load,
+        "rounds": arguments.rounds,
+        "rows": [as_json(row, numbers) for row, numbers in zip(wanted, taken, strict=True)],
+    }
+    print(markdown(kept))
+    arguments.results.mkdir(exist_ok=True)
+    path = arguments.results / time.strftime("traced-%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"\nkept in {path}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
