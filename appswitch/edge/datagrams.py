@@ -30,6 +30,7 @@ from attrs import define, field
 
 from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place, Relay
+from appswitch.core.exits import Exits
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
@@ -75,7 +76,7 @@ class Datagrams:
     flows: Flows
     name_servers: Sequence[Address]
     """The system's, which programs find in /etc/resolv.conf."""
-    gateway: bool
+    exits: Exits
     netns: int
     """The cookie of our own network namespace."""
     _turn: int = 0
@@ -328,7 +329,7 @@ class Datagrams:
             serving=serving,
             asker=asker,
             turn=self._turn,
-            gateway=self.gateway,
+            gateway=self.exits.here,
             bound=bound,
             names=self.policing.names_of(to[0]),
         )
@@ -379,6 +380,7 @@ class Datagrams:
     def _leave(self, app: App, plan: Egress, family: int, connected: bool = False) -> socket.socket:
         """A socket of the host's namespace, as far from any app's as the outside is."""
         to = plan.ip, plan.port
+        self.exits.check(*to)
         outside = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             if connected:

@@ -17,6 +17,8 @@ Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
+MOST_NAMES = 64
+
 
 class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull", forbid_unknown_fields=True):
     """What has changed in your own entries since `known`? None: all of them."""
@@ -61,6 +63,24 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     """It may come, and begins with a preamble that has this number (wire/peer_channel.py: arrival)."""
 
     number: Annotated[int, msgspec.Meta(ge=0)]
+
+
+HostName = Annotated[str, msgspec.Meta(max_length=255)]
+HostNames = Annotated[tuple[HostName, ...], msgspec.Meta(max_length=MOST_NAMES)]
+
+
+class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave", forbid_unknown_fields=True):
+    """A TCP connection is to come, and to be carried on to an address outside, for the app that has the number `app` on
+    the asking node. The answer is Announced; what comes back by the connection begins with what yours came to: four
+    bytes, an errno (big-endian), 0: it is connected. names: by which its node's DNS has found the address; external: it
+    is that of an external server.
+    """
+
+    app: int
+    dest_ip: Ip
+    dest_port: Port
+    names: HostNames = ()
+    external: bool = False
 
 
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
@@ -111,7 +131,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | AskHealths | OpenFlow | OpenPorts | Pull | Status
+Request = Announce | AskHealths | Leave | OpenFlow | OpenPorts | Pull | Status
 Answer = Announced | FlowOpened | Healths | PortsOpened | Pulled | Status | Refused
 
 

@@ -104,7 +104,7 @@ def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
     assert "hint: " in said
 
 
-@pytest.mark.program("busybox")
+@pytest.mark.program("busybox-static")
 def test_a_killed_tracer_of_several(switch: Switch) -> None:
     """All that it traces, a dynamic program among them, ends with it; one message."""
     script = "sleep 600 & bash -c 'echo ready; sleep 600; true' & busybox sleep 600 & wait"

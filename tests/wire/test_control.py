@@ -11,7 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, AppState, Connection, Event, Kind, Listener, Node, NodeState, Protocol, State
+from appswitch.model import (
+    Address,
+    App,
+    AppState,
+    Connection,
+    Event,
+    Health,
+    HealthState,
+    Kind,
+    Listener,
+    Node,
+    NodeState,
+    Protocol,
+    State,
+)
 from appswitch.wire import control
 
 JSON = st.recursive(
@@ -104,6 +118,24 @@ def test_rows_of_udp_services() -> None:
     listener = Listener(id=9, app=APP, family=4, ip=APP.ip, port=53, listening=True, protocol=Protocol.UDP)
     row = control.service_row(listener)
     assert (row["proto"], row["medium"], row["real"]) == ("udp", "udp", "udp:9")
+
+
+def test_rows_of_external_servers() -> None:
+    """As services, and as `external list` has them."""
+    backend = evolve(LISTENER, app=evolve(APP, tcp=True, external=True), outside=("2001:db8::1", 8080))
+    row = control.service_row(backend, elsewhere=Node("b", address="10.0.0.2", port=7947))
+    assert (row["real"], row["medium"], row["scope"]) == ("tcp:[2001:db8::1]:8080", "tcp", "public")
+    up, down = Health(HealthState.UP, 7.0), Health(HealthState.DOWN, 7.0, "Connection refused")
+    assert control.external_row(backend, {"g1": up, "g2": down}) == {
+        "name": "web", "ip": "10.1.1.1", "port": 80, "proto": "tcp", "host": "2001:db8::1", "host_port": 8080,
+        "backend": "[2001:db8::1]:8080", "node": "n1", "tags": ["grp=1", "grp=2"], "state": "up",
+        "health": [
+            {"gateway": "g1", "state": "up", "reason": None},
+            {"gateway": "g2", "state": "down", "reason": "Connection refused"},
+        ],
+    }  # fmt: skip
+    states = [control.external_row(backend, each)["state"] for each in ({"g2": down}, {"g1": Health()}, {})]
+    assert states == ["down", "unknown", "unknown"]
 
 
 def test_rows_of_what_is_on_another_node() -> None:

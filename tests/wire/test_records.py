@@ -32,6 +32,7 @@ APPS = st.builds(
     tcp=st.booleans(),
     started=st.floats(0, 2**40),
     derived=st.booleans(),
+    external=st.booleans(),
     exposes=st.lists(EXPOSES, max_size=3).map(tuple),
 )
 LISTENERS = st.builds(
@@ -42,6 +43,7 @@ LISTENERS = st.builds(
     st.integers(1, 65535),
     st.booleans(),
     st.sampled_from(Protocol),
+    st.none() | st.tuples(TEXT, PORTS),
 )
 GATEWAYS = st.builds(
     GatewayRecord,

@@ -1,4 +1,4 @@
-"""Who may leave for where: rules about servers outside, real programs in a namespace that the gateway reaches."""
+"""Rules about what is outside: real programs in a namespace that the gateway alone reaches."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import frozen
 
 from tests.e2e.test_udp_programs import DNSMASQ
 from tests.harness import PATIENCE, eventually
-from tests.hosts import INTERNET, NETWORK, Host, network
+from tests.hosts import INTERNET, NETWORK, Host, Namespace, network
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq")]
 
@@ -49,8 +51,14 @@ http {{ access_log off; server {{ listen 80; return 200 "$server_addr\\n"; }} }}
 """
 
 
+@frozen
+class World:
+    host: Host
+    outside: Namespace
+
+
 @pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
+def world(tmp_path: Path) -> Iterator[World]:
     """A gateway that lets nobody out but as POLICY says; nginx and a name server are outside."""
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY)
@@ -63,7 +71,12 @@ def host(tmp_path: Path) -> Iterator[Host]:
         outside.start("dnsmasq", *DNSMASQ, "--local-ttl=60", *records, log=tmp_path / "dnsmasq.log")
         flags = ("--gateway", "--egress", "deny", "--policy", str(policy), "--dns-upstream", NAMES)
         gateway.serve("--key-file", str(net.key), *flags)
-        yield gateway
+        yield World(gateway, outside)
+
+
+@pytest.fixture
+def host(world: World) -> Host:
+    return world.host
 
 
 def curl(host: Host, app: str, url: str) -> str:
@@ -185,3 +198,59 @@ def test_a_reload_cuts_connections_to_the_outside(host: Host, tmp_path: Path) ->
     assert [each.communicate("\n", timeout=PATIENCE)[0] for each in clients] == ["cut\n", "HTTP\n"]
     (said,) = events(host, "deny")
     assert (said["rule"], said["address"], said["server_app"]) == ("no-more", PAY, None)
+
+
+# --- clients outside
+
+ECHO = """
+import socket, threading
+def echo(end):
+    while data := end.recv(99):
+        end.sendall(data)
+listener = socket.create_server(("", 7000))
+while True:
+    threading.Thread(target=echo, args=(listener.accept()[0],), daemon=True).start()
+"""
+ASK = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], 7000), timeout=30, source_address=(sys.argv[2], 0)) as s:
+        for line in sys.stdin:
+            s.sendall(line.encode())
+            print(s.recv(9).decode().strip() or "cut", flush=True)
+except OSError:
+    print("cut", flush=True)
+"""
+NOT_FROM_THERE = f'[[rule]]\nname = "not-from-there"\naction = "deny"\nfrom = {{ cidr = "{PAY}" }}\ncut = true\n'
+
+
+def test_clients_outside_by_their_addresses(world: World, host: Host, tmp_path: Path) -> None:
+    """New ones are refused; of those that are there, those that the rule cuts end."""
+    server = host.spawn("--name", "web", "--expose", "7000:7000", sys.executable, "-c", ECHO)
+    host.wait_for("web:7000")
+    gateway = INTERNET + "101"
+
+    def client(source: str) -> subprocess.Popen[str]:
+        command = [*world.outside.enter, sys.executable, "-c", ASK, gateway, source]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def ask(process: subprocess.Popen[str]) -> str:
+        assert process.stdin
+        assert process.stdout
+        with suppress(BrokenPipeError):  # it has been reset before it could ask
+            process.stdin.write("hello\n")
+            process.stdin.flush()
+        return process.stdout.readline().strip()
+
+    clients = [client(source) for source in (PAY, OTHER)]
+    assert [ask(each) for each in clients] == ["hello", "hello"]
+    (tmp_path / "policy.toml").write_text(NOT_FROM_THERE)
+    host.server.send_signal(signal.SIGHUP)
+    eventually(lambda: events(host, "deny"))
+    assert [ask(each) for each in clients] == ["cut", "hello"]
+    again = [client(source) for source in (PAY, OTHER)]
+    assert [ask(each) for each in again] == ["cut", "hello"]
+    for each in (*clients, *again):
+        each.communicate(timeout=PATIENCE)
+    assert {(each["rule"], each["server_name"]) for each in events(host, "deny")} == {("not-from-there", "web")}
+    assert server.poll() is None
