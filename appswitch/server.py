@@ -55,6 +55,7 @@ from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
 from appswitch.edge.leaving import Leaving
+from appswitch.edge.letting_flows_out import LettingFlowsOut
 from appswitch.edge.letting_out import LettingOut
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
@@ -78,7 +79,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import AskHealths, Leave, OpenFlow, OpenPorts
+from appswitch.wire.peer import AskHealths, Leave, OpenFlow, OpenOutside, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -227,6 +228,7 @@ async def _serve(
     secret = settings.cluster.secret if settings.cluster else b""
     peers = Peers(settings.node, secret, address_of)
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
+    sources.append(flows.to_outside)
     askers = Askers()
     resolvers = [ip_address(server) for server in name_servers]
     leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
@@ -246,10 +248,10 @@ async def _serve(
         nodes = others.router
         calls.refresh = others.router.refresh
         exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
-        letting_out = LettingOut(
-            apps, policing, exits, others.expected, egress, relay, others.arrivals.client_of, backends
-        )
+        client_of = others.arrivals.client_of
+        letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, client_of, backends)
         peers.handlers[Leave] = letting_out.leave
+        peers.handlers[OpenOutside] = LettingFlowsOut(apps, policing, exits, flows, client_of).answer
     healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
     peers.handlers[AskHealths] = healths.answer
     externals = Externals(apps, state_dir, healths)

@@ -9,14 +9,30 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Collection
 
-from attrs import define, field
+from attrs import define, field, frozen
 
 from appswitch.core.balance import FIRST_NODE_PAUSE, LONGEST_NODE_PAUSE, Aside
 from appswitch.model import Address
 
+NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH)
+"""What a gateway says where another one may have a way."""
+
 
 def _none() -> tuple[()]:
     return ()
+
+
+@frozen
+class Exit:
+    """The other end of what leads outside: the gateway that it goes by. names: of the server there (model.Outside)."""
+
+    node: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """As an app has one."""
+        return self.node
 
 
 @define

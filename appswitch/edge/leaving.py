@@ -21,7 +21,7 @@ import structlog
 import trio
 from attrs import define
 
-from appswitch.core.exits import Exits
+from appswitch.core.exits import NO_WAY, Exits
 from appswitch.core.route import Egress
 from appswitch.edge.dial import UNREACHABLE_AFTER, Asked
 from appswitch.edge.events import Events
@@ -41,9 +41,6 @@ from appswitch.wire.socknames import Medium
 
 OUTCOME_SIZE = 4
 PAUSE = 0.1  # seconds between two rounds of all gateways
-NO_WAY = (errno.ENETUNREACH, errno.EHOSTUNREACH)
-"""What may be otherwise at another gateway."""
-
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, times
 
 log = structlog.get_logger()

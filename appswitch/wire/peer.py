@@ -98,6 +98,18 @@ class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_
     dest_port: Port
 
 
+class OpenOutside(msgspec.Struct, frozen=True, array_like=True, tag="flow-outside", forbid_unknown_fields=True):
+    """As OpenFlow, but to an address outside; names: as of Leave."""
+
+    flow: Annotated[int, msgspec.Meta(ge=0)]
+    client: int
+    source_ip: Ip
+    source_port: Port
+    dest_ip: Ip
+    dest_port: Port
+    names: HostNames = ()
+
+
 class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened", forbid_unknown_fields=True):
     """They may come, and what is sent back goes the same way."""
 
@@ -131,7 +143,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | AskHealths | Leave | OpenFlow | OpenPorts | Pull | Status
+Request = Announce | AskHealths | Leave | OpenFlow | OpenOutside | OpenPorts | Pull | Status
 Answer = Announced | FlowOpened | Healths | PortsOpened | Pulled | Status | Refused
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from tests.e2e.test_external import NOBODY, PSQL
 from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
 from tests.e2e.test_real_programs import postgres_programs
 from tests.e2e.test_udp_programs import DNSMASQ
-from tests.harness import eventually
+from tests.harness import PATIENCE, eventually
 from tests.hosts import INTERNET, Host, Network, network
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "psql", "setpriv")]
@@ -123,3 +126,43 @@ def test_an_inner_host_without_a_gateway(world: World) -> None:
     (refused,) = events(world.inner, "refuse")
     assert (refused["reason"], refused["errno"]) == ("no gateway is there", "ENETUNREACH")
     assert [row["state"] for row in world.inner.rows("external", "list")] == ["unknown"]
+
+
+KEEP = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 80)) as s:
+    print("in", flush=True)
+    sys.stdin.readline()
+    try:
+        s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        print(s.recv(4).decode() or "cut")
+    except OSError:
+        print("cut")
+"""
+ALLOW = '[[rule]]\nname = "there"\naction = "allow"\nto = { cidr = "%s" }\n'
+CUT = '[[rule]]\nname = "no-more"\naction = "deny"\nto = { %s }\ncut = true\n'
+
+
+@pytest.mark.parametrize(("to", "rule"), [("site", 'name = "site"'), (OTHER, f'cidr = "{OTHER}"')])
+def test_a_reload_on_a_gateway_cuts_what_leaves_by_it(world: World, to: str, rule: str) -> None:
+    """To an external server, and to another one outside."""
+    inner, gateways = world.inner, (world.g1, world.g2)
+    inner.command("external", "add", "site", f"80:{ONE}:80")
+    inner.command("nodes", "--wait")
+
+    def reload(text: str) -> None:
+        world.policy.write_text(text)
+        for host in gateways:
+            before = host.log.read_text().count("rules=")
+            host.server.send_signal(signal.SIGHUP)
+            eventually(lambda host=host, before=before: host.log.read_text().count("rules=") > before)
+
+    reload(ALLOW % OTHER)
+    client = inner.spawn("--name", "web", sys.executable, "-c", KEEP, to, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdout
+    assert client.stdout.readline() == "in\n"
+    reload((CUT % rule) + (ALLOW % OTHER))
+    eventually(lambda: [each for host in gateways for each in events(host, "deny")])
+    assert client.communicate("\n", timeout=PATIENCE)[0] == "cut\n"
+    (denied,) = [each for host in gateways for each in events(host, "deny")]
+    assert (denied["rule"], denied["name"], denied["app_node"]) == ("no-more", "web", "inner")
