@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import structlog
 import trio
@@ -31,8 +32,15 @@ IDLE = 10.0  # seconds that a TCP client may be silent (RFC 7766 6.2.3)
 log = structlog.get_logger()
 
 
+class Resolver(Protocol):
+    """Answers what is no app's."""
+
+    async def ask(self, query: bytes, udp: bool) -> bytes | None:
+        """The answer to a query, or None."""
+
+
 @frozen
-class Upstream:
+class Upstream(Resolver):
     """The host's name servers, (address, port) each, asked in this order, twice."""
 
     servers: Sequence[tuple[str, int]]
@@ -70,7 +78,7 @@ class Upstream:
             return reply
 
 
-async def look_up(upstream: Upstream, name: str) -> Found | None:
+async def look_up(upstream: Resolver, name: str) -> Found | None:
     """What a name outside stands for, by our own question; None: nothing."""
     try:
         queries = wire.questions(name)
@@ -88,7 +96,7 @@ class DnsServer:
     def __init__(
         self,
         zone: Zone,
-        upstream: Upstream,
+        upstream: Resolver,
         answered: Callable[[bytes], None],
         found: Callable[[Found], None] = lambda _: None,
     ) -> None:

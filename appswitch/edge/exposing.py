@@ -80,7 +80,7 @@ class Exposing:
 def _tell(app: App, expose: Expose, opened: dict[str, list[GatewayRecord]]) -> str:
     """AppSwitchError: a gateway can't have the port."""
     places = []
-    for node, told in opened.items():
+    for node, told in sorted(opened.items()):
         for each in told:
             if (each.exposure.port, each.exposure.gateway_port) == (expose.port, expose.gateway_port):
                 if each.error is not None:
