@@ -84,8 +84,16 @@ async def look_up(upstream: Resolver, name: str) -> Found | None:
         queries = wire.questions(name)
     except ValueError:
         return None
-    replies = [(each, await upstream.ask(each, udp=True)) for each in queries]
-    found = [each for each in (wire.found(query, reply) for query, reply in replies if reply) if each is not None]
+    replies: dict[bytes, bytes | None] = dict.fromkeys(queries)
+
+    async def ask(query: bytes) -> None:
+        replies[query] = await upstream.ask(query, udp=True)
+
+    async with trio.open_nursery() as nursery:
+        for each in queries:
+            nursery.start_soon(ask, each)
+    said = [wire.found(query, reply) for query, reply in replies.items() if reply]
+    found = [each for each in said if each is not None]
     addresses = tuple(ip for each in found for ip in each.addresses)
     return Found(name, addresses, min(each.ttl for each in found)) if found else None
 

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.test_real_programs import postgres_programs
 from tests.harness import PATIENCE, Switch, eventually, stop
-from tests.hosts import INTERNET, Host, Namespace, Network, network
+from tests.hosts import INTERNET, INTERNET6, Host, Namespace, Network, network, only
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl")]
 
@@ -307,6 +307,9 @@ def test_policy_for_clients_outside(host: Host, outside: Outside) -> None:
     other = outside.talk(8080, source=OTHER)
     assert other.ask("three") == "three"
     other.close()
+    told = json.loads(host.command("why", CLIENT, "echo:80", "--json", check=False).stdout)
+    assert (told["verdict"], told["rule"], told["client_app"], told["client_ip"]) == ("deny", "not-these", None, CLIENT)
+    assert host.command("why", OTHER, "echo:80").stdout.startswith(f"allow: {OTHER} (outside) -> echo ")
     for kind in ("audit", "deny"):
         told = events(host, kind)
         assert told
@@ -346,6 +349,8 @@ def test_two_gateways_and_a_host_inside(two: tuple[Host, Host, Host, Outside]) -
         assert sorted(row["exposed"]) == both
     assert outside.get(8080, GATEWAY) == f"in: {CLIENT} to {GATEWAY}:8080"
     assert outside.get(8080, SECOND) == f"in: {CLIENT} to {SECOND}:8080"
+    told = events(inner, "connect")
+    assert {(each["source"].partition(":")[0], each["server_name"]) for each in told} == {(CLIENT, "web")}
     nginx(second, "out", "--expose", "80:8080")
     eventually(lambda: outside.get(8080, SECOND).startswith("out"))  # the gateway's own instance comes first
     assert outside.get(8080, GATEWAY)
@@ -434,3 +439,64 @@ def test_no_gateway_yet(net: Network) -> None:
         client = outside.talk(port)
         assert client.ask("one") == "one"
         client.close()
+
+
+def test_ipv6(net: Network, host: Host) -> None:
+    """Over IPv6, too, where the program listens there; `--gateway-bind` may be given several times."""
+    outside = Outside(net.internet(host))
+    v6 = INTERNET6 + "101"
+    host.serve("--gateway", "--gateway-bind", GATEWAY, "--gateway-bind", v6)
+    process = nginx(host, "one", "--expose", "80:8080")
+    assert said(process) == f"appswitch: port 80 is exposed at {GATEWAY}:8080 and [{v6}]:8080\n"
+    assert {tuple(row["exposed"]) for row in host.rows("services")} == {(f"{GATEWAY}:8080", f"[{v6}]:8080")}
+    assert outside.get(8080, f"[{v6}]") == f"one: {INTERNET6}1 to {v6}:8080"
+    host.spawn("--name", "v4", "--expose", "80:8081", PYTHON, "-c", HELLO, "v4")
+    host.wait_for("v4:80")
+    assert not outside.is_refused(8081)
+    assert outside.is_refused(8081, f"[{v6}]")
+    (row,) = only(host.rows("services"), name="v4")
+    assert row["exposed"] == [f"{GATEWAY}:8081"]
+
+
+def test_a_restart_of_the_app_s_trap_handler(two: tuple[Host, Host, Host, Outside]) -> None:
+    """It takes the app back, and what that exposes."""
+    first, _, inner, outside = two
+    inner.spawn("--name", "echo", "--expose", "80:8080", PYTHON, "-c", MANY_ECHO)
+    first.wait_for("echo:80")
+    inner.kill_server()
+    inner.serve("--key-file", str(inner.directory.parent / "key"), "--join", first.address)
+    inner.command("nodes", "--wait")
+    first.command("nodes", "--wait")
+    client = outside.talk(8080)
+    assert client.ask("one") == "one"
+    client.close()
+
+
+def test_what_cannot_be_exposed(host: Host, outside: Outside) -> None:
+    start(host)
+    for flags, why in (
+        (["--name", "dns", "--expose", "53/udp"], "gateways let in TCP only"),
+        (["--name", "web", "--expose", "http"], "nothing that can be exposed"),
+        (["--expose", "80"], "without a name and an IP"),
+    ):
+        done = host.run(*flags, "echo", "started", check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert why in done.stderr
+        assert "hint: " in done.stderr
+    assert not host.rows("ps")
+    assert outside.is_refused(80)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--gateway-bind", GATEWAY], "--gateway-bind is for gateways"),
+        (["--gateway", "--gateway-bind", "192.0.2.77"], "192.0.2.77 is no address of this host"),
+        (["--gateway", "--gateway-bind", "gw1"], "'gw1' is not an IP address"),
+    ],
+)
+def test_where_no_gateway_can_listen(host: Host, flags: list[str], why: str) -> None:
+    done = host.command("serve", *flags, check=False)
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert "hint: " in done.stderr
