@@ -42,16 +42,11 @@ from appswitch.host.cookies import cookie_of
 from appswitch.model import App, AppRecord, Expose, Exposure, GatewayRecord, Kind, Listener, ListenerRecord, Node
 from appswitch.wire import socknames
 from appswitch.wire.proxy import encode_head
+from tests.harness import free_port
 
 WEB, DB = ip_address("10.1.1.1"), ip_address("10.1.1.2")
 V4, V6 = ip_address("127.0.0.1"), ip_address("::1")
 PATIENCE = 5.0
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind((str(V4), 0))
-        return int(free.getsockname()[1])
 
 
 class World:
