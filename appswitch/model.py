@@ -154,6 +154,10 @@ Party = App | Outside
 """Either side of a connection that policy judges."""
 
 
+GATEWAY = "gateway"
+"""The medium of what leaves by a gateway that is another node than the app's."""
+
+
 class State(Enum):
     """How far a connection is."""
 

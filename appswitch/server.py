@@ -54,6 +54,9 @@ from appswitch.edge.flows import Flows
 from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.homes import Homes
 from appswitch.edge.journal import Journal, open_journal
+from appswitch.edge.leaving import Leaving
+from appswitch.edge.letting_flows_out import LettingFlowsOut
+from appswitch.edge.letting_out import LettingOut
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
@@ -66,6 +69,7 @@ from appswitch.edge.policing import Policing
 from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
+from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
@@ -75,7 +79,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import AskHealths, OpenFlow, OpenPorts
+from appswitch.wire.peer import AskHealths, Leave, OpenFlow, OpenOutside, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -202,9 +206,9 @@ async def _serve(
     loads = Loads(connections.snapshot)
     named = NamedSockets(sockets, apps.listener_gone, rng, tcp_names.is_taken)
     deliverer = Deliverer(named, tcp_names)
-    tcp = LocalTcp(deliverer)
+    sealed = Sealed(tcp_names.diags)
+    dialer = Dialer(table, balancer, loads, LocalUnix(named), LocalTcp(deliverer, sealed))
     relay = Relay()
-    dialer = Dialer(table, balancer, loads, LocalUnix(named), tcp)
     search, name_servers = read_resolv_conf(Path("/etc/resolv.conf"))
     upstream = Upstream([(server, 53) for server in name_servers])
     if settings.dns_upstream:
@@ -215,8 +219,7 @@ async def _serve(
         return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
-    backends = Backends(table, balancer, partial(look_up, upstream))
-    dialer.outside = ExternalWay(exits, backends, named, tcp_names)
+    backends = Backends(table, balancer, partial(look_up, upstream), exits.check)
 
     def address_of(name: str) -> tuple[str, int] | None:
         node = nodes.called(name)
@@ -225,10 +228,13 @@ async def _serve(
     secret = settings.cluster.secret if settings.cluster else b""
     peers = Peers(settings.node, secret, address_of)
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
+    sources.append(flows.to_outside)
     askers = Askers()
     resolvers = [ip_address(server) for server in name_servers]
-    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, settings.gateway, netns)
-    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, rng, settings.gateway, netns)
+    leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
+    dialer.outside = ExternalWay(exits, leaving, backends, named, tcp_names)
+    datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, exits, netns)
+    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, exits, leaving, rng, netns)
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))
@@ -241,7 +247,11 @@ async def _serve(
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
         calls.refresh = others.router.refresh
-        exits.others = others.router.gateways
+        exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
+        client_of = others.arrivals.client_of
+        letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, client_of, backends)
+        peers.handlers[Leave] = letting_out.leave
+        peers.handlers[OpenOutside] = LettingFlowsOut(apps, policing, exits, flows, client_of).answer
     healths = GatewayHealths(settings.node, backends if settings.gateway else None, peers, nodes.gateways)
     peers.handlers[AskHealths] = healths.answer
     externals = Externals(apps, state_dir, healths)
@@ -275,6 +285,7 @@ async def _serve(
         if exposing.ports is not None:
             await nursery.start(exposing.ports.run)
         nursery.start_soon(homes.run)
+        nursery.start_soon(leaving.run)
         if settings.gateway:
             nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
@@ -282,7 +293,7 @@ async def _serve(
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(loads.keep)
         nursery.start_soon(tcp_names.keep_swept)
-        nursery.start_soon(tcp.close_at_end)
+        nursery.start_soon(sealed.close_at_end)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)

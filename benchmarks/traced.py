@@ -68,6 +68,7 @@ def rows(seconds: float, count: int) -> list[Row]:
         Row(Measure("1 B there and back", "us", ("ping", "1", str(count)), _median, more_is_better=False), data),
         Row(Measure("getsockname", "us", ("name", "10", str(count // 10)), _median, more_is_better=False)),
         *connects,
+        Row(Measure("fork, exec, end", "us", ("start", "1", str(count // 20)), _median, more_is_better=False)),
     ]
 
 

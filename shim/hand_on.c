@@ -20,6 +20,25 @@ static int is_traced(void) {
     return sys3(SYS_socket, -1, 0, 0) == -EALREADY; /* tracer/filter.c */
 }
 
+/* Whether somebody traces this process already (proc_pid_status(5)): another tracer could do nothing, and a debugger
+ * takes the next program that is executed for the one that it was asked for. */
+static int is_debugged(void) {
+    static const char word[] = "TracerPid:\t";
+    char status[512];
+    long fd = sys4(SYS_openat, AT_FDCWD, "/proc/self/status", O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return 0;
+    long size = sys3(SYS_read, fd, status, sizeof status), end = size - (long)sizeof word, at = 0;
+    sys1(SYS_close, fd);
+    while (at < end && memcmp(status + at, word, sizeof word - 1)) at++;
+    return at < end && status[at + (long)sizeof word - 1] != '0';
+}
+
+static void complain_debugged(void) {
+    static const char text[] = "appswitch: warning: this program can't be traced, it has no network\n"
+                               "hint: something traces it already: strace, gdb or the like\n";
+    sys3(SYS_write, 2, text, sizeof text - 1);
+}
+
 /* The interpreter of a script, in `head`; 0: it is none. */
 static const char *interpreter_of(char head[HEAD_SIZE + 1]) {
     char *start = head + 2, *end;
@@ -49,6 +68,9 @@ static int is_program_beyond_preload(const char *path) {
 
 int needs_tracer(const char *path) {
     const char *tracer = get_settings()->tracer;
-    return *tracer && is_program_beyond_preload(path) && !is_traced() &&
-           sys3(SYS_faccessat, AT_FDCWD, tracer, X_OK) == 0;
+    if (!*tracer || !is_program_beyond_preload(path) || is_traced()) return 0;
+    if (sys3(SYS_faccessat, AT_FDCWD, tracer, X_OK) < 0) return 0;
+    int debugged = is_debugged();
+    if (debugged) complain_debugged();
+    return !debugged;
 }

@@ -18,6 +18,8 @@ from tests.harness import Switch, eventually, stop
 
 NETWORK = "10.99.0."  # /24; a namespace's own, so it meets nobody else's
 INTERNET = "192.88.99."  # /24; public, and used by nobody any more (RFC 7526)
+INTERNET6 = "2001:db8:99::"  # /64
+SILENT = "192.88.98.9"  # no answer comes from there
 
 
 class Namespace:
@@ -135,9 +137,8 @@ class Network:
         return host
 
     def internet(self, *gateways: Host) -> Namespace:
-        """What is outside: a namespace with the addresses INTERNET + 1 to 9, that these hosts alone reach.
-
-        The first of them has INTERNET + 101 there, and so on.
+        """What is outside: a namespace with the addresses INTERNET + 1 to 9 and INTERNET6 + 1, that these hosts alone
+        reach. The first of them has INTERNET + 101 there, and so on.
         """
         outside = Namespace()
         self._stack.callback(outside.close)
@@ -146,22 +147,27 @@ class Network:
         outside.run("ip", "link", "set", "bridge", "up")
         for number in range(1, 10):
             outside.run("ip", "addr", "add", f"{INTERNET}{number}/24", "dev", "bridge")
+        outside.run("ip", "addr", "add", f"{INTERNET6}1/64", "dev", "bridge", "nodad")
+        outside.run("ip", "route", "add", "blackhole", SILENT)
         for number, host in enumerate(gateways, 101):
             port = f"to{host.namespace.pid}"
             peer = ["peer", "name", "eth1", "netns", str(host.namespace.pid)]
             outside.run("ip", "link", "add", port, "type", "veth", *peer)
             outside.run("ip", "link", "set", port, "master", "bridge", "up")
             host.namespace.run("ip", "addr", "add", f"{INTERNET}{number}/24", "dev", "eth1")
+            host.namespace.run("ip", "addr", "add", f"{INTERNET6}{number}/64", "dev", "eth1", "nodad")
             host.namespace.run("ip", "link", "set", "eth1", "up")
+            host.namespace.run("ip", "route", "add", SILENT, "via", f"{INTERNET}1")
         return outside
 
-    def serve(self, *names: str, flags: Sequence[str] = ()) -> list[Host]:
-        """So many hosts with their trap handlers, all in agreement."""
+    def serve(self, *names: str, flags: Sequence[str] = (), gateways: Sequence[str] = ()) -> list[Host]:
+        """So many hosts with their trap handlers, all in agreement. gateways: which of them are."""
         hosts = [self.add(name) for name in names]
         first = hosts[0].address
         for host in hosts:
             join = [] if host is hosts[0] else ["--join", first]
-            host.serve("--key-file", str(self.key), *join, *flags)
+            own = ["--gateway"] if host.name in gateways else []
+            host.serve("--key-file", str(self.key), *join, *own, *flags)
         for host in hosts:
             eventually(lambda host=host: set(names) <= set(host.tables()))
             host.command("nodes", "--wait")

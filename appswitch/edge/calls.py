@@ -17,6 +17,7 @@ from attrs import define
 
 from appswitch.core import route
 from appswitch.core.balance import Balancer, by_connections
+from appswitch.core.exits import Exits
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Reach, Refuse
 from appswitch.core.service_table import plain_name
@@ -25,6 +26,7 @@ from appswitch.edge.apps import Apps
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.egress import EgressSockets
+from appswitch.edge.leaving import Leaving
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
@@ -66,8 +68,9 @@ class Calls:
     balancer: Balancer
     datagrams: Datagrams
     policing: Policing
+    exits: Exits
+    leaving: Leaving
     rng: random.Random
-    gateway: bool
     netns: int
     """The cookie of our own network namespace."""
     refresh: Callable[[str], Awaitable[None]] | None = None
@@ -146,16 +149,12 @@ class Calls:
         self, app: App, request: trap.Connect, plan: Reach | Egress, epoch: int, again: Callable[[], Reach]
     ) -> Answer:
         """epoch: when the plan was made; again: makes it anew."""
+        asked = Asked(app, (request.ip, request.port), request.family, request.nonblocking)
         if isinstance(plan, Egress):
-            outside = start_egress(plan, request.family)
-            self.egress.add(outside, app, (request.ip, request.port), plan.names)
-            for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
-                self._publish(kind, app, request, rule=plan.verdict.rule, medium="tcp")
-            return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
+            return await self._leave(app, plan, asked, request)
         patience = min(request.patience or dial.PATIENCE, dial.PATIENCE)
         if request.nonblocking:
             patience = PATIENCE_NONBLOCKING
-        asked = Asked(app, (request.ip, request.port), request.family, request.nonblocking)
         dialled = await self.dialer.connect(plan, again, asked, patience)
         client, server, name = dialled.client, dialled.listener, dialled.name
         kind, medium, text = (trap.FD_TCP, "tcp", name.packed) if name else (trap.FD_UNIX, "unix", b"")
@@ -165,9 +164,9 @@ class Calls:
             client.close()
             self._publish(Kind.DENY, app, request, reason=explain(verdict, app, server.app), **seen)
             return failure(errno.ECONNREFUSED)
-        self._publish(Kind.CONNECT, app, request, **seen)
-        if verdict.audit:
-            self._publish(Kind.AUDIT, app, request, **seen)
+        if not dialled.under_way:
+            for each in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+                self._publish(each, app, request, **seen)
         near = self.balancer.first_tier(plan.candidates)
         by_unix = not any(each.app.tcp or not self.apps.table.is_local(each.app) for each in near)
         here = kind == trap.FD_UNIX and by_unix
@@ -175,6 +174,18 @@ class Calls:
         if here and request.want_capabilities and app.netns and not plan.port and not each_seen:
             return self._with_capabilities(client, plan.source, near, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
+
+    async def _leave(self, app: App, plan: Egress, asked: Asked, request: trap.Connect) -> Answer:
+        if plan.gateways:
+            source = app.source(plan.ip.version), request.bound[1] if request.bound else 0
+            client, name = await self.leaving.connect(app, plan, asked, source)
+            return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name.packed), client)
+        self.exits.check(plan.ip, plan.port)
+        outside = start_egress(plan, request.family)
+        self.egress.add(outside, app, asked.dest, self.apps.table.node, plan.names)
+        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+            self._publish(kind, app, request, rule=plan.verdict.rule, medium="tcp")
+        return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
 
     def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Reach:
         """Where this connect may go now. OSError: nowhere any more, or its caller has gone."""
@@ -195,7 +206,8 @@ class Calls:
             app,
             request.ip,
             request.port,
-            gateway=self.gateway,
+            gateway=self.exits.here,
+            gateways=self.exits.others(),
             bound=request.bound,
             names=self.policing.names_of(request.ip),
         )

@@ -31,6 +31,7 @@ from attrs import define, field
 
 from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place, Relay
+from appswitch.core.exits import NO_WAY, Exit, Exits
 from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
@@ -38,9 +39,10 @@ from appswitch.edge.askers import Askers
 from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
+from appswitch.edge.peer_channel import UnreachableError
 from appswitch.edge.placing import Pair, place, sockaddr
 from appswitch.edge.policing import Policing
-from appswitch.model import Address, App, Kind
+from appswitch.model import GATEWAY, Address, App, Kind
 from appswitch.wire import trap
 
 Key = TypeVar("Key")
@@ -75,7 +77,7 @@ class Datagrams:
     flows: Flows
     name_servers: Sequence[Address]
     """The system's, which programs find in /etc/resolv.conf."""
-    gateway: bool
+    exits: Exits
     netns: int
     """The cookie of our own network namespace."""
     _turn: int = 0
@@ -164,7 +166,8 @@ class Datagrams:
 
     async def _connect_in_turn(self, app: App, request: trap.UdpConnect, to: Pair) -> Answer:
         epoch = self.apps.epoch.now
-        plan, serving = await self._plan(app, to, request.bound)
+        has_left = request.netns == self.netns  # what it is bound to is this host's then
+        plan, serving = await self._plan(app, to, None if has_left else request.bound)
         home = self._home(app)
         match plan:
             case Place(candidates=candidates):
@@ -174,7 +177,7 @@ class Datagrams:
                 placed = await self._place(app, plan, to, request.family)
                 self._heed(_name_of(placed), to, native=False)
                 return Answer(trap.FD_UDP, placed, epoch)
-            case Relay():
+            case Relay() | Egress(gateways=(_, *_)):
                 return await self._connect_far(app, plan, request, to, epoch)
             case Kernel():
                 if request.netns == home.netns:
@@ -188,17 +191,21 @@ class Datagrams:
                     return Answer(trap.KERNEL, epoch=epoch)
                 return Answer(trap.FD_UDP, self._leave(app, plan, request.family, connected=True), epoch)
 
-    async def _connect_far(self, app: App, plan: Relay, request: trap.UdpConnect, to: Pair, epoch: int) -> Answer:
+    async def _connect_far(
+        self, app: App, plan: Relay | Egress, request: trap.UdpConnect, to: Pair, epoch: int
+    ) -> Answer:
         """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again.
 
         One that connects back to who has asked stays the same: it may hold what came first, unread (nc -l).
         """
         home = self._home(app)
-        stays = plan.is_answer and request.bound is not None and request.netns == home.netns
+        is_answer = isinstance(plan, Relay) and plan.is_answer
+        stays = is_answer and request.bound is not None and request.netns == home.netns
         if stays or await self._is_connected(app, request, to):
             assert request.bound is not None
+            source = datagrams.source_of(app, to[0], request.bound[0]), request.bound[1]
             with suppress(OSError):
-                await self._reach(app, plan, (plan.source, plan.port), to)
+                await self._reach(app, plan, source, to)
             return Answer(trap.KERNEL, epoch=epoch)
         bound = request.bound if request.bound and request.bound[1] else (_ANY[request.family], 0)
         for _ in range(TRIES):
@@ -207,10 +214,10 @@ class Datagrams:
                 made.connect(sockaddr(request.family, to))
                 await self._reach(app, plan, _name_of(made), to)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE:
+                if error.errno not in (errno.EADDRINUSE, errno.ENETUNREACH):
                     break
                 made.close()
-                if bound[1]:
+                if bound[1] or error.errno == errno.ENETUNREACH:
                     raise
             except BaseException:
                 made.close()
@@ -243,13 +250,13 @@ class Datagrams:
                 self._heed(source, to, native=True)
                 _remember(self._given, (source, to), False)
                 return Answer(trap.FD_UDP, sender, epoch)
-            case Relay():
+            case Relay() | Egress(gateways=(_, *_)):
                 if not request.bound[1]:
                     return Answer(trap.FREE)
                 try:
                     await self._reach(app, plan, source, to)
                 except OSError as error:
-                    if error.errno in (errno.EADDRINUSE, errno.ENOBUFS):
+                    if error.errno in (errno.EADDRINUSE, errno.ENOBUFS, errno.ENETUNREACH):
                         raise
                     return Answer(trap.LOST)
                 return await self._from_home(app, request, to, epoch)
@@ -280,8 +287,13 @@ class Datagrams:
             return Answer(trap.FREE)
         return Answer(trap.FD_UDP, await place(home, request.family, source, to, deaf=True), epoch)
 
-    async def _reach(self, app: App, plan: Relay, source: Pair, to: Pair) -> None:
-        """A flow from `source` to an app on another host. OSError: why the first that was tried won't have it."""
+    async def _reach(self, app: App, plan: Relay | Egress, source: Pair, to: Pair) -> None:
+        """A flow from `source` to an app on another host, or to the outside. OSError: why who was tried first won't
+        have it.
+        """
+        if isinstance(plan, Egress):
+            await self._reach_outside(app, plan, source, to)
+            return
         known = self.flows.peer_of(app, source, to)
         if known is not None and any(each.id == known.id for each in plan.candidates):
             return
@@ -297,6 +309,32 @@ class Datagrams:
                 return
         assert error is not None
         self._publish(Kind.REFUSE, app, to, server=plan.candidates[0], reason=error.strerror, error=error.errno)
+        raise error
+
+    async def _reach_outside(self, app: App, plan: Egress, source: Pair, to: Pair) -> None:
+        known = self.flows.peer_of(app, source, to)
+        if isinstance(known, Exit) and known.node in plan.gateways:
+            return
+        error: OSError | None = None
+        for gateway in self.exits.order(plan.gateways, trio.current_time()):
+            try:
+                await self.flows.open(app, source, Exit(gateway, plan.names), to)
+            except UnreachableError as failed:
+                self.exits.failed(gateway, trio.current_time())
+                error = error or OSError(errno.EHOSTUNREACH, failed.strerror)
+            except OSError as failed:
+                self.exits.worked(gateway)
+                error = failed
+                if failed.errno not in NO_WAY:
+                    break
+            else:
+                self.exits.worked(gateway)
+                for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+                    facts = {"rule": plan.verdict.rule, "reason": f"by the gateway {gateway}"}
+                    self._publish(kind, app, to, medium=GATEWAY, **facts)
+                return
+        assert error is not None
+        self._publish(Kind.REFUSE, app, to, reason=error.strerror, error=error.errno, medium=GATEWAY)
         raise error
 
     async def _plan(
@@ -324,7 +362,8 @@ class Datagrams:
             serving=serving,
             asker=asker,
             turn=self._turn,
-            gateway=self.gateway,
+            gateway=self.exits.here,
+            gateways=self.exits.others(),
             bound=bound,
             names=self.policing.names_of(to[0]),
         )
@@ -375,6 +414,7 @@ class Datagrams:
     def _leave(self, app: App, plan: Egress, family: int, connected: bool = False) -> socket.socket:
         """A socket of the host's namespace, as far from any app's as the outside is."""
         to = plan.ip, plan.port
+        self.exits.check(*to)
         outside = socket.socket(socket.AF_INET6 if family == 6 else socket.AF_INET, socket.SOCK_DGRAM)
         try:
             if connected:

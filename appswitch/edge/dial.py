@@ -52,11 +52,15 @@ class Asked:
 
 @frozen
 class Dialled:
-    """The client's end of a connection. name: of one that is TCP; a Unix socket has its name itself."""
+    """The client's end of a connection. name: of one that is TCP; a Unix socket has its name itself.
+
+    under_way: what becomes of it is told by others.
+    """
 
     client: socket.socket
     listener: Listener
     name: Name | None = None
+    under_way: bool = False
 
 
 Dial = Callable[[Reach, Listener], Awaitable[Dialled]]

@@ -16,7 +16,7 @@ from attrs import evolve
 
 from appswitch.edge.diag import Diag
 from appswitch.host.cookies import cookie_of
-from appswitch.model import Address, App, Connection, State
+from appswitch.model import GATEWAY, Address, App, Connection, Listener, State
 from appswitch.wire import tcp_diag
 
 REMEMBERED = 65536  # sockets; only those that were made last are listed
@@ -31,18 +31,29 @@ class EgressSockets:
         self._host = host
         self._made: OrderedDict[int, Connection] = OrderedDict()
 
-    def add(self, made: socket.socket, app: App, dest: tuple[Address, int], names: tuple[str, ...] = ()) -> None:
-        """`made`, its connect under way, is for `app`, which asked for `dest`. names: of that server."""
+    def add(
+        self,
+        made: socket.socket,
+        app: App,
+        dest: tuple[Address, int],
+        node: str,
+        names: tuple[str, ...] = (),
+        listener: Listener | None = None,
+    ) -> None:
+        """`made`, its connect under way, is for `app`, which asked for `dest`. node: this; names: of that server;
+        listener: of an external server, if it is one.
+        """
         cookie = cookie_of(made)
+        medium = "tcp" if app.node == node else GATEWAY
         self._made[cookie] = Connection(
             app,
             _address(made.getsockname()),
             dest,
-            None,
-            None,
-            app.node,
+            listener.app if listener else None,
+            listener,
+            node,
             State.ESTABLISHED,
-            medium="tcp",
+            medium=medium,
             names=names,
         )
         if len(self._made) > REMEMBERED:

@@ -8,44 +8,47 @@ A gateway hands the program a socket of its host that is connected to the backen
 from __future__ import annotations
 
 import errno
-from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from attrs import frozen
 
 from appswitch.core.exits import Exits
-from appswitch.core.route import Reach
+from appswitch.core.policy import LET_OUT
+from appswitch.core.route import Egress, Reach
 from appswitch.edge.backends import Backends, backend_of
 from appswitch.edge.dial import Asked, Dial, Dialled
+from appswitch.edge.leaving import Leaving
 from appswitch.edge.named import NamedSockets, Pair, no_port
 from appswitch.edge.tcp_names import Name, TcpNames
 from appswitch.model import Listener
 from appswitch.wire.socknames import Medium
 
-ByGateway = Callable[[Asked, Pair, Listener], Awaitable[Dialled]]
-"""Connects by one, from this source. OSError."""
-
 
 @frozen
 class ExternalWay:
-    """by_gateway: None: this host is in no cluster."""
+    """Connects."""
 
     exits: Exits
+    leaving: Leaving
     backends: Backends
     named: NamedSockets
     names: TcpNames
-    by_gateway: ByGateway | None = None
 
     def begin(self, asked: Asked, _closing: ExitStack) -> Dial:
         """As of Way."""
 
         async def dial(plan: Reach, listener: Listener) -> Dialled:
             source = plan.source, plan.port
+            assert asked.app is not None  # clients from outside don't get here
             if self.exits.here:
                 return await self._directly(plan, asked, source, listener)
-            if self.by_gateway is None or not self.exits.others():
+            gateways = tuple(self.exits.others())
+            if not gateways:
                 raise OSError(errno.ENETUNREACH, "no gateway is there")
-            return await self.by_gateway(asked, source, listener)
+            verdict = next((each.verdict for each in plan.judged if each.listener == listener), LET_OUT)
+            way_out = Egress(*asked.dest, gateways, verdict=verdict)
+            client, name = await self.leaving.connect(asked.app, way_out, asked, source, listener)
+            return Dialled(client, listener, name, under_way=True)
 
         return dial
 

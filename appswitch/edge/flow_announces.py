@@ -14,14 +14,14 @@ from appswitch.core.policy import explain
 from appswitch.core.route import Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
-from appswitch.edge.flows import Flows
+from appswitch.edge.flows import Flows, Peer
 from appswitch.edge.homes import Homes
 from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.policing import Policing
 from appswitch.model import Address, App, Kind
 from appswitch.wire.addresses import pack_ip, unpack_ip
-from appswitch.wire.peer import FlowOpened, OpenFlow
+from appswitch.wire.peer import MOST_NAMES, FlowOpened, OpenFlow, OpenOutside
 
 Pair = tuple[Address, int]
 
@@ -34,17 +34,14 @@ class FlowAnnouncer:
 
     peers: Peers
 
-    async def announce(self, app: App, near: Pair, peer: App, far: Pair, number: int) -> None:
+    async def announce(self, app: App, near: Pair, peer: Peer, far: Pair, number: int) -> None:
         """As Flows wants it. OSError when the peer's node won't have it, or doesn't answer."""
-        request = OpenFlow(
-            flow=number,
-            client=app.number,
-            source_ip=pack_ip(near[0]),
-            source_port=near[1],
-            server=peer.number,
-            dest_ip=pack_ip(far[0]),
-            dest_port=far[1],
-        )
+        source, dest = (pack_ip(near[0]), near[1]), (pack_ip(far[0]), far[1])
+        request: OpenFlow | OpenOutside
+        if isinstance(peer, App):
+            request = OpenFlow(number, app.number, *source, peer.number, *dest)
+        else:
+            request = OpenOutside(number, app.number, *source, *dest, peer.names[:MOST_NAMES])
         await self.peers.ask(peer.node, request, ANSWERS_WITHIN)
 
 

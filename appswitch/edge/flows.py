@@ -7,6 +7,9 @@ alike. Between the hosts, datagrams go by one UDP socket a node, in packets that
 
       app's socket  <-kernel->  relay socket  <-here->  one UDP socket a node  <-network->  the same at the other end
 
+A flow may lead outside, by a gateway: there, in the place of the relay socket, is one of the gateway's host that is
+connected to the server outside.
+
 A flow is set up by an announce over the peer channel; the other side judges it (edge/datagrams.py). Each announce makes
 a session, and a flow may have two: those of peers that announce at once, or one that takes the place of another. It
 ends when one of the sockets does, which the kernel tells by refusing, or when asked; when it has been idle; and when
@@ -18,6 +21,7 @@ Nothing waits in here: what a socket's buffer has no room for is lost, as with U
 from __future__ import annotations
 
 import errno
+import os
 import secrets
 import socket
 from collections import OrderedDict
@@ -31,16 +35,18 @@ import structlog
 import trio
 from attrs import define, field
 
+from appswitch.core.exits import Exit
 from appswitch.edge.apps import Apps
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.placing import enlarge, place_relay, refuse, sockaddr
 from appswitch.edge.policing import Policing
 from appswitch.host.cookies import cookie_of
-from appswitch.model import Address, App
+from appswitch.model import GATEWAY, Address, App, Connection, Outside, Party, State
 from appswitch.wire import flow as wire
 from appswitch.wire.flow import Kind, Session
 
 Pair = tuple[Address, int]
+Peer = App | Exit
 Key = tuple[int, Pair, Pair]
 """The id of the app here, the name of its socket, that of the far one."""
 
@@ -73,20 +79,35 @@ def open_shared(ip: str, port: int) -> socket.socket:
     return shared
 
 
+def connect_outside(to: Pair) -> socket.socket:
+    """A UDP socket of this host. OSError: ENETUNREACH, say."""
+    made = socket.socket(
+        socket.AF_INET6 if to[0].version == 6 else socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+    )
+    try:
+        enlarge(made)
+        made.connect(sockaddr(to[0].version, to))
+    except OSError:
+        made.close()
+        raise
+    return made
+
+
 @define(eq=False)
 class Flow:
     """near, far: the names of the two sockets; judged: who asked whom, at which port; None: an answer, which may go.
 
-    to: where the peer is; session: by which we send.
+    home: where the near socket is; None: outside, and `app` is the peer; to: where the peer is; session: by which we
+    send.
     """
 
     app: App
     near: Pair
-    peer: App
+    peer: Peer
     far: Pair
-    home: Namespace
+    home: Namespace | None
     relay: socket.socket
-    judged: tuple[App, App, int] | None = None
+    judged: tuple[App, Party, int] | None = None
     to: Any = None
     session: Session | None = None
     numbers: list[int] = field(factory=list)
@@ -100,7 +121,9 @@ class Flow:
         return self.app.id, self.near, self.far
 
     def receives(self) -> bool:
-        """Whether there is a socket of the app's still that hears the peer."""
+        """Whether there is a socket still that hears the peer."""
+        if self.home is None:
+            return True
         try:
             return self.home.receives_from(self.far, self.near)
         except OSError:  # the app has ended
@@ -114,7 +137,7 @@ class Flows:
     apps: Apps
     policing: Policing
     secret: bytes
-    announce: Callable[[App, Pair, App, Pair, int], Awaitable[None]]
+    announce: Callable[[App, Pair, Peer, Pair, int], Awaitable[None]]
     """Of the app here, the name of its socket, the peer, the name of its socket, and the flow's number. OSError."""
     address_of: Callable[[str], tuple[str, int] | None]
     _shared: socket.socket | None = None
@@ -122,7 +145,7 @@ class Flows:
     _flows: dict[Key, Flow] = field(factory=dict)
     _sessions: dict[int, tuple[Flow, Session]] = field(factory=dict)
     _turns: WeakValueDictionary[Key, trio.Lock] = field(factory=WeakValueDictionary)
-    _refusals: OrderedDict[tuple[Key, int], float] = field(factory=OrderedDict)
+    _refusals: OrderedDict[tuple[Key, int | str], float] = field(factory=OrderedDict)
     _leaving: memoryview = field(factory=lambda: memoryview(bytearray(wire.MOST)))
     _arrived: memoryview = field(factory=lambda: memoryview(bytearray(wire.MOST + 20)))
 
@@ -137,12 +160,12 @@ class Flows:
 
     # --- setting up
 
-    def peer_of(self, app: App, near: Pair, far: Pair) -> App | None:
+    def peer_of(self, app: App, near: Pair, far: Pair) -> Peer | None:
         """Who is at the other end of the flow between two sockets, if there is one."""
         known = self._flows.get((app.id, near, far))
         return known.peer if known is not None and known.session is not None else None
 
-    async def open(self, app: App, near: Pair, peer: App, far: Pair, *, is_answer: bool) -> None:
+    async def open(self, app: App, near: Pair, peer: Peer, far: Pair, *, is_answer: bool = False) -> None:
         """A flow of `app` to `peer` from now on. OSError: ECONNREFUSED: nobody receives there; or why it can't be."""
         known = self.peer_of(app, near, far)
         if known is not None and known.id == peer.id:
@@ -151,7 +174,7 @@ class Flows:
             raise OSError(errno.ECONNREFUSED, "nobody receives there")
         flow = await self._made(app, near, peer, far, replace=True)
         if not is_answer:
-            flow.judged = app, peer, far[1]
+            flow.judged = app, peer if isinstance(peer, App) else Outside(far[0], peer.names), far[1]
         try:
             await self._announce(flow)
         except OSError as error:
@@ -167,15 +190,24 @@ class Flows:
     async def accept(self, app: App, near: Pair, peer: App, far: Pair, number: int, *, is_answer: bool) -> None:
         """Takes the flow that `peer` has announced. OSError: EADDRINUSE when another app has that name here."""
         flow = await self._made(app, near, peer, far, replace=peer.id not in self.apps.table.apps)
-        if number in self._sessions:  # from here on nothing waits
+        self._take_up(flow, number, judged=None if is_answer else (peer, app, near[1]))
+
+    async def let_out(self, app: App, source: Pair, server: Outside, port: int, number: int) -> None:
+        """Takes the flow that an app of another node has announced, to a server outside. OSError."""
+        to = server.ip, port
+        flow = await self._made(app, to, app, source, replace=True, outside=True)
+        self._take_up(flow, number, judged=(app, server, port))
+
+    def _take_up(self, flow: Flow, number: int, judged: tuple[App, Party, int] | None) -> None:
+        """Its announced session. Nothing waits between this and where it was made."""
+        if number in self._sessions:
             if not flow.numbers:  # it was made for this
                 self.end(flow)
             raise OSError(errno.EINVAL, "a flow with this number is there")
-        if not is_answer:
-            flow.judged = peer, app, near[1]
+        flow.judged = judged or flow.judged
         flow.session = self._add_session(flow, number, side=1)
 
-    async def _made(self, app: App, near: Pair, peer: App, far: Pair, *, replace: bool) -> Flow:
+    async def _made(self, app: App, near: Pair, peer: Peer, far: Pair, *, replace: bool, outside: bool = False) -> Flow:
         key = app.id, near, far
         async with self._turns.setdefault(key, trio.Lock()):
             known = self._flows.get(key)
@@ -185,13 +217,14 @@ class Flows:
                 if not replace and known.peer.id in self.apps.table.apps:
                     raise OSError(errno.EADDRINUSE, "a socket of another app has that name")
                 self.end(known, Kind.CLOSED)
-            home = self.apps.namespaces.get(app.id)
-            if home is None or self._nursery is None:
+            home = None if outside else self.apps.namespaces.get(app.id)
+            if (home is None and not outside) or self._nursery is None:
                 raise OSError(errno.ENETDOWN, "the app has no network namespace, or this host no others")
             if len(self._flows) >= MOST:
                 raise OSError(errno.ENOBUFS, f"there are {MOST} flows already")
-            relay = await place_relay(home, far, near)
-            home.ours.add(cookie_of(relay))
+            relay = await place_relay(home, far, near) if home else connect_outside(near)
+            if home is not None:
+                home.ours.add(cookie_of(relay))
             flow = Flow(app, near, peer, far, home, relay, to=self._address_of(peer), last_used=trio.current_time())
             self._flows[key] = flow
             self._nursery.start_soon(self._relay, flow)
@@ -215,7 +248,7 @@ class Flows:
             del self._sessions[flow.numbers.pop(0)]
         return session
 
-    def _address_of(self, peer: App) -> Any:
+    def _address_of(self, peer: Peer) -> Any:
         address = self.address_of(peer.node)
         if address is None or self._shared is None:
             return None
@@ -224,6 +257,13 @@ class Flows:
     def all(self) -> Collection[Flow]:
         """Those that are there."""
         return self._flows.values()
+
+    async def to_outside(self) -> list[Connection]:
+        """Those that lead there, for Connections.others; not those that policy ends just now."""
+        return [_connection(each, self.apps.table.node) for each in self._flows.values() if self._leads_outside(each)]
+
+    def _leads_outside(self, flow: Flow) -> bool:
+        return (flow.home is None or isinstance(flow.peer, Exit)) and self._may_go_on(flow)
 
     # --- datagrams
 
@@ -332,7 +372,8 @@ class Flows:
         for number in flow.numbers:
             del self._sessions[number]
         del self._flows[flow.key]
-        flow.home.ours.discard(cookie_of(flow.relay))
+        if flow.home is not None:
+            flow.home.ours.discard(cookie_of(flow.relay))
         trio.lowlevel.notify_closing(flow.relay)
         flow.relay.close()
 
@@ -369,15 +410,31 @@ class Flows:
 
     def _may_go_on(self, flow: Flow) -> bool:
         apps = self.apps.table.apps
-        if flow.app.id not in apps or flow.peer.id not in apps:
+        ends = (flow.app, flow.peer, *(flow.judged or ())[:2])
+        if not all(each.id in apps for each in ends if isinstance(each, App)):
             return False
         if flow.judged is None:
             return True
         client, server, port = flow.judged
-        return self.policing.policy.decide(apps[client.id], apps[server.id], port, "udp").allowed
+        server = apps[server.id] if isinstance(server, App) else server
+        return self.policing.policy.decide(apps[client.id], server, port, "udp").allowed
+
+
+def _connection(flow: Flow, node: str) -> Connection:
+    """Of one that leads outside."""
+    if flow.home is None:
+        name = flow.relay.getsockname()
+        source, dest = (ip_address(name[0].partition("%")[0]), name[1]), flow.near
+    else:
+        source, dest = flow.near, flow.far
+    names = flow.judged[1].names if flow.judged and isinstance(flow.judged[1], Outside) else ()
+    inodes = os.fstat(flow.relay.fileno()).st_ino, 0
+    state = State.ESTABLISHED if flow.session else State.QUEUED
+    return Connection(flow.app, source, dest, None, None, node, state, "udp", GATEWAY, inodes, names)
 
 
 async def _refuse(flow: Flow) -> None:
     """Has the app's kernel say that nobody received what the app has sent."""
-    with suppress(OSError):  # the app ends just now
-        await refuse(flow.home, flow.far, flow.near)
+    if flow.home is not None:
+        with suppress(OSError):  # the app ends just now
+            await refuse(flow.home, flow.far, flow.near)

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from attrs import frozen
 
-from appswitch.model import Node
+from appswitch.model import Address, Node
 
 
 class Standing(NamedTuple):
@@ -30,6 +30,9 @@ class Nodes(Protocol):
     def standings(self) -> Iterator[Standing]:
         """All, this one first."""
 
+    def own_ports(self) -> set[tuple[Address, int]]:
+        """Where the nodes talk to each other."""
+
     def gateways(self) -> list[str]:
         """The other nodes that are gateways: those that are alive; where none is, those that may have come back."""
 
@@ -48,6 +51,9 @@ class OneNode:
 
     def standings(self) -> Iterator[Standing]:
         yield Standing(self.own)
+
+    def own_ports(self) -> set[tuple[Address, int]]:
+        return set()
 
     def gateways(self) -> list[str]:
         return []

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
 import secrets
 import socket
-import struct
 from collections.abc import Sequence
 
 from appswitch.edge.namespaces import Namespace
+from appswitch.host.deaf import deafen, undeafen
 from appswitch.host.namespace import IPV6_FREEBIND
 from appswitch.model import Address
 from appswitch.wire.trap import CONNECTED_PORTS
 
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; the socket module has no name for it
-SO_ATTACH_FILTER, SO_DETACH_FILTER, SO_LOCK_FILTER = 26, 27, 44
+SO_LOCK_FILTER = 44
 SO_SNDBUFFORCE, SO_RCVBUFFORCE = 32, 33
 RELAY_BUFFER = 1 << 20  # bytes, doubled by the kernel: what a host sends in a few milliseconds
 
@@ -24,9 +23,6 @@ TRIES = 1024
 _ports = itertools.cycle(CONNECTED_PORTS)
 for _ in range(secrets.randbelow(len(CONNECTED_PORTS))):
     next(_ports)
-
-# struct sock_filter: BPF_RET | BPF_K, 0 bytes of each datagram (linux/filter.h)
-_NOTHING_PASSES = ctypes.create_string_buffer(struct.pack("=HBBI", 0x06, 0, 0, 0))
 
 Pair = tuple[Address, int]
 
@@ -51,7 +47,7 @@ async def place(
         if family == 6:  # an address that is local by its route only (ipv6(7))
             made.setsockopt(socket.IPPROTO_IPV6, IPV6_FREEBIND, 1)
         if deaf:
-            _deafen(made)
+            deafen(made)
             made.setsockopt(socket.SOL_SOCKET, SO_LOCK_FILTER, 1)
         if bound is not None:
             _bind(made, family, bound)
@@ -90,19 +86,14 @@ def _bind(made: socket.socket, family: int, bound: Pair) -> None:
     raise OSError(errno.EAGAIN, "no port is free")
 
 
-def _deafen(made: socket.socket) -> None:
-    """It gets nothing."""
-    made.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", 1, ctypes.addressof(_NOTHING_PASSES)))
-
-
 async def place_relay(home: Namespace, far: Pair, near: Pair) -> socket.socket:
     """A socket that stands for the far one in the namespace of the near one (edge/flows.py). OSError."""
     made = await _make_shared(home, far)
     try:
-        _deafen(made)  # bound but not connected, it gets what is meant for others
+        deafen(made)  # bound but not connected, it gets what is meant for others
         made.bind(sockaddr(far[0].version, far))
         made.connect(sockaddr(far[0].version, near))
-        made.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+        undeafen(made)
         enlarge(made)
     except BaseException:
         made.close()

@@ -60,7 +60,7 @@ class Remote:
             address = self.peers.address_of(node)
             if address is None:
                 raise UnreachableError(errno.EHOSTUNREACH, f"node {node} isn't known any more")
-            client = await _connect(address, asked, preamble)
+            client = await connect(address, asked.family, preamble, wait=not asked.nonblocking)
             packed = self.named.name(source, asked, listener.family, Medium.TCP_CLIENT)
             name = Name(packed, asked.app, listener)
             self.names.add(client, name)
@@ -90,14 +90,17 @@ class Remote:
         raise no_port(source)
 
 
-async def _connect(address: tuple[str, int], asked: Asked, preamble: bytes) -> socket.socket:
-    """A socket whose connection begins with the preamble; for a connect that blocks, it stands. UnreachableError."""
+async def connect(address: tuple[str, int], family: int, preamble: bytes, *, wait: bool) -> socket.socket:
+    """A socket, of family 6 or what the address wants, whose connection begins with the preamble. UnreachableError.
+
+    wait: until it stands.
+    """
     ip, port = address
-    family = socket.AF_INET6 if asked.family == 6 or ":" in ip else socket.AF_INET
-    client = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    kind = socket.AF_INET6 if family == 6 or ":" in ip else socket.AF_INET
+    client = socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        first = preamble if asked.nonblocking else b""
-        left = preamble[_start(client, (for_family(ip, family), port), first) :]
+        first = b"" if wait else preamble
+        left = preamble[_start(client, (for_family(ip, kind), port), first) :]
         if left:
             await _wait_until_connected(client)
         if left and client.send(left, socket.MSG_NOSIGNAL) != len(left):

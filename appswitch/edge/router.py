@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from ipaddress import ip_address
 
 import structlog
 import trio
@@ -28,7 +29,7 @@ from appswitch.edge.peer_channel import Caller
 from appswitch.edge.peers import Peers
 from appswitch.edge.serf import Serf, UserEvent
 from appswitch.errors import AppSwitchError
-from appswitch.model import Delta, Kind, Node, NodeState, Protocol
+from appswitch.model import Address, Delta, Kind, Node, NodeState, Protocol
 from appswitch.wire import records, tags
 from appswitch.wire.peer import Pull, Pulled, Status
 
@@ -300,6 +301,12 @@ class Router:
                 continue  # Serf remembers it for a day
             summary = self.copies.summary_of(name)
             yield Standing(known.node, summary.seq if summary else None, known.agreed)
+
+    def own_ports(self) -> set[tuple[Address, int]]:
+        """Where the nodes talk to each other: Serf's ports and the next ones."""
+        nodes = [self.own, *(each.node for each in self.known.values())]
+        there = [(ip_address(each.address), each.port) for each in nodes if each.address and each.port]
+        return {(ip, each) for ip, port in there for each in (port - 1, port)}
 
     def gateways(self) -> list[str]:
         """Of the other nodes: those that are alive; where none is, those that may have come back unseen."""

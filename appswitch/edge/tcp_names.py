@@ -16,7 +16,7 @@ from attrs import evolve, frozen
 
 from appswitch.edge.diag import Diag
 from appswitch.host.cookies import cookie_of
-from appswitch.model import Address, App, Connection, Listener, State
+from appswitch.model import GATEWAY, Address, App, Connection, Listener, State
 from appswitch.wire import socknames, tcp_diag
 from appswitch.wire.socknames import Medium
 from appswitch.wire.tcp_diag import TcpSocket
@@ -30,16 +30,23 @@ log = structlog.get_logger()
 
 @frozen
 class Name:
-    """Of one end of a connection from `client` (None: from outside) to `listener`. packed: struct as_client_name."""
+    """Of one end of a connection from `client` to `listener`. packed: struct as_client_name.
+
+    client, listener: None: the outside; server_names: of a server there (model.Outside); by_gateway: it leaves by
+    another node.
+    """
 
     packed: bytes
     client: App | None
-    listener: Listener
+    listener: Listener | None
+    server_names: tuple[str, ...] = ()
+    by_gateway: bool = False
 
     @property
     def apps(self) -> tuple[App, ...]:
         """Whose connection it is."""
-        return (self.listener.app,) if self.client is None else (self.client, self.listener.app)
+        server = self.listener.app if self.listener else None
+        return tuple(each for each in (self.client, server) if each is not None)
 
     @property
     def medium(self) -> Medium:
@@ -56,7 +63,9 @@ class Name:
     @property
     def is_remote(self) -> bool:
         """Whether the other end is on another host."""
-        return self.client is None or self.client.node != self.listener.app.node
+        if self.client is None or self.listener is None or self.listener.outside is not None:
+            return True
+        return self.client.node != self.listener.app.node
 
     def of_client(self) -> Name:
         """The other end's name."""
@@ -90,6 +99,10 @@ class TcpNames:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
         name = self._names.get(cookie)
         return name.packed if name is not None and app.id in [each.id for each in name.apps] else None
+
+    def __contains__(self, cookie: int) -> bool:
+        """Whether this socket has one, still."""
+        return cookie in self._names
 
     def is_taken(self, source: tuple[Address, int], dest: tuple[Address, int]) -> bool:
         """Whether a connection has these two ends."""
@@ -144,16 +157,19 @@ def _connection(ends: dict[Medium, tuple[Name, TcpSocket]]) -> Connection:
         state = _STATES.get(end.state, State.CLOSING)
     else:
         state = State.ESTABLISHED if client and server else State.CLOSING
+    server_app = name.listener.app if name.listener else None
+    nearest = name.apps[0] if name.medium is Medium.TCP_CLIENT else name.apps[-1]  # whose node we are
     return Connection(
         client=name.client,
         source=source,
         dest=dest,
-        server=name.listener.app,
+        server=server_app,
         listener=name.listener,
-        node=name.client.node if name.client and name.medium is Medium.TCP_CLIENT else name.listener.app.node,
+        node=nearest.node,
         state=state,
-        medium="tcp",
+        medium=GATEWAY if name.by_gateway else "tcp",
         inodes=(client, server),
+        names=name.server_names,
     )
 
 

@@ -17,6 +17,8 @@ Ip = Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 
+MOST_NAMES = 64
+
 
 class Pull(msgspec.Struct, frozen=True, array_like=True, tag="pull", forbid_unknown_fields=True):
     """What has changed in your own entries since `known`? None: all of them."""
@@ -63,6 +65,24 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     number: Annotated[int, msgspec.Meta(ge=0)]
 
 
+HostName = Annotated[str, msgspec.Meta(max_length=255)]
+HostNames = Annotated[tuple[HostName, ...], msgspec.Meta(max_length=MOST_NAMES)]
+
+
+class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave", forbid_unknown_fields=True):
+    """A TCP connection is to come, and to be carried on to an address outside, for the app that has the number `app` on
+    the asking node. The answer is Announced; what comes back by the connection begins with what yours came to: four
+    bytes, an errno (big-endian), 0: it is connected. names: by which its node's DNS has found the address; external: it
+    is that of an external server.
+    """
+
+    app: int
+    dest_ip: Ip
+    dest_port: Port
+    names: HostNames = ()
+    external: bool = False
+
+
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
     """Datagrams are to come: from the app that has the number `client` on the asking node, to your app `server`.
 
@@ -76,6 +96,18 @@ class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_
     server: int
     dest_ip: Ip
     dest_port: Port
+
+
+class OpenOutside(msgspec.Struct, frozen=True, array_like=True, tag="flow-outside", forbid_unknown_fields=True):
+    """As OpenFlow, but to an address outside; names: as of Leave."""
+
+    flow: Annotated[int, msgspec.Meta(ge=0)]
+    client: int
+    source_ip: Ip
+    source_port: Port
+    dest_ip: Ip
+    dest_port: Port
+    names: HostNames = ()
 
 
 class FlowOpened(msgspec.Struct, frozen=True, array_like=True, tag="flow-opened", forbid_unknown_fields=True):
@@ -111,7 +143,7 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | AskHealths | OpenFlow | OpenPorts | Pull | Status
+Request = Announce | AskHealths | Leave | OpenFlow | OpenOutside | OpenPorts | Pull | Status
 Answer = Announced | FlowOpened | Healths | PortsOpened | Pulled | Status | Refused
 
 

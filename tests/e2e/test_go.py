@@ -150,6 +150,26 @@ def test_go_test(switch: Switch, home: dict[str, str], tmp_path: Path) -> None:
     assert "PASS" in done.stdout, done
 
 
+@pytest.mark.program("serf")
+def test_a_cluster_of_serf(switch: Switch) -> None:
+    """Two members gossip by UDP and TCP, and a third program asks each at its loopback."""
+
+    def serf(member: str, *words: str) -> str:
+        return switch.run("--ip", members[member], "serf", *words, check=False).stdout
+
+    members = {"a": "10.50.2.1", "b": "10.50.2.2"}
+    for name, ip in members.items():
+        agent = ["serf", "agent", f"-node={name}", f"-bind={ip}", "-profile=local"]
+        switch.spawn("--name", name, "--ip", ip, *agent)
+        switch.wait_for(f"{name}:7946", f"{name}:7373")
+    assert "contacting 1 nodes" in serf("b", "join", "a")
+    for name, other in ("ab", "ba"):
+        eventually(lambda name=name: serf(name, "members").count("alive") == 2)
+        told = f"Estimated {other} <-> {name} rtt"  # once it has been probed
+        eventually(lambda name=name, other=other, told=told: told in serf(name, "rtt", other))
+    assert "all live nodes" in serf("a", "reachability")
+
+
 @pytest.mark.program("caddy", "curl")
 def test_caddy_serves_and_passes_on(switch: Switch, tmp_path: Path) -> None:
     (tmp_path / "page").write_text("caddy's\n")

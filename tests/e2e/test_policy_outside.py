@@ -254,3 +254,53 @@ def test_clients_outside_by_their_addresses(world: World, host: Host, tmp_path: 
         each.communicate(timeout=PATIENCE)
     assert {(each["rule"], each["server_name"]) for each in events(host, "deny")} == {("not-from-there", "web")}
     assert server.poll() is None
+
+
+SINK = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.bind(("", 123))
+    while True:
+        s.recv(9)
+"""
+SEND_AGAIN = """
+import errno, socket, sys
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+sockets[0].connect((sys.argv[1], 123))
+for line in sys.stdin:
+    for s in sockets:
+        try:
+            s.send(b"x") if s is sockets[0] else s.sendto(b"x", (sys.argv[1], 123))
+            print("sent", end=" ")
+        except OSError as error:
+            print(errno.errorcode[error.errno], end=" ")
+    print(flush=True)
+"""
+
+
+def test_a_reload_reaches_udp_sockets_that_are_there(world: World, host: Host, tmp_path: Path) -> None:
+    """One that is connected, and one that has sent there before."""
+    world.outside.start(sys.executable, "-c", SINK, log=tmp_path / "sink.log")
+    eventually(lambda: world.outside.run("ss", "-Hlnu", "sport", "= :123"))
+    sender = host.spawn(
+        "--name", "db", sys.executable, "-c", SEND_AGAIN, OTHER, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert sender.stdin
+    assert sender.stdout
+
+    def send() -> list[str]:
+        assert sender.stdin
+        assert sender.stdout
+        sender.stdin.write("\n")
+        sender.stdin.flush()
+        return sender.stdout.readline().split()
+
+    assert [send() for _ in range(3)] == [["sent", "sent"]] * 3
+    file = tmp_path / "policy.toml"
+    for text, sent in ((POLICY, "sent"), ("", "ECONNREFUSED"), (POLICY, "sent")):
+        file.write_text(text)
+        before = host.log.read_text().count("rules=")
+        host.server.send_signal(signal.SIGHUP)
+        eventually(lambda before=before: host.log.read_text().count("rules=") > before)
+        assert send() == [sent] * 2
+    sender.communicate(timeout=PATIENCE)

@@ -24,6 +24,7 @@ from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.local_unix import LocalUnix
 from appswitch.edge.named import NamedSockets
+from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import Name, TcpNames
 from appswitch.host import namespace
 from appswitch.host.cookies import cookie_of
@@ -52,7 +53,8 @@ class World:
         balancer, loads = Balancer(table), Loads(self.names.connections)
         named = NamedSockets(self.sockets, lambda each: self.gone.append(each.id), rng, self.names.is_taken)
         self.deliverer = Deliverer(named, self.names)
-        self.local = LocalTcp(self.deliverer)
+        self.sealed = Sealed(self.names.diags)
+        self.local = LocalTcp(self.deliverer, self.sealed)
         self.dialer = Dialer(table, balancer, loads, LocalUnix(named), self.local)
         self.asked = Asked(CLIENT, DEST, 4)
         stack.callback(self.sockets.close)
@@ -68,7 +70,7 @@ class World:
             return self.deliverer.deliver(carrier, CLIENT, listener, end)
 
     def stop_local(self) -> None:
-        self.local._stop()
+        self.sealed._stop()
         for diag in self.names.diags[1:]:
             diag.socket.close()
 
@@ -190,9 +192,9 @@ async def test_local_connections_outlive_the_process_that_makes_them(world: Worl
         packed, server = take(listening)
         assert first.name is not None
         assert first.name.packed == socknames.with_medium(packed, Medium.TCP_CLIENT)
-        assert world.local._maker is not None
-        world.local._maker._process.kill()
-        world.local._maker._process.wait()
+        assert world.sealed._process is not None
+        world.sealed._process._process.kill()
+        world.sealed._process._process.wait()
         again = await world.dialer.connect(*plan(listener), world.asked, PATIENCE)
         _, later = take(listening)
         with first.client, server, again.client, later:

@@ -33,7 +33,7 @@ async def test_while_it_lives(egress: EgressSockets, ip: str, family: int) -> No
         assert await egress.connections() == []
         dest = ip_address(ip), server.getsockname()[1]
         with start_egress(Egress(*dest), family) as made:
-            egress.add(made, APP, dest)
+            egress.add(made, APP, dest, "n1")
             source = ip_address(ip), made.getsockname()[1]
             inode = os.fstat(made.fileno()).st_ino
             one = Connection(APP, source, dest, None, None, "n1", State.ESTABLISHED, "tcp", "tcp", (inode, 0))
@@ -50,7 +50,7 @@ async def test_only_so_many_are_remembered(egress: EgressSockets, monkeypatch: p
         dest = IPv4Address("127.0.0.1"), server.getsockname()[1]
         made = [start_egress(Egress(*dest), 4) for _ in range(3)]
         for each in made:
-            egress.add(each, APP, dest)
+            egress.add(each, APP, dest, "n1")
         listed = {each.inodes[0] for each in await egress.connections()}
         assert listed == {os.fstat(each.fileno()).st_ino for each in made[1:]}
         for each in made:

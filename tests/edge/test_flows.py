@@ -16,6 +16,7 @@ import pytest
 import trio
 from attrs import define, evolve
 
+from appswitch.core.exits import Exit
 from appswitch.core.policy import Policy
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge import flows as flows_module
@@ -23,12 +24,12 @@ from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
-from appswitch.edge.flows import Flows, Pair
+from appswitch.edge.flows import Flows, Pair, Peer
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.placing import sockaddr
 from appswitch.edge.policing import Policing
-from appswitch.model import App, Party
+from appswitch.model import App, Outside, Party
 from appswitch.wire import flow as wire
 from tests.harness import PATIENCE, open_descriptors
 
@@ -117,11 +118,15 @@ async def world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[World]:
     processes = []
     stack = ExitStack()
 
-    def announcer(name: str, other: str) -> Callable[[App, Pair, App, Pair, int], Awaitable[None]]:
-        async def announce(client: App, near: Pair, server: App, far: Pair, number: int) -> None:
+    def announcer(name: str, other: str) -> Callable[[App, Pair, Peer, Pair, int], Awaitable[None]]:
+        async def announce(client: App, near: Pair, server: Peer, far: Pair, number: int) -> None:
             there = sides[other]
             there.asked += 1
             await trio.lowlevel.checkpoint()
+            if isinstance(server, Exit):
+                known = next(each for each in there.apps.table.apps.values() if each.node == name)
+                await there.flows.let_out(known, near, Outside(far[0]), far[1], number)
+                return
             if not there.home.receives_from(near, far):
                 raise ConnectionRefusedError(errno.ECONNREFUSED, "nobody receives there")
             peer = next(each for each in there.apps.table.apps.values() if each.node == name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import socket
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from appswitch.host import sealed
 from appswitch.host.cookies import netns_of
+from appswitch.host.sealed import Op
 from tests.harness import PATIENCE
 
 
@@ -32,9 +34,10 @@ def channel() -> Iterator[socket.socket]:
 
 
 def make(channel: socket.socket, client_version: int, server_version: int) -> sealed.Pair:
-    channel.send(bytes([client_version, server_version]))
+    request = bytes([Op.PAIR, client_version, server_version])
+    channel.send(request)
     answer, fds, _, _ = socket.recv_fds(channel, 16, 2)
-    assert answer == bytes([client_version, server_version])
+    assert answer == request
     assert channel.recv(16) == sealed.CLOSED
     return socket.socket(fileno=fds[0]), socket.socket(fileno=fds[1])
 
@@ -89,8 +92,11 @@ def test_a_stranger_in_there_gets_in_nobodys_way(channel: socket.socket) -> None
 
 
 def test_what_it_doesn_t_know(channel: socket.socket) -> None:
-    channel.send(bytes([9, 4]))
-    assert int.from_bytes(channel.recv(16), "little") > 0
+    for request in (b"\x09", b"\0\4\4", *(bytes([op]) for op in Op), *(bytes([op, 9, 4]) for op in Op), bytes(64)):
+        channel.send(request)
+        answer = channel.recv(16)
+        assert len(answer) == sealed.ERROR_SIZE
+        assert int.from_bytes(answer, "little") in (errno.EINVAL, errno.EAFNOSUPPORT)
     client, server = make(channel, 4, 4)
     client.close()
     server.close()

@@ -126,7 +126,7 @@ def test_a_shell_around_spawn(switch: Switch, build: Build) -> None:
         stop_go_on_and_interrupt(terminal, " ".join(command))
 
 
-@pytest.mark.program("busybox")
+@pytest.mark.program("busybox-static")
 @pytest.mark.parametrize(
     "shell",
     [["bash", "--norc", "--noprofile", "--noediting", "-i"], ["busybox", "sh", "-i"]],

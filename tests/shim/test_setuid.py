@@ -49,7 +49,7 @@ def test_by_spawn(switch: Switch, setuid: str) -> None:
     assert "it has no network" in done.stderr
 
 
-@pytest.mark.program("busybox")
+@pytest.mark.program("busybox-static")
 @pytest.mark.parametrize("shell", [["sh"], ["busybox", "sh"]], ids=["dynamic", "traced"])
 def test_by_a_program(switch: Switch, setuid: str, shell: list[str]) -> None:
     """Started inside it is traced, as what it starts from is."""

@@ -65,14 +65,16 @@ def test_calls_without_any_library(switch: Switch, build: Build) -> None:
 
 @pytest.mark.usefixtures("server")
 @pytest.mark.program("strace")
-def test_under_strace(switch: Switch, build: Build) -> None:
-    """A process has one tracer: a message says what that means. A dynamic program has the shim."""
-    strace = ["strace", "-f", "-o", "/dev/null"]
-    done = switch.run("--ip", VIP, *strace, "sh", "-c", f"{_kind(build, 'dialler', '-static')} {SERVER} 80")
+def test_under_strace(switch: Switch, build: Build, tmp_path: Path) -> None:
+    """A process has one tracer: a message says what that means. Nothing gets between a debugger and its program."""
+    seen = tmp_path / "seen"
+    strace = ["--ip", VIP, "strace", "-f", "-e", "trace=execve", "-o", str(seen)]
+    done = switch.run(*strace, "sh", "-c", f"{_kind(build, 'dialler', '-static')} {SERVER} 80")
     assert re.fullmatch(r"errno \d+\n", done.stdout), done
     assert "can't be traced" in done.stderr
-    assert "hint: strace" in done.stderr
-    done = switch.run("--ip", VIP, *strace, _kind(build, "dialler", ""), SERVER, "80")
+    assert "hint: something traces it already" in done.stderr
+    assert "appswitch-tracer" not in seen.read_text()
+    done = switch.run(*strace, _kind(build, "dialler", ""), SERVER, "80")
     assert re.fullmatch(rf"{VIP}:\d+ to {SERVER}:80\n", done.stdout), done
 
 
@@ -104,7 +106,7 @@ def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
     assert "hint: " in said
 
 
-@pytest.mark.program("busybox")
+@pytest.mark.program("busybox-static")
 def test_a_killed_tracer_of_several(switch: Switch) -> None:
     """All that it traces, a dynamic program among them, ends with it; one message."""
     script = "sleep 600 & bash -c 'echo ready; sleep 600; true' & busybox sleep 600 & wait"

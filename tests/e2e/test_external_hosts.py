@@ -1,0 +1,168 @@
+"""External servers and rules about the outside on several hosts: two gateways, and one without a route out."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.test_external import NOBODY, PSQL
+from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
+from tests.e2e.test_real_programs import postgres_programs
+from tests.e2e.test_udp_programs import DNSMASQ
+from tests.harness import PATIENCE, eventually
+from tests.hosts import INTERNET, Host, Network, network
+
+pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "psql", "setpriv")]
+
+ONE, OTHER, NAMES = INTERNET + "1", INTERNET + "2", INTERNET + "9"
+RECORDS = {"db.example": ONE, "www.pay.example": OTHER}
+POLICY = """
+[[rule]]
+name = "web-pays"
+action = "allow"
+from = { name = "web" }
+to = { name = "*.pay.example", port = 80 }
+"""
+
+
+class World:
+    """The hosts and what is outside. Gateways let nobody leave but as POLICY says; the inner host has no policy."""
+
+    def __init__(self, net: Network, directory: Path) -> None:
+        self.directory = directory
+        self.g1, self.g2, self.inner = (net.add(name) for name in ("g1", "g2", "inner"))
+        self.outside = net.internet(self.g1, self.g2)
+        records = [f"--address=/{name}/{ip}" for name, ip in RECORDS.items()]
+        self.outside.start("dnsmasq", *DNSMASQ, *records, log=directory / "dnsmasq.log")
+        (directory / "nginx.conf").write_text(NGINX.format(dir=directory))
+        self.outside.start("nginx", "-c", f"{directory}/nginx.conf", log=directory / "nginx.log")
+        self.policy = directory / "policy.toml"
+        self.policy.write_text(POLICY)
+        strict = ["--gateway", "--dns-upstream", NAMES, "--policy", str(self.policy), "--egress", "deny"]
+        for host in net.hosts:
+            join = [] if host is self.g1 else ["--join", self.g1.address]
+            host.serve("--key-file", str(net.key), *join, *([] if host is self.inner else strict))
+        for host in net.hosts:
+            eventually(lambda host=host: len(host.tables()) == 3)
+            host.command("nodes", "--wait")
+
+    def postgres(self) -> None:
+        programs, data = postgres_programs(), self.g1.directory / "data"
+        data.mkdir()
+        os.chown(data, 65534, 65534)
+        self.outside.run(*NOBODY, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "nobody")
+        with (data / "pg_hba.conf").open("a") as hba:
+            hba.write("host all all 0.0.0.0/0 trust\n")
+        command = [str(programs / "postgres"), "-D", str(data), "-k", str(data), "-h", ONE]
+        self.outside.start(*NOBODY, *command, log=self.directory / "postgres.log")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with network() as net:
+        yield World(net, tmp_path)
+
+
+def healths(host: Host, name: str) -> list[set[tuple[str, str]]]:
+    rows = [row for row in host.rows("external", "list") if row["name"] == name]
+    return [{(each["gateway"], each["state"]) for each in row["health"]} for row in rows]
+
+
+def test_from_a_host_without_a_way_out(world: World) -> None:
+    """Registered there, too; one gateway dies, and with it nothing but its own connections."""
+    world.postgres()
+    inner = world.inner
+    inner.command("external", "add", "orders", "--ip", "10.9.9.9", "5432:db.example:5432")
+    inner.command("nodes", "--wait")
+    for host in (inner, world.g1):
+        eventually(lambda host=host: healths(host, "orders") == [{("g1", "up"), ("g2", "up")}])
+    where = "select host(inet_server_addr()), 40 + 2"
+    for host in (inner, world.g1, world.g2):
+        assert host.run("--name", "shop", *PSQL, where).stdout == f"{ONE}|42\n", host.name
+    assert {row["real"] for row in world.g2.rows("services")} == {"tcp:db.example:5432"}
+    told = [each for each in events(inner, "connect") if each["server_name"] == "orders"]
+    assert [(each["medium"], each["address"], each["rule"]) for each in told] == [("gateway", "10.9.9.9", "grp")]
+    world.g1.kill()
+    for _ in range(3):
+        assert inner.run("--name", "shop", *PSQL, where).stdout == f"{ONE}|42\n"
+    done = world.g2.command("external", "rm", "orders", check=False)
+    assert "remove it where it is registered: on inner" in done.stderr
+
+
+def test_the_gateway_judges_again(world: World) -> None:
+    """What the client's node would let pass."""
+    assert curl(world.inner, "web", f"http://{ONE}/") == REFUSED
+    denied = [each for host in (world.g1, world.g2) for each in events(host, "deny")]
+    assert [(each["name"], each["app_node"], each["rule"], each["address"], each["medium"]) for each in denied] == [
+        ("web", "inner", "egress", ONE, "gateway")
+    ]
+    (refused,) = events(world.inner, "refuse")
+    assert (refused["name"], refused["errno"]) == ("web", "ECONNREFUSED")
+
+
+def test_policy_is_as_for_apps(world: World) -> None:
+    inner, address = world.inner, f"{ONE}:80"
+    inner.command("external", "add", "site", "--tag", "grp=1", f"80:{address}")
+    inner.command("nodes", "--wait")
+    assert curl(inner, "web", "http://site/") == REFUSED
+    assert inner.run("--tag", "grp=1", "curl", "-sS", "http://site/").stdout == f"{ONE}\n"
+    (denied,) = [each for each in events(inner, "deny") if each["server_name"] == "site"]
+    assert denied["rule"] == "grp"
+
+
+def test_an_inner_host_without_a_gateway(world: World) -> None:
+    for host in (world.g1, world.g2):
+        host.server.terminate()
+        host.server.wait()
+    eventually(lambda: len(world.inner.tables()) == 1)
+    world.inner.command("external", "add", "site", f"80:{ONE}:80")
+    assert curl(world.inner, "web", "http://site/") == REFUSED
+    (refused,) = events(world.inner, "refuse")
+    assert (refused["reason"], refused["errno"]) == ("no gateway is there", "ENETUNREACH")
+    assert [row["state"] for row in world.inner.rows("external", "list")] == ["unknown"]
+
+
+KEEP = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 80)) as s:
+    print("in", flush=True)
+    sys.stdin.readline()
+    try:
+        s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
+        print(s.recv(4).decode() or "cut")
+    except OSError:
+        print("cut")
+"""
+ALLOW = '[[rule]]\nname = "there"\naction = "allow"\nto = { cidr = "%s" }\n'
+CUT = '[[rule]]\nname = "no-more"\naction = "deny"\nto = { %s }\ncut = true\n'
+
+
+@pytest.mark.parametrize(("to", "rule"), [("site", 'name = "site"'), (OTHER, f'cidr = "{OTHER}"')])
+def test_a_reload_on_a_gateway_cuts_what_leaves_by_it(world: World, to: str, rule: str) -> None:
+    """To an external server, and to another one outside."""
+    inner, gateways = world.inner, (world.g1, world.g2)
+    inner.command("external", "add", "site", f"80:{ONE}:80")
+    inner.command("nodes", "--wait")
+
+    def reload(text: str) -> None:
+        world.policy.write_text(text)
+        for host in gateways:
+            before = host.log.read_text().count("rules=")
+            host.server.send_signal(signal.SIGHUP)
+            eventually(lambda host=host, before=before: host.log.read_text().count("rules=") > before)
+
+    reload(ALLOW % OTHER)
+    client = inner.spawn("--name", "web", sys.executable, "-c", KEEP, to, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert client.stdout
+    assert client.stdout.readline() == "in\n"
+    reload((CUT % rule) + (ALLOW % OTHER))
+    eventually(lambda: [each for host in gateways for each in events(host, "deny")])
+    assert client.communicate("\n", timeout=PATIENCE)[0] == "cut\n"
+    (denied,) = [each for host in gateways for each in events(host, "deny")]
+    assert (denied["rule"], denied["name"], denied["app_node"]) == ("no-more", "web", "inner")
