@@ -62,7 +62,7 @@ def make(
     gateway = Gateway(node, is_own if anywhere else addresses.__contains__)
     here = HandOver(deliverer, Relayed(LocalUnix(deliverer.named), relay, limits.idle))
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
-    ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
+    ingress = Ingress(gateway, apps, policing, deliverer, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
     ports = GatewayPorts(gateway, addresses, apps, ingress, gate)
     return ports

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable, Container
+from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
 
@@ -119,6 +120,6 @@ def _plain(text: str) -> Address:
 
 
 def reset(connection: socket.socket) -> None:
-    """Closes it, and lets the other end know that nothing comes of it."""
-    with connection:
+    """Closes it, if it is open, and lets the other end know that nothing comes of it."""
+    with connection, suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)

@@ -14,6 +14,7 @@ import math
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import structlog
@@ -29,6 +30,7 @@ from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
 
 BACKLOG = 4096
 AT_ONCE = 128  # connections of one port that are on their way to an instance; further ones wait in the kernel's queue
+IN_A_ROW = 8  # connections of one port before others have their turn
 RETRY_EVERY = 2.0  # seconds
 
 ANYWHERE: tuple[Address, ...] = (IPv4Address("0.0.0.0"), IPv6Address("::"))
@@ -203,23 +205,36 @@ class GatewayPorts:
         room = trio.Semaphore(AT_ONCE)
 
         async def admit(accepted: socket.socket) -> None:
-            with accepted:
+            with accepted, _surviving():
                 try:
                     if await self.gate.has_said_something(accepted):
                         async with room:
                             await self.ingress.admit(accepted, exposure)
                     else:
                         reset(accepted)
-                except Exception:  # a fault of ours: this connection ends, the others go on
-                    log.exception("a client wasn't let in")
+                except trio.Cancelled:  # nobody serves it any more
+                    reset(accepted)
+                    raise
 
         with scope:
             async with trio.open_nursery() as nursery:
-                while True:
+                for count in itertools.count(1):
                     accepted = await self.gate.accept(listening)
-                    nursery.start_soon(admit, accepted)
-                    async with room:  # it has its turn first
-                        pass
+                    if not self._admit_at_once(accepted, exposure):
+                        nursery.start_soon(admit, accepted)
+                        async with room:  # it has its turn first
+                            pass
+                    elif count % IN_A_ROW == 0:
+                        await trio.lowlevel.checkpoint()
+
+    def _admit_at_once(self, accepted: socket.socket, exposure: Exposure) -> bool:
+        done = False
+        if self.gate.limits.first_byte is None:
+            with _surviving():
+                done = self.ingress.admit_at_once(accepted, exposure)
+        if done:
+            accepted.close()
+        return done
 
     def _shown(self, address: Address) -> Address:
         """Where clients find it."""
@@ -232,6 +247,15 @@ class GatewayPorts:
             except OSError:
                 own = self.gateway.node.address
                 return ip_address(own) if own and ip_address(own).version == address.version else address
+
+
+@contextmanager
+def _surviving() -> Iterator[None]:
+    """A fault of ours costs this connection; the others go on."""
+    try:
+        yield
+    except Exception:
+        log.exception("a client wasn't let in")
 
 
 def bind(address: Address, port: int) -> socket.socket:

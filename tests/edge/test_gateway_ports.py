@@ -68,10 +68,11 @@ class World:
         named = NamedSockets(self.sockets, self.apps.listener_gone, random.Random(1), self.names.is_taken)
         relay = Relay()
         stack.callback(relay.close)
-        here = HandOver(Deliverer(named, self.names), Relayed(LocalUnix(named), relay))
+        deliverer = Deliverer(named, self.names)
+        here = HandOver(deliverer, Relayed(LocalUnix(named), relay))
         gateway = Gateway(Node("n1", gateway=True), gateway_ports.is_own)
         dialer = Dialer(self.table, Balancer(self.table), Loads(self.names.connections), here, here)
-        ingress = Ingress(gateway, self.apps, Policing(), dialer)
+        ingress = Ingress(gateway, self.apps, Policing(), deliverer, dialer)
         self.ports = GatewayPorts(gateway, (V4, V6), self.apps, ingress, Gate(Limits()))
 
     def new_app(self, *exposes: Expose, name: str = "web", **identity: Any) -> App:
