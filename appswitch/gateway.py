@@ -13,6 +13,7 @@ from appswitch.edge.apps import Apps
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer, Way
+from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate
 from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses, is_own
 from appswitch.edge.ingress import HandOver, Ingress
@@ -64,5 +65,6 @@ def make(
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
     ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
-    ports = GatewayPorts(gateway, addresses, apps, ingress, gate)
+    express = Express(gateway, apps, policing, balancer, deliverer) if limits == Limits() else None
+    ports = GatewayPorts(gateway, addresses, apps, ingress, gate, express)
     return ports

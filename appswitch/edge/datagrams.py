@@ -365,7 +365,7 @@ class Datagrams:
             gateway=self.exits.here,
             gateways=self.exits.others(),
             bound=bound,
-            names=self.policing.names_of(to[0]),
+            names=self.policing.names_of(to[0], app),
         )
         if isinstance(plan, Refuse):
             self._publish(Kind.REFUSE, app, to, reason=plan.reason, error=plan.error)

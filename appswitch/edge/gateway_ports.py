@@ -22,6 +22,7 @@ from attrs import define, field
 
 from appswitch.core.exposing import Gateway, choice_of_ports
 from appswitch.edge.apps import Apps
+from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate, reset
 from appswitch.edge.ingress import Ingress
 from appswitch.errors import AppSwitchError
@@ -70,6 +71,7 @@ class GatewayPorts:
     apps: Apps
     ingress: Ingress
     gate: Gate
+    express: Express | None = None
     _open: dict[Exposure, Port] = field(factory=dict)
     _failed: dict[Exposure, str] = field(factory=dict)
     """The keys of their records."""
@@ -216,10 +218,26 @@ class GatewayPorts:
         with scope:
             async with trio.open_nursery() as nursery:
                 while True:
-                    accepted = await self.gate.accept(listening)
-                    nursery.start_soon(admit, accepted)
-                    async with room:  # it has its turn first
+                    for accepted in await self._accept_some(listening, exposure):
+                        nursery.start_soon(admit, accepted)
+                    async with room:  # they have their turn first
                         pass
+
+    async def _accept_some(self, listening: socket.socket, exposure: Exposure) -> list[socket.socket]:
+        """Connections that are still to be brought to an instance."""
+        if self.express is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # then it is closed
+            try:
+                left = self.express.hand_over(listening, exposure)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(listening)
+                return []
+            except OSError as error:
+                log.debug("connections can't be accepted", reason=error.strerror)  # the gate says it, if it stays so
+                left = None
+            if left is not None:
+                return left
+        return [await self.gate.accept(listening)]
 
     def _shown(self, address: Address) -> Address:
         """Where clients find it."""

@@ -101,6 +101,15 @@ class NamedSockets:
             self.check(listener)
             raise
 
+    @property
+    def salt(self) -> int:
+        """In our sockets' names."""
+        return self._sockets.salt
+
+    def handle(self, listener: Listener) -> int:
+        """As of ListenerSockets."""
+        return self._sockets.handle(listener.id)
+
     def check(self, listener: Listener) -> None:
         """ConnectionRefusedError when it has gone."""
         try:

@@ -51,6 +51,18 @@ def test_http_by_name(switch: Switch, web: str, keep: str) -> None:
     assert switch.run("--ip", IP, web, "get", "http://web/", "5", keep).stdout == f"hello {IP}\n" * 5
 
 
+@pytest.mark.parametrize("flags", [["--no-netns"], ["--tcp"]], ids=str)
+def test_without_a_namespace_and_by_tcp(switch: Switch, web: str, flags: list[str]) -> None:
+    switch.spawn(*flags, "--name", "web", web, "serve", ":18080")
+    switch.spawn(*flags, "--name", "echo", web, "udp", ":15000")
+    switch.wait_for("web:18080", "echo:15000")
+    done = switch.run(*flags, "--name", "client", "--ip", IP, web, "many", "http://web:18080/", "10", "5")
+    assert done.stdout == f"hello {IP}\n" * 50
+    assert (
+        f" from {IP}\n" in switch.run(*flags, "--name", "client", "--ip", IP, web, "dial", "udp", "echo:15000").stdout
+    )
+
+
 @pytest.mark.program("curl")
 @pytest.mark.usefixtures("server")
 def test_a_dynamic_client(switch: Switch) -> None:

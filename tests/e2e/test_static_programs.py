@@ -13,6 +13,7 @@ import pytest
 from appswitch.host.paths import shim_path
 from tests.e2e.test_musl import TALK
 from tests.harness import PATIENCE, Switch, running_switch
+from tests.hosts import network
 
 IP = "10.50.1.2"
 
@@ -191,3 +192,29 @@ def test_by_ld_preload_alone(switch: Switch, tmp_path: Path) -> None:
     environment = {**preload, "APPSWITCH_NAME": "client"}
     done = subprocess.run(get, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.stdout == "a page\n", done
+
+
+@pytest.mark.program("busybox-static")
+@pytest.mark.usefixtures("files")
+def test_a_trap_handler_that_is_started_again(switch: Switch) -> None:
+    """Busybox doesn't notice; it is found, and its client's name is right."""
+    get = ["--ip", IP, "busybox", "wget", "-q", "-O", "-", "http://files/cgi-bin/who"]
+    assert switch.run(*get).stdout == f"[::ffff:{IP}]\n"
+    switch.kill_server()
+    switch.serve()
+    switch.wait_for("files:80")
+    assert switch.run(*get).stdout == f"[::ffff:{IP}]\n"
+
+
+@pytest.mark.root
+@pytest.mark.program("busybox-static", "rclone", "serf")
+def test_between_hosts(tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("a page\n" * 10_000)
+    with network() as made:
+        first, second = made.serve("a", "b")
+        first.spawn("--name", "files", "busybox", "httpd", "-f", "-p", "80", "-h", str(tmp_path))
+        rclone = ["env", "RCLONE_CONFIG=/dev/null", f"HOME={tmp_path}", "rclone"]
+        for host in (second, first):
+            host.wait_for("files:80")
+            for client in (["busybox", "wget", "-q", "-O", "-"], [*rclone, "-q", "copyurl", "--stdout"]):
+                assert host.run("--ip", IP, *client, "http://files/page").stdout == "a page\n" * 10_000

@@ -12,16 +12,37 @@ from hypothesis import strategies as st
 
 from appswitch.model import Summary
 from appswitch.wire import peer
-from appswitch.wire.peer import Announce, Announced, Ask, FlowOpened, OpenFlow, Pull, Pulled, Refused, Reply, Status
+from appswitch.wire.peer import (
+    Announce,
+    Announced,
+    Ask,
+    FlowOpened,
+    OpenFlow,
+    OpenPorts,
+    PortsOpened,
+    Pull,
+    Pulled,
+    Refused,
+    Reply,
+    Status,
+)
 
 REQUESTS = [
     Announce(1, 2, bytes(16), 3, bytes(16), 80, 4),
     OpenFlow(2**64 - 1, 1, bytes(16), 3, 2, bytes(16), 80),
+    OpenPorts(3),
     Pull(),
     Pull(Summary(1, 2, 3)),
     Status(Summary(1, 2, 2**64 - 1)),
 ]
-ANSWERS = [Announced(2**64 - 1), FlowOpened(), Pulled(b"x"), Status(Summary(1, 2, 3)), Refused(111, "nobody listens")]
+ANSWERS = [
+    Announced(2**64 - 1),
+    FlowOpened(),
+    PortsOpened([b"x", b""]),
+    Pulled(b"x"),
+    Status(Summary(1, 2, 3)),
+    Refused(111, "nobody listens"),
+]
 
 
 @pytest.mark.parametrize("request_", REQUESTS)
