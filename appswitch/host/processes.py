@@ -153,8 +153,8 @@ def _reap(child: int, wrapper: int, say: int, service: Service | None, whole: bo
     """Waits for the whole tree. Returns after its last process."""
     running, killed, end = True, False, 0
     while True:
-        if service is not None and service.answer() and os.getppid() == wrapper:
-            os.kill(wrapper, signal.SIGIO)
+        if service is not None and service.answer():
+            _signal(wrapper, signal.SIGIO)
         killed = killed or (running and os.getppid() != wrapper) or (whole and not running)
         if killed:  # those that its children leave come to us, each with a SIGCHLD
             _kill_children(child if running else None)
@@ -177,8 +177,13 @@ def _reap(child: int, wrapper: int, say: int, service: Service | None, whole: bo
 def _tell_end(wrapper: int, say: int, status: int) -> None:
     with suppress(BrokenPipeError):  # the wrapper has gone: what the program leaves is still to be killed
         os.write(say, status.to_bytes(4, "little"))
+    _signal(wrapper, signal.SIGCHLD)
+
+
+def _signal(wrapper: int, number: signal.Signals) -> None:
     if os.getppid() == wrapper:
-        os.kill(wrapper, signal.SIGCHLD)
+        with suppress(ProcessLookupError):  # it was killed just now
+            os.kill(wrapper, number)
 
 
 def _wait_for_signal(seconds: float | None) -> signal.struct_siginfo | None:

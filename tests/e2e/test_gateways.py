@@ -307,6 +307,9 @@ def test_policy_for_clients_outside(host: Host, outside: Outside) -> None:
     other = outside.talk(8080, source=OTHER)
     assert other.ask("three") == "three"
     other.close()
+    told = json.loads(host.command("why", CLIENT, "echo:80", "--json", check=False).stdout)
+    assert (told["verdict"], told["rule"], told["client_app"], told["client_ip"]) == ("deny", "not-these", None, CLIENT)
+    assert host.command("why", OTHER, "echo:80").stdout.startswith(f"allow: {OTHER} (outside) -> echo ")
     for kind in ("audit", "deny"):
         told = events(host, kind)
         assert told

@@ -1,4 +1,4 @@
-"""Go programs make their system calls without libc: the tracer traps them."""
+"""Go programs make their system calls without libc: they are trapped, either way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import PATIENCE, Switch, eventually
 
-pytestmark = pytest.mark.program("go")
+pytestmark = [pytest.mark.program("go"), pytest.mark.usefixtures("way")]
 
 SOURCE = Path(__file__).parent / "programs" / "web.go"
 IP = "10.50.0.2"
@@ -39,7 +39,7 @@ def web(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def server(switch: Switch, web: str) -> None:
+def server(switch: Switch, web: str, way: str) -> None:
     """The app `web` serves port 80."""
     switch.spawn("--name", "web", web, "serve", ":80")
     switch.wait_for("web:80")
