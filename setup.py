@@ -19,13 +19,13 @@ HAS_TRACER = platform.machine() == "x86_64"  # shim/tracer/arch.h
 
 # The library is loaded into every program: it imports nothing but errno's place (and weakly dlsym and environ), so it
 # is freestanding, without stack protector or thread-local storage (DESIGN 3.2), and keeps its hands off the registers
-# that its landing doesn't save (shim/landing.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach
-# it.
+# that its landing doesn't save (shim/landing/landing.c). It is the first to be initialised, for then calls may
+# be trapped (shim/landing/sigsys.c). The tracer is a program without libc, so that LD_PRELOAD doesn't reach it.
 COMPILE = (
     "-std=gnu11 -O2 -Wall -Wextra -Werror -ffreestanding -fno-stack-protector -fvisibility=hidden"
     " -fno-tree-loop-distribute-patterns -U_FORTIFY_SOURCE -fno-lto -mgeneral-regs-only"
 )
-LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro" + " -Wl,-e,land" * HAS_TRACER
+LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro -Wl,-z,initfirst" + " -Wl,-e,land" * HAS_TRACER
 LINK_TRACER = "-nostdlib -static -no-pie"
 COMPILE_RELAY, LINK_RELAY = "-std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIE", "-pie"
 
@@ -67,15 +67,16 @@ def extension(name: str, sources: list[Path], link: str, compile_args: str = COM
 
 
 SHARED = [Path("shim/sys.c"), Path("shim/elf.c")]
+SHIM_SOURCES = [*Path("shim").glob("*.c"), *(Path("shim/landing").glob("*.c") if HAS_TRACER else ())]
 extensions = [
-    extension(SHIM, list(Path("shim").glob("*.c")), LINK),
+    extension(SHIM, SHIM_SOURCES, LINK),
     extension(RELAY, list(Path("shim/relay").glob("*.c")), LINK_RELAY, COMPILE_RELAY),
 ]
 if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 
 setup(
-    cffi_modules=["shim/build_wire.py:ffibuilder"],
+    cffi_modules=["shim/build_wire.py:ffibuilder", "shim/build_hand_over.py:ffibuilder"],
     ext_modules=extensions,
     cmdclass={"build_ext": BuildShim},
 )

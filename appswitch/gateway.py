@@ -13,6 +13,7 @@ from appswitch.edge.apps import Apps
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer, Way
+from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate
 from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses, is_own
 from appswitch.edge.ingress import HandOver, Ingress
@@ -62,7 +63,8 @@ def make(
     gateway = Gateway(node, is_own if anywhere else addresses.__contains__)
     here = HandOver(deliverer, Relayed(LocalUnix(deliverer.named), relay, limits.idle))
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
-    ingress = Ingress(gateway, apps, policing, deliverer, Dialer(apps.table, balancer, loads, here, here, elsewhere))
+    ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
-    ports = GatewayPorts(gateway, addresses, apps, ingress, gate)
+    express = Express(gateway, apps, policing, balancer, deliverer) if limits == Limits() else None
+    ports = GatewayPorts(gateway, addresses, apps, ingress, gate, express)
     return ports

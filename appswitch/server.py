@@ -42,7 +42,7 @@ from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer
-from appswitch.edge.dns import DnsServer, Upstream, look_up, publish_answer
+from appswitch.edge.dns import DnsServer, Resolver, Upstream, look_up, publish_answer
 from appswitch.edge.egress import EgressSockets
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
@@ -61,6 +61,7 @@ from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_tcp import LocalTcp
 from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.lookups import ByGateways, ForOthers
 from appswitch.edge.named import NamedSockets
 from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
@@ -79,7 +80,7 @@ from appswitch.host.namespace import open_diag_socket
 from appswitch.host.paths import control_socket, make_directory
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
-from appswitch.wire.peer import AskHealths, Leave, OpenFlow, OpenOutside, OpenPorts
+from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside, OpenPorts
 
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
@@ -216,7 +217,7 @@ async def _serve(
     zone = Zone(DOMAIN, table.resolve, table.names_of, table.owns, search, table.ports_of, port_of)
 
     def new_dns(app: App) -> DnsServer:
-        return DnsServer(zone, upstream, partial(publish_answer, events, app), partial(policing.learn, app.id))
+        return DnsServer(zone, resolver, partial(publish_answer, events, app), partial(policing.learn, app.id))
 
     homes = Homes(apps, new_dns)
     backends = Backends(table, balancer, partial(look_up, upstream), exits.check)
@@ -227,6 +228,8 @@ async def _serve(
 
     secret = settings.cluster.secret if settings.cluster else b""
     peers = Peers(settings.node, secret, address_of)
+    lookup_exits = Exits(settings.gateway)
+    resolver: Resolver = upstream if settings.dns_upstream else ByGateways(lookup_exits, peers, upstream)
     flows = Flows(apps, policing, secret, FlowAnnouncer(peers).announce, address_of)
     sources.append(flows.to_outside)
     askers = Askers()
@@ -248,6 +251,8 @@ async def _serve(
         nodes = others.router
         calls.refresh = others.router.refresh
         exits.others, exits.own_ports = others.router.gateways, others.router.own_ports
+        lookup_exits.others = others.router.gateways
+        peers.handlers[LookUp] = ForOthers(exits, upstream).answer
         client_of = others.arrivals.client_of
         letting_out = LettingOut(apps, policing, exits, others.expected, egress, relay, client_of, backends)
         peers.handlers[Leave] = letting_out.leave
@@ -272,7 +277,7 @@ async def _serve(
         policing,
         exposing,
         share_dns=datagrams.share_dns,
-        look_up=partial(look_up, upstream),
+        look_up=partial(look_up, resolver),
     )
     await take_back(apps, sockets, host)
     externals.load()

@@ -41,6 +41,8 @@ class Options:
         wait_for: list[str] | None = None,
         wait_timeout: float | None = None,
         socket: str | None = None,
+        supervised: int | None = None,
+        inside: int | None = None,
     ) -> None:
         self.command = command
         self.ip = ip
@@ -54,6 +56,10 @@ class Options:
         self.wait_for = wait_for or []
         self.wait_timeout = wait_timeout
         self.socket = socket
+        self.supervised = supervised
+        """The pid of our parent: this ends with it, and all of the app's processes end with the program."""
+        self.inside = inside
+        """The pid of a `spawn`: the program becomes a part of its app, which has a namespace."""
 
 
 def run(options: Options) -> int:
@@ -65,11 +71,13 @@ def run(options: Options) -> int:
         )
     user = _User(options.user)
     command = _trappable(options.command)
+    if options.inside is not None:
+        _run_inside(options.inside, command, _environment(trap, user), user)
+    _tie(options.supervised)
     client = _connect_or_start(trap)
     if options.wait_for:
         _wait_for(client, options.wait_for, options.wait_timeout)
-    environment = {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap)}
-    environment["LD_PRELOAD"] = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
+    environment = _environment(trap, user)
     if options.netns:
         from appswitch.host import namespace
 
@@ -85,7 +93,35 @@ def run(options: Options) -> int:
         for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", tags), ("TCP", "1" * options.tcp)):
             if value:  # a trap handler that doesn't know our token learns from these who we are
                 environment["APPSWITCH_" + key] = value
-    return processes.run(lambda: _become(command, environment, user), lambda: _say_gone(trap), keeper)
+    _tie(options.supervised)  # again: a new user namespace may undo it
+    return processes.run(
+        lambda: _become(command, environment, user), lambda: _say_gone(trap), keeper, options.supervised is not None
+    )
+
+
+def _environment(trap: Path, user: _User) -> dict[str, str]:
+    preloaded = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
+    return {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap), "LD_PRELOAD": preloaded}
+
+
+def _tie(parent: int | None) -> None:
+    """Has this process end with its parent; at once when that has gone already."""
+    if parent is not None:
+        processes.die_with_parent()
+        if os.getppid() != parent:
+            os._exit(FAILED)
+
+
+def _run_inside(app: int, command: list[str], environment: dict[str, str], user: _User) -> NoReturn:
+    """Becomes the program, in the namespace of an app: that is what makes it one of its processes."""
+    from appswitch.host import namespace
+
+    try:
+        namespace.join(app)
+    except OSError as error:
+        raise AppSwitchError("no-namespace", f"process {app} can't be joined: {error.strerror}") from None
+    environment["APPSWITCH_APP"] = f"netns:{namespace.cookie():x}"
+    _become(command, environment, user)
 
 
 def _trappable(command: list[str]) -> list[str]:

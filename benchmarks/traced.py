@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -128,6 +129,18 @@ def take(wanted: list[Row], rounds: int) -> list[Numbers]:
     return taken
 
 
+def traps(count: int, rounds: int) -> Numbers:
+    """Microseconds of a system call, by each way that the kernel has to trap it (traps.c), a number a round."""
+    taken: Numbers = {}
+    with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home:
+        program = ways.compile_load(Path(home) / "traps", name="traps")
+        for _ in range(rounds):
+            said = subprocess.run([program, str(count)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True)
+            for name, nanoseconds in json.loads(said.stdout).items():
+                taken.setdefault(name, []).append(nanoseconds / 1000)
+    return taken
+
+
 def as_json(row: Row, numbers: Numbers) -> Kept:
     """A row of the table. over_the_shim: how many times as good the shim is, a ratio a round."""
     measure = row.measure
@@ -158,7 +171,9 @@ def markdown(kept: Kept) -> str:
         cells = [spread(row["numbers"][way]) for way in (SHIM, *names)]
         lines.append([f"{row['name']}, {row['unit']}", *cells, *(spread(over[name]) for name in names),
                       ", ".join(verdicts)])  # fmt: skip
-    return "\n\n".join([about, table(lines), *_stops(kept["rows"], names)])
+    costs = [["a call, by the kernel's ways to trap it", "us"]]
+    costs += [[name, spread(numbers)] for name, numbers in kept["traps"].items()]
+    return "\n\n".join([about, table(lines), *_stops(kept["rows"], names), table(costs)])
 
 
 def _stops(found: list[Kept], names: list[str]) -> Iterator[str]:
@@ -192,6 +207,7 @@ def main() -> None:
         "machine": {"kernel": platform.release(), "cpus": os.cpu_count()},
         "load": load,
         "rounds": arguments.rounds,
+        "traps": traps(int(20000 * scale), arguments.rounds),
         "rows": [as_json(row, numbers) for row, numbers in zip(wanted, taken, strict=True)],
     }
     print(markdown(kept))

@@ -52,9 +52,9 @@ class Bench:
     environment: dict[str, str]
 
 
-def compile_load(output: Path, *flags: str) -> Path:
-    """The load's program; returns `output`."""
-    source = Path(__file__).with_name("load.c")
+def compile_load(output: Path, *flags: str, name: str = "load") -> Path:
+    """The load's program, or another one of here; returns `output`."""
+    source = Path(__file__).with_name(f"{name}.c")
     subprocess.run(["gcc", "-O2", "-Wall", "-Wextra", "-Werror", *flags, "-o", output, source], check=True)
     return output
 

@@ -234,6 +234,12 @@ int own_pid(void) {
     return process ? process->pid : 0;
 }
 
+int memory_pid(void) {
+    struct process *process = __atomic_load_n(&page, __ATOMIC_ACQUIRE);
+    int pid = process ? __atomic_load_n(&process->pid, __ATOMIC_RELAXED) : 0;
+    return pid ? pid : own_pid();
+}
+
 int is_handler_there(void) {
     int fd = open_channel();
     if (fd < 0) return 0;

@@ -25,6 +25,9 @@ void close_passed(struct passed *passed, int from);
 /* The process id; 0 in a vfork child, which shares its parent's memory and must not write to it. */
 int own_pid(void);
 
+/* The id of the process whose memory it is: in a vfork child its parent's. */
+int memory_pid(void);
+
 /* Whether a trap handler listens. */
 int is_handler_there(void);
 

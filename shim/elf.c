@@ -4,13 +4,9 @@
 
 #include "sys.h"
 
-enum { MOST_SEGMENTS = 64, NOTES_SIZE = 512 };
+enum { MOST_SEGMENTS = 64 };
 
-/* Go's build id, or the runtime's (cmd/internal/buildid): the note's name is "Go". */
-static int has_go_note(int fd, const Elf64_Phdr *segment) {
-    char notes[NOTES_SIZE];
-    long size = segment->p_filesz < sizeof notes ? (long)segment->p_filesz : (long)sizeof notes;
-    size = sys4(SYS_pread64, fd, notes, size, segment->p_offset);
+int has_go_note(const char *notes, long size) {
     for (long at = 0; at + (long)sizeof(Elf64_Nhdr) + 4 <= size;) {
         Elf64_Nhdr note;
         memcpy(&note, notes + at, sizeof note);
@@ -20,18 +16,24 @@ static int has_go_note(int fd, const Elf64_Phdr *segment) {
     return 0;
 }
 
-int is_beyond_preload(int fd) {
+static int is_go_segment(int fd, const Elf64_Phdr *segment) {
+    char notes[NOTES_SIZE];
+    long size = segment->p_filesz < sizeof notes ? (long)segment->p_filesz : (long)sizeof notes;
+    return has_go_note(notes, sys4(SYS_pread64, fd, notes, size, segment->p_offset));
+}
+
+enum kind kind_of_file(int fd) {
     Elf64_Ehdr head;
     Elf64_Phdr segments[MOST_SEGMENTS];
     int has_interpreter = 0;
-    if (sys4(SYS_pread64, fd, &head, sizeof head, 0) != sizeof head) return 0;
-    if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64) return 0;
-    if (head.e_phentsize != sizeof *segments || head.e_phnum > MOST_SEGMENTS) return 0;
+    if (sys4(SYS_pread64, fd, &head, sizeof head, 0) != sizeof head) return NO_PROGRAM;
+    if (memcmp(head.e_ident, ELFMAG, SELFMAG) || head.e_ident[EI_CLASS] != ELFCLASS64) return NO_PROGRAM;
+    if (head.e_phentsize != sizeof *segments || head.e_phnum > MOST_SEGMENTS) return NO_PROGRAM;
     long size = head.e_phnum * (long)sizeof *segments;
-    if (sys4(SYS_pread64, fd, segments, size, head.e_phoff) != size) return 0;
+    if (sys4(SYS_pread64, fd, segments, size, head.e_phoff) != size) return NO_PROGRAM;
     for (int i = 0; i < head.e_phnum; i++) {
         has_interpreter |= segments[i].p_type == PT_INTERP;
-        if (segments[i].p_type == PT_NOTE && has_go_note(fd, &segments[i])) return 1;
+        if (segments[i].p_type == PT_NOTE && is_go_segment(fd, &segments[i])) return BEYOND_BY_GO;
     }
-    return !has_interpreter;
+    return has_interpreter ? WITHIN_PRELOAD : BEYOND_AS_STATIC;
 }

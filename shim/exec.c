@@ -13,6 +13,7 @@
 #include "exec.h"
 #include "hand_on.h"
 #include "hooks.h"
+#include "landing/landing.h"
 #include "settings.h"
 #include "sys.h"
 
@@ -30,10 +31,10 @@ static char *const *current_environment(void) {
     return &environ ? environ : 0;
 }
 
-/* Runs `path` by the tracer. */
-#define WITH_TRACER(path, given, name)     \
+/* Runs `program` by the tracer: a path, or as `name_descriptor` says. */
+#define WITH_TRACER(program, given, name)  \
     char *name[argument_count(given) + 4]; \
-    traced_arguments(path, given, name)
+    traced_arguments(program, given, name)
 
 static size_t argument_count(char *const argv[]) {
     size_t count = 0;
@@ -42,21 +43,49 @@ static size_t argument_count(char *const argv[]) {
 }
 
 /* A program has at least one argument: its name. */
-static void traced_arguments(const char *path, char *const argv[], char *out[]) {
+static void traced_arguments(const char *program, char *const argv[], char *out[]) {
     size_t count = argument_count(argv);
     out[0] = (char *)get_settings()->tracer;
-    out[1] = (char *)path;
+    out[1] = (char *)program;
     out[2] = "";
     for (size_t i = 0; i < count; i++) out[i + 2] = argv[i];
     out[count ? count + 2 : 3] = 0;
 }
 
+static char *name_descriptor(const char *kind, int fd, char name[32]) {
+    size_t size = as_strlen(kind);
+    memcpy(name, kind, size);
+    write_number(name + size, (unsigned)fd);
+    return name;
+}
+
+/* In a chroot the tracer isn't there by its path. */
+static void try_by_tracer(const char *program, char *const argv[], char *const kept[]) {
+    char name[32];
+    WITH_TRACER(program, argv, traced);
+    sys3(SYS_execve, traced[0], traced, kept);
+    int home = open_tracer_home();
+    if (home < 0) return;
+    traced[0] = name_descriptor(AS_TRACER_HOME, home, name);
+    sys5(SYS_execveat, home, "appswitch-tracer", traced, kept, 0);
+    sys1(SYS_close, home);
+}
+
+static void try_descriptor_by_tracer(int fd, char *const argv[], char *const kept[]) {
+    char name[32];
+    if (fd < 0) return;
+    try_by_tracer(name_descriptor(AS_TRACED_FD, fd, name), argv, kept);
+    sys1(SYS_close, fd);
+}
+
 long do_execve(const char *path, char *const argv[], char *const envp[]) {
     WITH_KEPT_ENVIRONMENT(envp, kept);
-    if (needs_tracer(path)) {
-        WITH_TRACER(path, argv, traced);
-        sys3(SYS_execve, traced[0], traced, kept); /* in a chroot it isn't there */
-    }
+    if (!needs_tracer(path)) return sys3(SYS_execve, path, argv, kept);
+    int fd = open_for_tracer(AT_FDCWD, path, 0);
+    if (fd < 0)
+        try_by_tracer(path, argv, kept);
+    else
+        try_descriptor_by_tracer(fd, argv, kept);
     return sys3(SYS_execve, path, argv, kept);
 }
 
@@ -64,6 +93,7 @@ long do_execveat(int directory, const char *path, char *const argv[], char *cons
     int is_path = !flags && (directory == AT_FDCWD || (path && *path == '/'));
     if (is_path) return do_execve(path, argv, envp);
     WITH_KEPT_ENVIRONMENT(envp, kept);
+    try_descriptor_by_tracer(open_for_tracer(directory, path, flags), argv, kept);
     return sys5(SYS_execveat, directory, path, argv, kept, flags);
 }
 

@@ -14,6 +14,7 @@
 #include <signal.h>
 
 #include "channel.h"
+#include "hand_on.h"
 #include "kept.h"
 #include "settings.h"
 #include "sys.h"
@@ -36,6 +37,7 @@ static void keep_directory(void) {
 }
 
 long do_chroot(const char *path) {
+    keep_tracer_home();
     if (!own_pid()) return sys1(SYS_chroot, path); /* a vfork child: about to exec */
     if (!is_kept(&directory)) keep_directory();
     long error = sys1(SYS_chroot, path);

@@ -5,11 +5,11 @@
 
 #include "sys.h"
 
-enum { KEPT = 3, PRELOAD = 0, SOCKET = 1, APP = 2, VALUE_SIZE = AS_PRELOAD_SIZE / 2 };
+enum { KEPT = 4, PRELOAD = 0, SOCKET = 1, APP = 2, VALUE_SIZE = AS_PRELOAD_SIZE / 2 };
 
 /* "NAME=value" of what each exec must keep; empty: was not set. */
 static char kept[KEPT][VALUE_SIZE];
-static const char *const kept_names[KEPT] = {"LD_PRELOAD=", "APPSWITCH_SOCKET=", "APPSWITCH_APP="};
+static const char *const kept_names[KEPT] = {"LD_PRELOAD=", "APPSWITCH_SOCKET=", "APPSWITCH_APP=", "APPSWITCH_TRACER="};
 static char described[AS_TEXT_SIZE];
 static size_t described_size;
 static struct settings settings;

@@ -41,7 +41,7 @@ size_t kept_environment_size(char *const given[]);
 
 enum { AS_PRELOAD_SIZE = 8192 };
 
-/* Copies `given` to `out` and adds what is missing of LD_PRELOAD, APPSWITCH_SOCKET and APPSWITCH_APP. Where `given`
+/* Copies `given` to `out` and adds what is missing of LD_PRELOAD, APPSWITCH_SOCKET, _APP and _TRACER. Where `given`
  * has an LD_PRELOAD without us, `preload` gets both. Writes to nothing else, as a vfork child must. */
 void kept_environment(char *const given[], char *out[], char preload[AS_PRELOAD_SIZE]);
 

@@ -16,10 +16,11 @@ static inline long sys6(long number, long a, long b, long c, long d, long e, lon
     register long r10 __asm__("r10") = d;
     register long r8 __asm__("r8") = e;
     register long r9 __asm__("r9") = f;
-    __asm__ volatile("syscall"
-                     : "=a"(result)
-                     : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-                     : "rcx", "r11", "memory");
+    /* Our mark (below) mustn't stay for a call of the program's that has fewer arguments. */
+    __asm__ volatile("syscall\n\txorl %%r9d, %%r9d"
+                     : "=a"(result), "+r"(r9)
+                     : "0"(number), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8)
+                     : "rcx", "r11", "memory", "cc");
     return result;
 #elif defined(__aarch64__)
     register long x8 __asm__("x8") = number;
@@ -38,7 +39,8 @@ static inline long sys6(long number, long a, long b, long c, long d, long e, lon
 
 /* Our own calls are told from the program's by a mark where the kernel doesn't look: the upper half of the sixth
  * argument, which is no pointer in any of them. So a seccomp filter can stop at the program's only (tracer/filter.c).
- * recvfrom's sixth is a pointer: there it is the upper half of the flags. */
+ * recvfrom's sixth is a pointer: there it is the upper half of the flags; of pselect6 and epoll_pwait the sixth is
+ * looked at whole: there it is that of the first, an int. */
 #define AS_MARK 0x41535721 /* "!WSA" */
 #define AS_OURS ((long)AS_MARK << 32)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from appswitch.host import elf
+from appswitch.host import elf, tracer
 from tests.harness import Switch, running_switch
 
 # The machine may be busy. (Where CI is set hypothesis does this by itself.)
@@ -41,6 +41,13 @@ def switch() -> Iterator[Switch]:
     """A trap handler."""
     with running_switch() as running:
         yield running
+
+
+@pytest.fixture(params=[tracer.NOTIFY, tracer.PTRACE])
+def way(request: pytest.FixtureRequest, switch: Switch, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How static programs and Go's are trapped."""
+    monkeypatch.setitem(switch.environment, tracer.VARIABLE, request.param)
+    return str(request.param)
 
 
 @pytest.fixture

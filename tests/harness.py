@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,18 @@ def has_ended(pid: int) -> bool:
         return "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return True
+
+
+def free_port() -> int:
+    """One that nobody has, TCP or UDP; nor does the kernel give it away meanwhile (ip_local_port_range in ip(7))."""
+    while True:
+        port = 20000 + secrets.randbelow(12768)
+        with ExitStack() as stack, suppress(OSError):
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                made = stack.enter_context(socket.socket(socket.AF_INET6, kind))
+                made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+                made.bind(("::", port))
+            return port
 
 
 def open_descriptors() -> int:

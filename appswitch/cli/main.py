@@ -25,6 +25,7 @@ COMMANDS = {
     "why": "why",
     "doctor": "doctor",
     "drain": "drain",
+    "compose": "compose",
     "external": "external",
 }
 USAGE = 2
@@ -42,8 +43,6 @@ BAD_ARGUMENTS = (
 )
 """Reasons of errors that are the command line's (exit status 2)."""
 
-PLANNED = ("compose",)
-
 
 class LazyGroup(click.Group):
     """Imports a command's module when the command is used; shows AppSwitchErrors with their hints."""
@@ -52,8 +51,6 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name in PLANNED:
-            raise click.ClickException(f"`appswitch {cmd_name}` isn't there yet in this version")
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module("appswitch.cli." + COMMANDS[cmd_name])

@@ -39,7 +39,8 @@ from appswitch.host.paths import trap_socket
               help="Where to keep what is ours; by default beside the trap socket.")  # fmt: skip
 @click.option("--http", metavar="ADDR:PORT", help="Not yet: the map and the metrics.")
 @click.option("--dns-upstream", metavar="ADDR", multiple=True,
-              help="A name server for names that no app has; by default those of /etc/resolv.conf.")  # fmt: skip
+              help="A name server for names that no app has; by default a gateway's, else those of "
+                   "/etc/resolv.conf.")  # fmt: skip
 @click.option("--exit-when-idle", is_flag=True, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 def serve(

@@ -32,11 +32,12 @@ NARROW = {
     "externals": ("name", "ip", "port", "proto", "backend", "node", "tags", "state", "health"),
     "resolve": ("name", "ip", "instances"),
     "doctor": ("level", "check", "message"),
+    "compose ps": ("name", "service", "state", "pid", "listens", "exposed", "restarts", "status"),
 }
 
 
-def listing(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that every list has."""
+def formats(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that say how a list looks."""
 
     @wraps(function)
     def listed(output: str, as_json: bool, **others: Any) -> None:
@@ -47,9 +48,14 @@ def listing(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--no-headers", is_flag=True, help="Rows only."),
         click.option("--json", "as_json", is_flag=True, help="Short for -o json."),
         click.option("-o", "output", type=click.Choice(["table", "wide", "json"]), default="table", help="The format."),
-        socket_option,
     ):
         decorated = option(decorated)
+    return decorated
+
+
+def listing(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that every list has which the trap handler is asked for."""
+    decorated: Callable[..., Any] = socket_option(formats(function))
     return decorated
 
 

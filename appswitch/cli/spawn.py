@@ -30,6 +30,8 @@ from appswitch.host.processes import FAILED
 )
 @click.option("--wait-timeout", metavar="SECONDS", type=Seconds(),
               help="How long to wait for them, by default without end; then the exit status is 125.")  # fmt: skip
+@click.option("--supervised", metavar="PID", type=int, hidden=True)
+@click.option("--inside", metavar="PID", type=int, hidden=True)
 @socket_option
 @click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)
 def spawn(
@@ -43,6 +45,8 @@ def spawn(
     exclusive: bool,
     wait_for: tuple[str, ...],
     wait_timeout: float | None,
+    supervised: int | None,
+    inside: int | None,
     socket: str | None,
     command: tuple[str, ...],
 ) -> None:
@@ -65,6 +69,8 @@ def spawn(
             wait_for=list(wait_for),
             wait_timeout=wait_timeout,
             socket=socket,
+            supervised=supervised,
+            inside=inside,
         )
         os._exit(spawning.run(options))  # at once: tearing the interpreter down takes as long as starting it
     except AppSwitchError as error:

@@ -22,8 +22,8 @@ NARROW = ("app", "name", "node", "allowed", "reason")
 def why(client: str, dest: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Say whether CLIENT may connect to DEST:PORT, which rule decides, and who serves there.
 
-    CLIENT is an app's name, id or IP; DEST a name or an IP. The exit status is 0 when the connect would go through, 1
-    when it is denied or nothing is to be reached there.
+    CLIENT is an app's name, id or IP, or the IP of a client outside; DEST a name or an IP. The exit status is 0 when
+    the connect would go through, 1 when it is denied or nothing is to be reached there.
     """
     (answer,) = ask(socket, "why", client=client, dest=dest)
     if output == "json":
@@ -39,7 +39,8 @@ def why(client: str, dest: str, socket: str | None, output: str, no_headers: boo
 
 
 def _print(answer: dict[str, Any], output: str, no_headers: bool) -> None:
-    client = f"{answer['client_name'] or answer['client_ip']} (app {answer['client_node']}/{answer['client_app']})"
+    who = "outside" if answer["client_app"] is None else f"app {answer['client_node']}/{answer['client_app']}"
+    client = f"{answer['client_name'] or answer['client_ip']} ({who})"
     dest = f"{answer['dest']} ({answer['ip']})" if answer["dest"] != answer["ip"] else answer["ip"]
     click.echo(f"{answer['verdict']}: {client} -> {dest} port {answer['port']}/{answer['proto']}")
     click.echo(f"rule: {answer['rule'] or '-'}")

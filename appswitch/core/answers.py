@@ -38,10 +38,11 @@ class Answers:
         while len(given) > ROOM:
             self._drop(app, *given.popitem(last=False)[0])
 
-    def names_of(self, ip: Address, now: float) -> tuple[str, ...]:
-        """Those that stand for it, each once."""
-        found = self._by_ip.get(ip, {})
-        return tuple(sorted({name for (name, _), until in found.items() if now < until}))
+    def names_of(self, ip: Address, now: float, app: int | None = None) -> tuple[str, ...]:
+        """Those that stand for it, each once; first those that this app was told of, for others may be many."""
+        told = [each for each, until in self._by_ip.get(ip, {}).items() if now < until]
+        own = sorted(name for name, asker in told if asker == app)
+        return (*own, *sorted({name for name, _ in told} - set(own)))
 
     def _drop(self, app: int, ip: Address, name: str) -> None:
         del self._by_ip[ip][name, app]

@@ -115,12 +115,13 @@ class Gateway:
 
 
 def exposed_at(table: ServiceTable, listener: Listener) -> list[tuple[Address, int]]:
-    """Where gateways let clients in to the service that it is an instance of; nothing if it isn't exposed."""
+    """Where gateways that answer let clients in to the service that it is an instance of; nothing: it isn't exposed."""
     app = listener.app
     if listener.scope is not Scope.PUBLIC or listener.protocol is not Protocol.TCP:
         return []
     exposures = {Exposure(app.ip, each.port, each.gateway_port) for each in app.exposes if each.port == listener.port}
-    opened = [record for _, told in sorted(table.gateways.items()) for record in told.values()]
+    answering = [told for node, told in sorted(table.gateways.items()) if node not in table.unreachable]
+    opened = [record for told in answering for record in told.values()]
     bound = [each for each in table.at_port(app.ip, listener.port) if each.app.id == app.id and each.listening]
     versions = {version for each in bound for version in each.versions}
     places = [place for record in opened if record.exposure in exposures for place in record.places]

@@ -181,7 +181,7 @@ def is_public(ip: Address) -> bool:
     """Whether it is an address of the Internet, and leads to none that isn't (NAT64, RFC 6052; 6to4, RFC 3056)."""
     if ip.version == 6:
         inner = IPv4Address(int(ip) & 0xFFFFFFFF) if ip in NAT64 else ip.sixtofour or ip.ipv4_mapped
-        return ip.is_global and (inner is None or inner.is_global)
+        return ip.is_global and not ip.is_site_local and (inner is None or inner.is_global)
     return ip.is_global
 
 

@@ -9,11 +9,12 @@ from attrs import frozen
 
 from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place, Relay
+from appswitch.core.exposing import exposed_at
 from appswitch.core.policy import Policy, explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Judged, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Outside, Protocol
+from appswitch.model import Address, App, Outside, Party, Protocol
 
 Ways = tuple[bool, Collection[str]]
 """Whether this host is a gateway, and the other nodes that are."""
@@ -33,9 +34,11 @@ class Told:
 
 @frozen
 class Why:
-    """clients: the apps that the question may be about, the first of which is the one that the answer is for."""
+    """clients: the apps that the question may be about, the first of which is the one that the answer is for; or a host
+    outside.
+    """
 
-    clients: tuple[App, ...]
+    clients: tuple[Party, ...]
     ip: Address
     port: int
     protocol: Protocol
@@ -72,16 +75,21 @@ def why(
     """What a connect of `client` (an id, a name or an IP) to `dest` would come to: an app's name, an IP, or what a name
     outside stands for. Of several the first one that may be reached, since a client tries all.
 
-    AppSwitchError `unknown-app` or `unknown-name` when there is none.
+    A client's IP that no app has is that of one outside, who comes to an app through a gateway. AppSwitchError
+    `unknown-app` or `unknown-name` when there is none.
     """
     clients = tuple(table.apps_called(client))
-    if not clients:
+    outside = None if clients else _host(client)
+    if not clients and outside is None:
         raise AppSwitchError("unknown-app", f"there is no app {client!r}", "`appswitch ps` lists the apps")
     if isinstance(dest, str):
         ip = address_of(table, dest)
         if ip is None:
             raise AppSwitchError("unknown-name", f"no app is named {dest!r}", "`appswitch ps` lists the apps")
         dest = [Outside(ip)]
+    if outside is not None:
+        ip = dest[0].ip
+        return Why((outside,), ip, port, protocol, _tell_ingress(table, policy, outside, ip, port, protocol))
     tell = _tell_udp if protocol is Protocol.UDP else _tell_tcp
     ways = gateway, gateways
     told = [Why(clients, each.ip, port, protocol, tell(table, policy, clients[0], each, port, ways)) for each in dest]
@@ -102,6 +110,30 @@ def _tell_tcp(table: ServiceTable, policy: Policy, client: App, dest: Outside, p
             return Told("dns", DNS)
         case Refuse():
             return Told("deny" if plan.denied else "unreachable", plan.reason, plan.judged, plan.rule)
+
+
+def _host(text: str) -> Outside | None:
+    try:
+        return Outside(ip_address(text))
+    except ValueError:
+        return None
+
+
+def _tell_ingress(
+    table: ServiceTable, policy: Policy, client: Outside, ip: Address, port: int, protocol: Protocol
+) -> Told:
+    """As the table has those instances that gateways let clients in to, by the client's version of IP."""
+    judged = tuple(
+        Judged(each, policy.decide(client, each.app, port))
+        for each in table.at_port(ip, port, protocol)
+        if each.listening and any(place.version == client.ip.version for place, _ in exposed_at(table, each))
+    )
+    verdicts = [each.verdict for each in judged]
+    if any(each.allowed for each in verdicts):
+        return Told("audit" if any(each.audit for each in verdicts) else "allow", judged=judged)
+    if judged:
+        return Told("deny", explain(verdicts[0], client, judged[0].listener.app), judged)
+    return Told("unreachable", f"no gateway lets clients outside in to {ip} port {port}/{protocol.value}")
 
 
 def _tell_egress(plan: Egress, client: App) -> Told:

@@ -71,7 +71,7 @@ class Arrivals:
         client: Party
         if said.app == NO_APP:
             client = Outside(source[0])
-            listener = await self._judge_outside(client, caller.node, dest, said.listener)
+            listener = await self._judge_outside(client, caller.node, (source, dest), said.listener)
         else:
             client = await self.client_of(caller.node, said.app)
             listener = self._judge(client, source, dest, said.listener)
@@ -106,7 +106,7 @@ class Arrivals:
         with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
             await self.refresh(node)
 
-    async def _judge_outside(self, client: Outside, gateway: str, dest: Pair, number: int) -> Listener:
+    async def _judge_outside(self, client: Outside, gateway: str, ends: Ends, number: int) -> Listener:
         """As below, for one that has come to a gateway; OSError EAGAIN: what that exposes isn't known here, yet."""
         table = self.apps.table
         listener = table.listeners.get(number)
@@ -119,7 +119,7 @@ class Arrivals:
         verdict = self.policing.policy.decide(client, listener.app, listener.port)
         if not verdict.allowed:
             reason = explain(verdict, client, listener.app)
-            self._publish_denied(client, listener, dest, verdict.rule, reason)
+            self._publish_denied(client, listener, ends, verdict.rule, reason)
             raise ConnectionRefusedError(errno.ECONNREFUSED, reason)
         return listener
 
@@ -134,7 +134,7 @@ class Arrivals:
         if isinstance(plan, Refuse):
             if plan.denied:
                 server = plan.judged[0].listener if plan.judged else None
-                self._publish_denied(client, server, dest, plan.rule, plan.reason)
+                self._publish_denied(client, server, (source, dest), plan.rule, plan.reason)
             raise ConnectionRefusedError(errno.ECONNREFUSED, plan.reason)
         raise ConnectionRefusedError(errno.ECONNREFUSED, "that isn't served there any more")
 
@@ -149,7 +149,7 @@ class Arrivals:
             verdict = self.policing.policy.decide(client, listener.app, listener.port)
             if not verdict.allowed:  # since a reload
                 reason = explain(verdict, client, listener.app)
-                self._publish_denied(client, listener, expected.ends[1], verdict.rule, reason)
+                self._publish_denied(client, listener, expected.ends, verdict.rule, reason)
                 return False
             try:
                 self.deliverer.deliver(expected.carrier, _app(client), listener, end)
@@ -160,7 +160,7 @@ class Arrivals:
                 return False
             else:
                 for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
-                    self._publish(kind, client, listener, expected.ends[1], rule=verdict.rule)
+                    self._publish(kind, client, listener, expected.ends, rule=verdict.rule)
                 return True
         raise AssertionError("the pauses have no end")
 
@@ -178,12 +178,14 @@ class Arrivals:
         return True
 
     def _publish_denied(
-        self, client: Party, listener: Listener | None, dest: Pair, rule: str | None, reason: str
+        self, client: Party, listener: Listener | None, ends: Ends, rule: str | None, reason: str
     ) -> None:
-        self._publish(Kind.DENY, client, listener, dest, rule=rule, reason=reason)
+        self._publish(Kind.DENY, client, listener, ends, rule=rule, reason=reason)
 
-    def _publish(self, kind: Kind, client: Party, listener: Listener | None, dest: Pair, **facts: object) -> None:
-        where = {"address": dest[0], "port": dest[1], "proto": "tcp", "medium": "tcp"}
+    def _publish(self, kind: Kind, client: Party, listener: Listener | None, ends: Ends, **facts: object) -> None:
+        source, (ip, port) = ends
+        where: dict[str, object] = {"address": ip, "port": port, "proto": "tcp", "medium": "tcp"}
+        where["source"] = source if isinstance(client, Outside) else None
         self.apps.events.publish(kind, _app(client), server=listener and listener.app, **where, **facts)
 
     def _drop(self, expected: Expected) -> None:

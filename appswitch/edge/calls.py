@@ -209,7 +209,7 @@ class Calls:
             gateway=self.exits.here,
             gateways=self.exits.others(),
             bound=request.bound,
-            names=self.policing.names_of(request.ip),
+            names=self.policing.names_of(request.ip, app),
         )
 
     def _with_capabilities(

@@ -21,7 +21,6 @@ import errno
 import socket
 from collections import OrderedDict
 from collections.abc import Sequence
-from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -36,6 +35,7 @@ from appswitch.core.policy import explain
 from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
+from appswitch.edge.epoch import NEVER
 from appswitch.edge.flows import Flows
 from appswitch.edge.homes import Homes
 from appswitch.edge.namespaces import Namespace
@@ -194,7 +194,8 @@ class Datagrams:
     async def _connect_far(
         self, app: App, plan: Relay | Egress, request: trap.UdpConnect, to: Pair, epoch: int
     ) -> Answer:
-        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks again.
+        """A socket at home. Where there is no flow, what it sends is refused by the kernel, and it asks with each send:
+        its program may hear of that when it receives, where the shim doesn't see it.
 
         One that connects back to who has asked stays the same: it may hold what came first, unread (nc -l).
         """
@@ -204,8 +205,10 @@ class Datagrams:
         if stays or await self._is_connected(app, request, to):
             assert request.bound is not None
             source = datagrams.source_of(app, to[0], request.bound[0]), request.bound[1]
-            with suppress(OSError):
+            try:
                 await self._reach(app, plan, source, to)
+            except OSError:
+                epoch = NEVER
             return Answer(trap.KERNEL, epoch=epoch)
         bound = request.bound if request.bound and request.bound[1] else (_ANY[request.family], 0)
         for _ in range(TRIES):
@@ -215,6 +218,7 @@ class Datagrams:
                 await self._reach(app, plan, _name_of(made), to)
             except OSError as error:
                 if error.errno not in (errno.EADDRINUSE, errno.ENETUNREACH):
+                    epoch = NEVER
                     break
                 made.close()
                 if bound[1] or error.errno == errno.ENETUNREACH:
@@ -365,7 +369,7 @@ class Datagrams:
             gateway=self.exits.here,
             gateways=self.exits.others(),
             bound=bound,
-            names=self.policing.names_of(to[0]),
+            names=self.policing.names_of(to[0], app),
         )
         if isinstance(plan, Refuse):
             self._publish(Kind.REFUSE, app, to, reason=plan.reason, error=plan.error)

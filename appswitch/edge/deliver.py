@@ -40,8 +40,3 @@ class Deliverer:
         name = Name(carrier.getsockname(), client, listener)
         self.names.add(end, name)
         return name
-
-    def hand_over(self, source: Pair, asked: Asked, listener: Listener, end: socket.socket) -> Name:
-        """As deliver, for a client from outside: at once. OSError EADDRNOTAVAIL: it is being delivered already."""
-        with self.named.make_at(source, asked, listener.family, Medium.TCP_SERVER) as carrier:
-            return self.deliver(carrier, asked.app, listener, end)

@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Protocol
 
 import structlog
 import trio
@@ -31,8 +32,15 @@ IDLE = 10.0  # seconds that a TCP client may be silent (RFC 7766 6.2.3)
 log = structlog.get_logger()
 
 
+class Resolver(Protocol):
+    """Answers what is no app's."""
+
+    async def ask(self, query: bytes, udp: bool) -> bytes | None:
+        """The answer to a query, or None."""
+
+
 @frozen
-class Upstream:
+class Upstream(Resolver):
     """The host's name servers, (address, port) each, asked in this order, twice."""
 
     servers: Sequence[tuple[str, int]]
@@ -70,14 +78,22 @@ class Upstream:
             return reply
 
 
-async def look_up(upstream: Upstream, name: str) -> Found | None:
+async def look_up(upstream: Resolver, name: str) -> Found | None:
     """What a name outside stands for, by our own question; None: nothing."""
     try:
         queries = wire.questions(name)
     except ValueError:
         return None
-    replies = [(each, await upstream.ask(each, udp=True)) for each in queries]
-    found = [each for each in (wire.found(query, reply) for query, reply in replies if reply) if each is not None]
+    replies: dict[bytes, bytes | None] = dict.fromkeys(queries)
+
+    async def ask(query: bytes) -> None:
+        replies[query] = await upstream.ask(query, udp=True)
+
+    async with trio.open_nursery() as nursery:
+        for each in queries:
+            nursery.start_soon(ask, each)
+    said = [wire.found(query, reply) for query, reply in replies.items() if reply]
+    found = [each for each in said if each is not None]
     addresses = tuple(ip for each in found for ip in each.addresses)
     return Found(name, addresses, min(each.ttl for each in found)) if found else None
 
@@ -88,7 +104,7 @@ class DnsServer:
     def __init__(
         self,
         zone: Zone,
-        upstream: Upstream,
+        upstream: Resolver,
         answered: Callable[[bytes], None],
         found: Callable[[Found], None] = lambda _: None,
     ) -> None:

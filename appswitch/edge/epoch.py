@@ -14,6 +14,7 @@ import secrets
 
 from appswitch.host import last_word
 
+NEVER = 1  # an epoch that there never is, for no thread has the id 0: whoever is told it asks again each time
 SIZE = 4096
 F_ADD_SEALS = 1033  # linux/fcntl.h
 F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_FUTURE_WRITE = 1, 2, 4, 16

@@ -95,7 +95,7 @@ class Events:
         self._recent.append(event)
         for each in self._subscriptions:
             each.offer(event)
-        if kind not in UNLOGGED:
+        if kind not in UNLOGGED and event.source is None:  # of clients outside anybody can make any number
             log.info(kind.value, **self._told(control.event_row(event)))
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:

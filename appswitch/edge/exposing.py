@@ -16,10 +16,10 @@ from attrs import define
 
 from appswitch.edge.gateway_ports import GatewayPorts
 from appswitch.edge.nodes import Nodes
-from appswitch.edge.peer_channel import Caller
+from appswitch.edge.peer_channel import Caller, UnreachableError
 from appswitch.edge.peers import Peers
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Expose, GatewayRecord, NodeState
+from appswitch.model import App, Expose, GatewayRecord
 from appswitch.wire import records
 from appswitch.wire.addresses import place
 from appswitch.wire.peer import OpenPorts, PortsOpened
@@ -45,14 +45,13 @@ class Exposing:
         if self.ports is not None:
             opened[self.nodes.own.name] = self.ports.records_for(app)
         async with trio.open_nursery() as nursery:
-            for node in self._other_gateways():
+            for node in self.nodes.gateways():
                 nursery.start_soon(self._ask, node, app, opened, silent)
-        said = [_tell(app, each, opened) for each in app.exposes]
-        return [*said, *(f"warning: gateway {node} doesn't answer: it opens its ports once it does" for node in silent)]
-
-    def _other_gateways(self) -> list[str]:
-        others = (node for node, *_ in self.nodes.standings() if node.name != self.nodes.own.name)
-        return [node.name for node in others if node.gateway and node.state is NodeState.ALIVE]
+        said = [_tell(each, opened, bool(silent)) for each in app.exposes]
+        warnings = [
+            f"warning: gateway {node} doesn't answer: it opens its ports once it does" for node in sorted(silent)
+        ]
+        return [*filter(None, said), *warnings]
 
     async def _ask(self, node: str, app: App, opened: dict[str, list[GatewayRecord]], silent: list[str]) -> None:
         try:
@@ -73,14 +72,15 @@ class Exposing:
                     raise
                 await trio.sleep(PAUSE)
             else:
-                assert isinstance(answer, PortsOpened)
+                if not isinstance(answer, PortsOpened):
+                    raise UnreachableError(errno.EPROTO, "it answers something else")
                 return [records.decode_gateway(node, each) for each in answer.records]
 
 
-def _tell(app: App, expose: Expose, opened: dict[str, list[GatewayRecord]]) -> str:
-    """AppSwitchError: a gateway can't have the port."""
+def _tell(expose: Expose, opened: dict[str, list[GatewayRecord]], some_silent: bool) -> str:
+    """Nothing, where only those that are silent may know. AppSwitchError: a gateway can't have the port."""
     places = []
-    for node, told in opened.items():
+    for node, told in sorted(opened.items()):
         for each in told:
             if (each.exposure.port, each.exposure.gateway_port) == (expose.port, expose.gateway_port):
                 if each.error is not None:
@@ -92,6 +92,8 @@ def _tell(app: App, expose: Expose, opened: dict[str, list[GatewayRecord]]) -> s
                 places += [place(*each) for each in each.places]
     if places:
         return f"port {expose.port} is exposed at {' and '.join(places)}"
+    if some_silent:
+        return ""
     gateway = f"gateway {expose.gateway}" if expose.gateway else "gateway"
     return f"warning: no {gateway} is there yet: port {expose.port} is exposed once one is"
 

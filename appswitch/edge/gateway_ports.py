@@ -14,7 +14,6 @@ import math
 import os
 import socket
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import structlog
@@ -23,6 +22,7 @@ from attrs import define, field
 
 from appswitch.core.exposing import Gateway, choice_of_ports
 from appswitch.edge.apps import Apps
+from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate, reset
 from appswitch.edge.ingress import Ingress
 from appswitch.errors import AppSwitchError
@@ -30,7 +30,6 @@ from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
 
 BACKLOG = 4096
 AT_ONCE = 128  # connections of one port that are on their way to an instance; further ones wait in the kernel's queue
-IN_A_ROW = 8  # connections of one port before others have their turn
 RETRY_EVERY = 2.0  # seconds
 
 ANYWHERE: tuple[Address, ...] = (IPv4Address("0.0.0.0"), IPv6Address("::"))
@@ -72,6 +71,7 @@ class GatewayPorts:
     apps: Apps
     ingress: Ingress
     gate: Gate
+    express: Express | None = None
     _open: dict[Exposure, Port] = field(factory=dict)
     _failed: dict[Exposure, str] = field(factory=dict)
     """The keys of their records."""
@@ -119,8 +119,12 @@ class GatewayPorts:
                 self._try(exposure, rival)
         if again:
             self._try_again = now + RETRY_EVERY
-        for exposure, port in self._open.items():
-            self._accept_where_served(exposure, port)
+        for exposure, port in list(self._open.items()):
+            try:
+                self._accept_where_served(exposure, port)
+            except OSError:  # another program has bound it, too, and was quicker
+                self._close(exposure)
+                self._try(exposure, None)
         if self.apps.table.gateways.get(self.gateway.node.name, {}) != before:
             self.apps.note_change()
 
@@ -178,6 +182,7 @@ class GatewayPorts:
         self.apps.table.put_gateway(self.gateway.node.name, key, record)
 
     def _accept_where_served(self, exposure: Exposure, port: Port) -> None:
+        """OSError: the port is ours no longer."""
         for address in port.sockets:
             served = bool(self.gateway.instances(self.apps.table, exposure, address.version))
             if served and address not in port.accepting:
@@ -186,11 +191,7 @@ class GatewayPorts:
                 self._refuse(port, address)
 
     def _accept(self, exposure: Exposure, port: Port, address: Address) -> None:
-        try:
-            port.sockets[address].listen(BACKLOG)
-        except OSError as error:  # another program has bound it, too, and was quicker
-            log.warning("a port can't be opened", address=str(address), port=port.number, reason=error.strerror)
-            return
+        port.sockets[address].listen(BACKLOG)
         scope = port.accepting[address] = trio.CancelScope()
         self._nursery.start_soon(self._keep_accepting, exposure, port.sockets[address], scope)
 
@@ -205,36 +206,39 @@ class GatewayPorts:
         room = trio.Semaphore(AT_ONCE)
 
         async def admit(accepted: socket.socket) -> None:
-            with accepted, _surviving():
+            with accepted:
                 try:
                     if await self.gate.has_said_something(accepted):
                         async with room:
                             await self.ingress.admit(accepted, exposure)
                     else:
                         reset(accepted)
-                except trio.Cancelled:  # nobody serves it any more
-                    reset(accepted)
-                    raise
+                except Exception:  # a fault of ours: this connection ends, the others go on
+                    log.exception("a client wasn't let in")
 
         with scope:
             async with trio.open_nursery() as nursery:
-                for count in itertools.count(1):
-                    accepted = await self.gate.accept(listening)
-                    if not self._admit_at_once(accepted, exposure):
+                while True:
+                    for accepted in await self._accept_some(listening, exposure):
                         nursery.start_soon(admit, accepted)
-                        async with room:  # it has its turn first
-                            pass
-                    elif count % IN_A_ROW == 0:
-                        await trio.lowlevel.checkpoint()
+                    async with room:  # they have their turn first
+                        pass
 
-    def _admit_at_once(self, accepted: socket.socket, exposure: Exposure) -> bool:
-        done = False
-        if self.gate.limits.first_byte is None:
-            with _surviving():
-                done = self.ingress.admit_at_once(accepted, exposure)
-        if done:
-            accepted.close()
-        return done
+    async def _accept_some(self, listening: socket.socket, exposure: Exposure) -> list[socket.socket]:
+        """Connections that are still to be brought to an instance."""
+        if self.express is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # then it is closed
+            try:
+                left = self.express.hand_over(listening, exposure)
+            except BlockingIOError:
+                await trio.lowlevel.wait_readable(listening)
+                return []
+            except OSError as error:
+                log.debug("connections can't be accepted", reason=error.strerror)  # the gate says it, if it stays so
+                left = None
+            if left is not None:
+                return left
+        return [await self.gate.accept(listening)]
 
     def _shown(self, address: Address) -> Address:
         """Where clients find it."""
@@ -247,15 +251,6 @@ class GatewayPorts:
             except OSError:
                 own = self.gateway.node.address
                 return ip_address(own) if own and ip_address(own).version == address.version else address
-
-
-@contextmanager
-def _surviving() -> Iterator[None]:
-    """A fault of ours costs this connection; the others go on."""
-    try:
-        yield
-    except Exception:
-        log.exception("a client wasn't let in")
 
 
 def bind(address: Address, port: int) -> socket.socket:

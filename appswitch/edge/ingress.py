@@ -13,10 +13,8 @@ from ipaddress import ip_address
 from typing import Any
 
 import structlog
-import trio
 from attrs import define, frozen
 
-from appswitch.core.balance import by_connections
 from appswitch.core.exposing import Gateway
 from appswitch.core.route import Reach, Refuse
 from appswitch.edge.apps import Apps
@@ -51,7 +49,8 @@ class HandOver:
         async def dial(plan: Reach, listener: Listener) -> Dialled:
             if wants_head(listener):
                 return await dial_headed(plan, listener)
-            name = self.deliverer.hand_over((plan.source, plan.port), asked, listener, accepted)
+            with await self.deliverer.address((plan.source, plan.port), asked, listener) as carrier:
+                name = self.deliverer.deliver(carrier, None, listener, accepted)
             return Dialled(accepted, listener, name)
 
         return dial
@@ -59,50 +58,21 @@ class HandOver:
 
 @define
 class Ingress:
-    """Lets clients in. deliverer: to instances here; dialer: to all, its ways are those of clients from outside."""
+    """Lets clients in. dialer: its ways are those of clients from outside."""
 
     gateway: Gateway
     apps: Apps
     policing: Policing
-    deliverer: Deliverer
     dialer: Dialer
-
-    def admit_at_once(self, accepted: socket.socket, exposure: Exposure) -> bool:
-        """Has an instance here take it, which is the rule; False: that can't be now, and nothing is done.
-
-        It does what `admit` does, in a third of the time: no task of its own, no second instance.
-        """
-        client = self._client(accepted, exposure)
-        plan = client.plan() if client else None
-        if client is None or not isinstance(plan, Reach) or not all(map(self._may_have_it, plan.candidates)):
-            return False
-        if by_connections(plan.candidates):
-            return False
-        listener = self.dialer.balancer.order(plan.candidates, trio.current_time())[0]
-        try:
-            self.deliverer.hand_over(client.source, client.asked, listener, accepted)
-        except OSError:
-            return False
-        self.dialer.balancer.worked(listener)
-        self._publish_connect(client, plan, listener)
-        return True
-
-    def _may_have_it(self, listener: Listener) -> bool:
-        return self.apps.table.is_local(listener.app) and listener.outside is None and not wants_head(listener)
-
-    def _client(self, accepted: socket.socket, exposure: Exposure) -> _Client | None:
-        """None: it has been reset already."""
-        try:
-            return _Client(self, exposure, _end(accepted.getpeername()), _end(accepted.getsockname()), accepted)
-        except OSError:
-            return None
 
     async def admit(self, accepted: socket.socket, exposure: Exposure) -> None:
         """Has an instance take the connection, or resets it. accepted: non-blocking; closed here in the end."""
         with accepted:
-            client = self._client(accepted, exposure)
-            if client is None:
+            try:
+                source, dest = _end(accepted.getpeername()), _end(accepted.getsockname())
+            except OSError:  # it has been reset already
                 return
+            client = _Client(self, exposure, source, dest, accepted)
             plan = client.plan()
             if isinstance(plan, Refuse):
                 server = plan.judged[0].listener.app if plan.judged else None
@@ -111,7 +81,9 @@ class Ingress:
                 client.reset()
                 return
             try:
-                dialled = await self.dialer.connect(plan, client.plan_again, client.asked)
+                dialled = await self.dialer.connect(
+                    plan, client.plan_again, Asked(None, dest, source[0].version, accepted=accepted)
+                )
             except OSError as error:
                 client.publish(Kind.REFUSE, reason=error.strerror, error=error.errno)
                 client.reset()
@@ -133,10 +105,6 @@ class _Client:
     source: Pair
     dest: Pair
     accepted: socket.socket
-
-    @property
-    def asked(self) -> Asked:
-        return Asked(None, self.dest, self.source[0].version, accepted=self.accepted)
 
     def plan(self) -> Reach | Refuse:
         ingress = self.ingress

@@ -75,17 +75,6 @@ class NamedSockets:
             made.close()
             raise
 
-    def make_at(self, source: Pair, asked: Asked, server_family: int, medium: Medium) -> socket.socket:
-        """A non-blocking one that comes from just there, for a message or two. OSError EADDRNOTAVAIL."""
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        try:
-            if not self._bind(made, self.name(source, asked, server_family, medium)):
-                raise no_port(source)
-        except BaseException:
-            made.close()
-            raise
-        return made
-
     def name(self, source: Pair, asked: Asked, server_family: int, medium: Medium) -> bytes:
         """As the kernel has it."""
         families = asked.family, server_family
@@ -111,6 +100,15 @@ class NamedSockets:
         except ConnectionRefusedError:
             self.check(listener)
             raise
+
+    @property
+    def salt(self) -> int:
+        """In our sockets' names."""
+        return self._sockets.salt
+
+    def handle(self, listener: Listener) -> int:
+        """As of ListenerSockets."""
+        return self._sockets.handle(listener.id)
 
     def check(self, listener: Listener) -> None:
         """ConnectionRefusedError when it has gone."""

@@ -22,7 +22,7 @@ from appswitch.core.policy import Policy, explain
 from appswitch.edge.apps import Apps
 from appswitch.edge.connections import Source, cut
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, Kind, Outside, Party
+from appswitch.model import Address, App, Kind, Outside, Party
 from appswitch.wire.dns import Found
 
 log = structlog.get_logger()
@@ -45,9 +45,9 @@ class Policing:
         """The app with this id was told what a name outside stands for."""
         self.answers.learn(app, found.name, found.addresses, found.ttl, trio.current_time())
 
-    def names_of(self, ip: Address) -> tuple[str, ...]:
-        """By which names an address outside was found."""
-        return self.answers.names_of(ip, trio.current_time())
+    def names_of(self, ip: Address, app: App | None = None) -> tuple[str, ...]:
+        """By which names an address outside was found; first those that `app` has asked for."""
+        return self.answers.names_of(ip, trio.current_time(), app.id if app else None)
 
     def reload(self) -> bool:
         """Reads the file again; False when it stays as it was."""

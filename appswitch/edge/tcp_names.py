@@ -82,8 +82,13 @@ class TcpNames:
 
     def add(self, end: socket.socket, name: Name) -> None:
         """The socket has this name as long as it lives."""
-        self._names[cookie_of(end)] = name
-        self.reserve(name.ends)
+        self.put(cookie_of(end), name)
+
+    def put(self, cookie: int, name: Name) -> None:
+        """The socket that has this cookie, too. That a client from outside has its ends alone, its kernel sees to."""
+        self._names[cookie] = name
+        if name.client is not None:
+            self.reserve(name.ends)
 
     def reserve(self, ends: Ends) -> None:
         """They are taken, too, as often as they are not released."""
@@ -128,7 +133,9 @@ class TcpNames:
             return
         for cookie in known:
             if cookie not in found:
-                self.release(self._names.pop(cookie).ends)
+                name = self._names.pop(cookie)
+                if name.client is not None:
+                    self.release(name.ends)
 
     async def _sockets(self) -> dict[int, TcpSocket]:
         """By cookie, those that are open."""

@@ -7,7 +7,7 @@ from typing import Any
 from appswitch.core.policy import explain
 from appswitch.core.route import Judged
 from appswitch.core.why import Why
-from appswitch.model import App
+from appswitch.model import App, Party
 
 
 def why_row(dest: str, why: Why) -> dict[str, Any]:
@@ -19,12 +19,13 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
     client, *others = why.clients
     first = why.decisive
     reason = why.told.reason or (first and _reason(client, first))
+    app = client if isinstance(client, App) else None
     return {
-        "client_app": client.number,
-        "client_node": client.node,
-        "client_name": client.name,
+        "client_app": app and app.number,
+        "client_node": app and app.node,
+        "client_name": app and app.name,
         "client_ip": str(client.ip),
-        "others": [f"{app.node}/{app.number}" for app in others],
+        "others": [f"{each.node}/{each.number}" for each in others if isinstance(each, App)],
         "dest": dest,
         "ip": str(why.ip),
         "port": why.port,
@@ -37,7 +38,7 @@ def why_row(dest: str, why: Why) -> dict[str, Any]:
     }
 
 
-def _candidate(client: App, judged: Judged) -> dict[str, Any]:
+def _candidate(client: Party, judged: Judged) -> dict[str, Any]:
     app = judged.listener.app
     return {
         "app": app.number,
@@ -52,5 +53,5 @@ def _candidate(client: App, judged: Judged) -> dict[str, Any]:
     }
 
 
-def _reason(client: App, judged: Judged) -> str:
+def _reason(client: Party, judged: Judged) -> str:
     return explain(judged.verdict, client, judged.listener.app)

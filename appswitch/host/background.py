@@ -14,7 +14,7 @@ from appswitch.host.paths import make_directory
 from appswitch.host.processes import tell
 
 
-def start_server(trap: Path) -> ControlClient:
+def start_server(trap: Path, *flags: str) -> ControlClient:
     """Starts `appswitch serve` for this user, unless another process does so just now. Returns a connection to it.
 
     It goes when its last app has gone. AppSwitchError with the end of its log when it doesn't start.
@@ -29,7 +29,7 @@ def start_server(trap: Path) -> ControlClient:
         tell(f"appswitch: no trap handler is running: starting one (socket {trap}, log {log})")
         ready, write_end = os.pipe()
         command = [sys.executable, "-m", "appswitch", "serve", "--socket", str(trap), "--exit-when-idle",
-                   "--ready-fd", str(write_end)]  # fmt: skip
+                   "--ready-fd", str(write_end), *flags]  # fmt: skip
         with log.open("ab") as output:
             subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[write_end],

@@ -73,9 +73,12 @@ def examine_program(command: str) -> Finding:
     obstacle = elf.find_obstacle(command)
     if obstacle is None:
         return Finding(command, OK, "can be trapped")
-    if tracer.reaches(obstacle):
-        return Finding(command, OK, f"{obstacle.message}: it is trapped by {tracer.PTRACE}")
-    return Finding(command, PROBLEM, obstacle.message, obstacle.hint)
+    if not tracer.reaches(obstacle):
+        return Finding(command, PROBLEM, obstacle.message, obstacle.hint)
+    try:
+        return Finding(command, OK, f"{obstacle.message}: it is trapped by {tracer.way()}")
+    except AppSwitchError as error:
+        return Finding(command, PROBLEM, error.message, error.hint)
 
 
 def kernel(machine: Machine) -> Finding:
@@ -244,7 +247,7 @@ def static_programs(machine: Machine) -> Finding:
         message = "tracing is forbidden here: static and Go programs have no network"
         hint = "is this run by a debugger, or in a container that forbids ptrace or seccomp?"
         return Finding("tracer", WARNING, message, hint)
-    return Finding("tracer", OK, f"static and Go programs are trapped by {way}")
+    return Finding("tracer", OK, f"static and Go programs are trapped by {way}: {tracer.reason()}")
 
 
 def _tracer_complains() -> bool:

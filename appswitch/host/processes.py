@@ -58,10 +58,13 @@ class Service(Protocol):
         """Another process does it."""
 
 
-def run(program: Callable[[], NoReturn], hung_up: Callable[[], None], service: Service | None = None) -> int:
+def run(
+    program: Callable[[], NoReturn], hung_up: Callable[[], None], service: Service | None = None, whole: bool = False
+) -> int:
     """Runs `program` (which execs) in a child; returns the exit status: its own, or 128+n.
 
-    hung_up: called when the trap handler has gone; service: what the keeper does.
+    hung_up: called when the trap handler has gone; service: what the keeper does; whole: when the program ends, what
+    it has started is killed, and that is waited for.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a caller may leave it, an end goes unnoticed
     wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
@@ -71,7 +74,7 @@ def run(program: Callable[[], NoReturn], hung_up: Callable[[], None], service: S
     keeper = os.fork()
     if keeper == 0:
         os.close(heard)
-        _keep(program, mask, wrapper, say, service)
+        _keep(program, mask, wrapper, say, service, whole)
     os.close(say)
     if service is not None:
         service.close()
@@ -106,6 +109,7 @@ def _keep(
     wrapper: int,
     say: int,
     service: Service | None,
+    whole: bool,
 ) -> NoReturn:
     try:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -118,7 +122,7 @@ def _keep(
         _let_go()
         if service is not None:
             service.signal_requests()
-        _reap(child, wrapper, say, service)
+        _reap(child, wrapper, say, service, whole)
     finally:
         os._exit(FAILED)
 
@@ -145,28 +149,41 @@ def _let_go() -> None:
     os.chdir("/")
 
 
-def _reap(child: int, wrapper: int, say: int, service: Service | None) -> None:
+def _reap(child: int, wrapper: int, say: int, service: Service | None, whole: bool) -> None:
     """Waits for the whole tree. Returns after its last process."""
-    running, killed = True, False
+    running, killed, end = True, False, 0
     while True:
-        if service is not None and service.answer() and os.getppid() == wrapper:
-            os.kill(wrapper, signal.SIGIO)
-        killed = killed or (running and os.getppid() != wrapper)
+        if service is not None and service.answer():
+            _signal(wrapper, signal.SIGIO)
+        killed = killed or (running and os.getppid() != wrapper) or (whole and not running)
         if killed:  # those that its children leave come to us, each with a SIGCHLD
             _kill_children(child if running else None)
         try:
             pid, status = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
+            if whole:
+                _tell_end(wrapper, say, end)
             return
         if pid == 0:
             info = _wait_for_signal(service.pause() if service is not None else None)
             if info is not None and running and info.si_signo in PASSED_ON and os.getppid() == wrapper:
                 _pass_on(info, child)
         elif pid == child:
-            running = False
-            os.write(say, status.to_bytes(4, "little"))
-            if os.getppid() == wrapper:
-                os.kill(wrapper, signal.SIGCHLD)
+            running, end = False, status
+            if not whole:
+                _tell_end(wrapper, say, end)
+
+
+def _tell_end(wrapper: int, say: int, status: int) -> None:
+    with suppress(BrokenPipeError):  # the wrapper has gone: what the program leaves is still to be killed
+        os.write(say, status.to_bytes(4, "little"))
+    _signal(wrapper, signal.SIGCHLD)
+
+
+def _signal(wrapper: int, number: signal.Signals) -> None:
+    if os.getppid() == wrapper:
+        with suppress(ProcessLookupError):  # it was killed just now
+            os.kill(wrapper, number)
 
 
 def _wait_for_signal(seconds: float | None) -> signal.struct_siginfo | None:

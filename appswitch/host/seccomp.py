@@ -1,6 +1,7 @@
-"""io_uring is refused as by a kernel that has none, so that programs fall back to the calls that the shim traps.
+"""Filters of system calls (seccomp(2)): io_uring is refused as by a kernel that has none, so that programs fall back to
+the calls that the shim traps.
 
-Nothing that goes through a ring passes libc, so the shim can't see it; a filter can (seccomp(2)): ENOSYS for the three
+Nothing that goes through a ring passes libc, so the shim can't see it; a filter can: ENOSYS for the three
 calls, everything else is allowed. The kernel finds out beforehand that the verdict on all others depends on nothing but
 the number, so what the filter costs is 25 ns a call. It needs CAP_SYS_ADMIN, which an app has that gets a namespace,
 or PR_SET_NO_NEW_PRIVS, which would keep setuid programs from working: so without a namespace there is a filter for
@@ -15,8 +16,9 @@ import os
 import struct
 
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+SECCOMP_GET_ACTION_AVAIL = 2
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4  # the flag: no slow-down before Linux 5.16
-RET_ALLOW, RET_ERRNO = 0x7FFF0000, 0x00050000
+RET_ALLOW, RET_ERRNO, RET_TRAP = 0x7FFF0000, 0x00050000, 0x00030000
 # The same on every architecture that x86_64 and aarch64 kernels run programs of, so there is nothing to check; but
 # those of x32 have a bit set.
 IO_URING_SETUP, IO_URING_REGISTER = 425, 427
@@ -55,3 +57,10 @@ def refuse_io_uring() -> bool:
     if error in (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSYS):  # EPERM: by a filter that is there already
         return False
     raise OSError(error, os.strerror(error))
+
+
+def can_trap() -> bool:
+    """Whether a filter may have a thread told of its own calls, by SIGSYS, instead of having them made."""
+    number = SYS_SECCOMP.get(os.uname().machine, -1)
+    query = ctypes.c_long(SECCOMP_GET_ACTION_AVAIL), ctypes.c_long(0), ctypes.byref(ctypes.c_uint32(RET_TRAP))
+    return bool(_libc.syscall(ctypes.c_long(number), *query) == 0)

@@ -1,7 +1,8 @@
 """Programs that LD_PRELOAD can't reach: the tracer (shim/tracer) brings the shim into them.
 
-It is a program that becomes the other one, so it is put before the command. What such a program starts is traced, too;
-what starts one under the shim hands it on (shim/hand_on.c).
+It is a program that becomes the other one, so it is put before the command. From then on the program's calls are
+trapped in one of two ways (shim/tracer/way.h): by ptrace, or, where this kernel can (`notify`), by signals that it
+sends to the thread itself. What starts such a program under the shim hands it on (shim/hand_on.c).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import shutil
 
 from appswitch.errors import AppSwitchError
+from appswitch.host import seccomp
 from appswitch.host.elf import Obstacle
 from appswitch.host.paths import tracer_path
 
@@ -29,12 +31,22 @@ def reaches(obstacle: Obstacle) -> bool:
 
 
 def way() -> str:
-    """How programs are traced. AppSwitchError when APPSWITCH_TRACER asks for another way than there is."""
-    wanted = os.environ.get(VARIABLE) or PTRACE
-    if wanted == PTRACE:
-        return PTRACE
-    message = f"{VARIABLE}={wanted}: " + ("isn't there yet" if wanted == NOTIFY else "there is no such way to trace")
-    raise AppSwitchError("no-tracer", message, f"{PTRACE} is the way that works: leave {VARIABLE} out")
+    """How programs are trapped. AppSwitchError when APPSWITCH_TRACER asks for what isn't there."""
+    wanted = os.environ.get(VARIABLE) or (NOTIFY if seccomp.can_trap() else PTRACE)
+    if wanted not in (NOTIFY, PTRACE):
+        message = f"{VARIABLE}={wanted}: there is no such way to trap programs"
+        raise AppSwitchError("no-tracer", message, f"it is {NOTIFY} or {PTRACE}; leave it out for the better one")
+    if wanted == NOTIFY and not seccomp.can_trap():
+        message = f"{VARIABLE}={wanted}: this kernel doesn't tell threads of their calls (SECCOMP_RET_TRAP)"
+        raise AppSwitchError("no-tracer", message, f"{PTRACE} is the way that works: leave {VARIABLE} out")
+    return wanted
+
+
+def reason() -> str:
+    """Why it is this way."""
+    if os.environ.get(VARIABLE):
+        return f"as {VARIABLE} says"
+    return "this kernel tells threads of their own calls" if seccomp.can_trap() else "this kernel knows no other way"
 
 
 def traced(command: list[str]) -> list[str]:

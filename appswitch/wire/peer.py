@@ -83,6 +83,19 @@ class Leave(msgspec.Struct, frozen=True, array_like=True, tag="leave", forbid_un
     external: bool = False
 
 
+class LookUp(msgspec.Struct, frozen=True, array_like=True, tag="look-up", forbid_unknown_fields=True):
+    """What do your name servers say to this DNS query? udp: by UDP, so the answer may be cut."""
+
+    query: Annotated[bytes, msgspec.Meta(max_length=65000)]
+    udp: bool
+
+
+class LookedUp(msgspec.Struct, frozen=True, array_like=True, tag="looked-up", forbid_unknown_fields=True):
+    """The answer to LookUp; its id is the query's."""
+
+    reply: Annotated[bytes, msgspec.Meta(max_length=65535)]
+
+
 class OpenFlow(msgspec.Struct, frozen=True, array_like=True, tag="flow", forbid_unknown_fields=True):
     """Datagrams are to come: from the app that has the number `client` on the asking node, to your app `server`.
 
@@ -143,8 +156,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | AskHealths | Leave | OpenFlow | OpenOutside | OpenPorts | Pull | Status
-Answer = Announced | FlowOpened | Healths | PortsOpened | Pulled | Status | Refused
+Request = Announce | AskHealths | Leave | LookUp | OpenFlow | OpenOutside | OpenPorts | Pull | Status
+Answer = Announced | FlowOpened | Healths | LookedUp | PortsOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

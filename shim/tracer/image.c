@@ -33,8 +33,9 @@ static long map(size_t size, int fd) {
     return sys6(SYS_mmap, 0, (long)size, PROT_READ | PROT_WRITE, MAP_PRIVATE | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
 }
 
-static long open_library(void) {
+static long open_library(int home) {
     char path[PATH_SIZE];
+    if (home) return sys4(SYS_openat, home, library, O_RDONLY | O_CLOEXEC, 0);
     long size = sys3(SYS_readlink, "/proc/self/exe", path, sizeof path - sizeof library);
     while (size > 0 && path[size - 1] != '/') size--;
     if (size <= 0) return size ? size : -ENOENT;
@@ -94,9 +95,9 @@ static void read_dynamic(struct image *image, const Elf64_Dyn *each) {
     }
 }
 
-int load_image(struct image *image) {
+int load_image(struct image *image, int home) {
     struct stat status;
-    long fd = open_library();
+    long fd = open_library(home);
     if (fd < 0) return (int)fd;
     long error = sys2(SYS_fstat, fd, &status), at = error < 0 ? error : map((size_t)status.st_size, (int)fd);
     sys1(SYS_close, fd);

@@ -15,8 +15,8 @@ struct image {
     uint64_t constructors, count; /* the DT_INIT_ARRAY */
 };
 
-/* Loads it from the directory that this program is in. 0 or -errno. */
-int load_image(struct image *image);
+/* Loads it from the directory that `home` is a descriptor of; 0: from the one that this program is in. 0 or -errno. */
+int load_image(struct image *image, int home);
 
 /* Makes it fit for this place. */
 void relocate_image(struct image *image, uint64_t base);

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-enum { STACK_SIZE = 256 * 1024, LEVELS = 4, MOST_FREE = 500 };
+enum { LEVELS = 4, MOST_FREE = 500 };
 
 /* An address space. Threads share it, and a vfork child does until its exec; a fork makes a copy of it. */
 struct memory {

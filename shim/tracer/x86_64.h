@@ -1,5 +1,5 @@
 /* x86-64: registers, and what the kernel and the linker call this machine. Another architecture needs a file like this
- * one and a landing of its own (landing.c). */
+ * one and a landing of its own (landing/landing.c, landing/context.h). */
 #ifndef APPSWITCH_TRACER_X86_64_H
 #define APPSWITCH_TRACER_X86_64_H
 
@@ -64,11 +64,13 @@ static inline void set_landing(registers *regs, uint64_t at, uint64_t stack) {
 
 /* The same in a thread that makes no call: constructors are to be run. */
 static inline void set_preparation(registers *regs, uint64_t at, uint64_t stack, long what, uint64_t constructors,
-                                   uint64_t count) {
+                                   uint64_t count, int is_go, int home) {
     regs->orig_rax = (uint64_t)what;
     set_landing(regs, at, stack);
     regs->rdi = constructors;
     regs->rsi = count;
+    regs->rdx = (uint64_t)is_go;
+    regs->r10 = (uint64_t)home;
 }
 
 /* The first instruction of a program: its stack to `start`. */

@@ -45,6 +45,14 @@ def test_several_names_each_once() -> None:
     assert known.names_of(IP, 1) == ("a.example", "b.example")
 
 
+def test_those_that_an_app_has_asked_for_are_first() -> None:
+    known = Answers({1, 2})
+    for app, name in ((1, "b.example"), (2, "a.example"), (2, "c.example"), (1, "c.example")):
+        known.learn(app, name, [IP], 60, now=0)
+    assert known.names_of(IP, 1, 1) == ("b.example", "c.example", "a.example")
+    assert known.names_of(IP, 1, 2) == ("a.example", "c.example", "b.example")
+
+
 def test_one_app_crowds_out_its_own_alone() -> None:
     known = Answers({1, 2})
     known.learn(1, "good.example", [IP], 60, now=0)

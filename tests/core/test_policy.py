@@ -289,7 +289,7 @@ def test_networks_are_of_hosts_outside_alone() -> None:
 @pytest.mark.parametrize(
     "ip",
     ["10.0.0.1", "192.168.1.1", "127.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "fd00::1", "::1", "fe80::1",
-     "64:ff9b::a00:1", "64:ff9b::7f00:1", "2002:a00:1::1"],
+     "fec0::1", "64:ff9b::a00:1", "64:ff9b::7f00:1", "2002:a00:1::1"],
 )  # fmt: skip
 def test_a_name_alone_opens_no_address_that_is_not_public(ip: str) -> None:
     """Whoever has evil.example.com may say that it stands for a machine of ours."""

@@ -10,7 +10,7 @@ from appswitch.core.policy import Action, Policy, Rule, Selector
 from appswitch.core.service_table import ServiceTable
 from appswitch.core.why import Why, why
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, Listener, Outside, Protocol
+from appswitch.model import App, Expose, Exposure, GatewayRecord, Listener, Outside, Protocol
 
 NO_80 = Policy((Rule("no-80", Action.DENY, ports=(range(80, 81),)),))
 
@@ -125,7 +125,7 @@ def test_what_is_audited_is_said_to_be(world: World) -> None:
 
 
 def test_a_word_that_fits_several(world: World) -> None:
-    assert [app.id for app in world.why("db", "web").clients] == [2, 3]
+    assert list(world.why("db", "web").clients) == world.databases
 
 
 @pytest.mark.parametrize(
@@ -181,3 +181,45 @@ def test_what_is_bound_to_loopback_is_said_to_be(world: World) -> None:
         == "port 8000 is bound to 127.0.0.1 there: only apps with the IP 10.1.1.1 reach it, and by 127.0.0.1"
     )
     assert world.why("web", "localhost", 8000).told.verdict == "allow"
+
+
+CLIENT = "198.51.100.7"
+
+
+def exposed(world: World) -> App:
+    app = world.table.new_app(name="shop", ip=ip_address("10.1.1.9"), exposes=(Expose(80, 8080),))
+    number = world.table.next_listener_id()
+    world.table.add_listener(Listener(number, app, 4, ip_address("0.0.0.0"), 80, listening=True))
+    place = ip_address("192.0.2.1"), 8080
+    world.table.put_gateway("n1", "g0", GatewayRecord(Exposure(app.ip, 80, 8080), (place,)))
+    return app
+
+
+def test_a_client_outside(world: World) -> None:
+    shop = exposed(world)
+    answer = world.why(CLIENT, "shop", 80, Policy())
+    assert answer.clients == (Outside(ip_address(CLIENT)),)
+    assert (answer.told.verdict, answer.rule, answer.allowed) == ("allow", "exposed", True)
+    assert [each.listener.app for each in answer.told.judged] == [shop]
+    there = Selector(cidrs=(ip_network("198.51.100.0/24"),))
+    audit = Policy((Rule("seen", Action.AUDIT, there),))
+    assert world.why(CLIENT, "shop", 80, audit).told.verdict == "audit"
+
+
+def test_a_client_outside_whom_a_rule_denies(world: World) -> None:
+    exposed(world)
+    answer = world.why(CLIENT, "shop", 80)
+    assert (answer.told.verdict, answer.rule, answer.allowed) == ("deny", "no-80", False)
+
+
+def test_a_client_outside_whom_nobody_lets_in(world: World) -> None:
+    exposed(world)
+    for client, dest, port in (
+        (CLIENT, "db", 5432),
+        (CLIENT, "shop", 81),
+        ("2001:db8::7", "shop", 80),
+        (CLIENT, CLIENT, 1),
+    ):
+        answer = world.why(client, dest, port, Policy())
+        assert (answer.told.verdict, answer.told.judged) == ("unreachable", ())
+        assert "no gateway lets clients outside in" in (answer.told.reason or "")

@@ -40,5 +40,6 @@ def test_the_benchmark_of_traced_programs(tmp_path: Path) -> None:
         assert f"| {row['name']}, {row['unit']} |" in done.stdout
     for way in ways:
         assert f"A trapped call by {way} costs" in done.stdout
+    assert "| RET_TRAP, landing |" in done.stdout
     again = subprocess.run([*command, "--read", kept], cwd=ROOT, capture_output=True, text=True, check=True)
     assert again.stdout == done.stdout

@@ -14,9 +14,9 @@ from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
 from tests.e2e.test_real_programs import postgres_programs
 from tests.e2e.test_udp_programs import DNSMASQ
 from tests.harness import PATIENCE, eventually
-from tests.hosts import INTERNET, Host, Namespace, Network, network
+from tests.hosts import INTERNET, INTERNET6, Host, Namespace, Network, network
 
-pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "psql", "setpriv")]
+pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "psql", "setpriv", "busybox")]
 
 ONE, OTHER, NAMES = INTERNET + "1", INTERNET + "2", INTERNET + "9"
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
@@ -99,13 +99,57 @@ def test_psql_to_a_postgres_outside(world: World) -> None:
     assert host.run("--name", "shop", *PSQL, where, check=False).returncode == 2
 
 
+SEE = """
+import socket, sys
+s = socket.create_connection((sys.argv[1], 80))
+print(s.getsockname()[0], *s.getpeername()[:2])
+"""
+DATAGRAM = """
+import socket, sys
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect((sys.argv[1], 80))
+s.send(b"x")
+try:
+    s.recv(1)
+except OSError as error:
+    print(type(error).__name__)
+"""
+
+
 def test_what_a_client_sees_of_it(world: World) -> None:
+    """Whatever the IP versions are of virtual IP and backend; also without a namespace, and a static program."""
+    world.nginx(ONE)
+    world.nginx(f"[{INTERNET6}1]")
+    host = world.host
+    pairs = [(ip, backend) for ip in ("10.9.9.9", "fd00::9") for backend in (ONE, f"[{INTERNET6}1]")]
+    for number, (ip, backend) in enumerate(pairs):
+        name = f"site{number}"
+        host.command("external", "add", name, "--ip", ip, f"80:{backend}:80")
+        done = host.run("--ip", "10.9.9.1", sys.executable, "-c", SEE, name)
+        own = "10.9.9.1" if "." in ip else "fd61:7073:7769::a09:901"
+        assert done.stdout == f"{own} {ip} 80\n"
+        for how in (["curl", "-sS"], ["--no-netns", "curl", "-sS"], ["busybox", "wget", "-qO-"]):
+            assert host.run(*how, f"http://{name}/").stdout == backend.strip("[]") + "\n", (name, how)
+        host.command("external", "rm", name)
+
+
+def test_beside_the_server(world: World) -> None:
+    """An app with its virtual IP finds it on localhost; by UDP nobody is there."""
     world.nginx(ONE)
     host = world.host
     host.command("external", "add", "site", "--ip", "10.9.9.9", f"80:{ONE}:80")
-    see = "import socket; s = socket.create_connection(('site', 80)); print(s.getsockname()[0], s.getpeername())"
-    done = host.run("--ip", "10.9.9.1", sys.executable, "-c", see)
-    assert done.stdout == "10.9.9.1 ('10.9.9.9', 80)\n"
+    assert host.run("--ip", "10.9.9.9", "curl", "-sS", "http://127.0.0.1/").stdout == f"{ONE}\n"
+    assert host.run(sys.executable, "-c", DATAGRAM, "site").stdout == "ConnectionRefusedError\n"
+
+
+def test_it_can_be_drained(world: World) -> None:
+    world.nginx(ONE)
+    host = world.host
+    host.command("external", "add", "site", f"80:{ONE}:80")
+    host.command("drain", "site")
+    assert curl(host, "web", "http://site/") == REFUSED
+    host.command("drain", "--undo", "site")
+    assert curl(host, "web", "http://site/") == ONE
 
 
 def test_several_backends_and_one_that_fails(world: World) -> None:

@@ -44,10 +44,11 @@ class World:
         self.outside.start("nginx", "-c", f"{directory}/nginx.conf", log=directory / "nginx.log")
         self.policy = directory / "policy.toml"
         self.policy.write_text(POLICY)
+        self.common = ["--key-file", str(net.key)]
         strict = ["--gateway", "--dns-upstream", NAMES, "--policy", str(self.policy), "--egress", "deny"]
         for host in net.hosts:
             join = [] if host is self.g1 else ["--join", self.g1.address]
-            host.serve("--key-file", str(net.key), *join, *([] if host is self.inner else strict))
+            host.serve(*self.common, *join, *([] if host is self.inner else strict))
         for host in net.hosts:
             eventually(lambda host=host: len(host.tables()) == 3)
             host.command("nodes", "--wait")
@@ -166,3 +167,63 @@ def test_a_reload_on_a_gateway_cuts_what_leaves_by_it(world: World, to: str, rul
     assert client.communicate("\n", timeout=PATIENCE)[0] == "cut\n"
     (denied,) = [each for host in gateways for each in events(host, "deny")]
     assert (denied["rule"], denied["name"], denied["app_node"]) == ("no-more", "web", "inner")
+
+
+@pytest.mark.parametrize("is_strict", [False, True])
+def test_one_app_to_one_name(world: World, is_strict: bool) -> None:
+    """Both gateways take turns: the client's node tells by which name the address was found."""
+    inner = world.inner
+    if is_strict:
+        inner.server.terminate()
+        inner.server.wait()
+        inner.serve(*world.common, "--join", world.g1.address, "--policy", str(world.policy), "--egress", "deny")
+        inner.command("nodes", "--wait")
+    assert curl(inner, "web", f"http://{OTHER}/") == REFUSED, "it hasn't been found by that name"
+    assert [curl(inner, "web", "http://www.pay.example/") for _ in range(4)] == [OTHER] * 4
+    assert curl(inner, "db", "http://www.pay.example/") == REFUSED
+    assert curl(inner, "web", f"http://{ONE}/") == REFUSED
+    told = [each for host in (world.g1, world.g2) for each in events(host, "connect")]
+    assert {(each["node"], each["rule"]) for each in told} == {("g1", "web-pays"), ("g2", "web-pays")}
+    (idle,) = [inner.spawn("--name", "web", "sleep", "60")]
+    eventually(lambda: inner.rows("ps"))
+    why = inner.command("why", "web", "www.pay.example:80").stdout
+    assert "by way of the gateway g1 or g2" in why
+    assert ("rule: web-pays" if is_strict else "rule: egress") in why
+    assert idle.poll() is None
+
+
+SEND = """
+import socket, sys
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.settimeout(10)
+    s.connect((sys.argv[1], 7))
+    try:
+        s.send(b"hello")
+        print(s.recv(9).decode())
+    except OSError as error:
+        print(type(error).__name__)
+"""
+ECHO = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+    s.bind(("", 7))
+    while True:
+        data, peer = s.recvfrom(99)
+        s.sendto(data, peer)
+"""
+
+
+def test_udp_by_a_gateway(world: World) -> None:
+    """Judged there, too; the inner host would let it pass."""
+    world.outside.start(sys.executable, "-c", ECHO, log=world.directory / "echo.log")
+    eventually(lambda: world.outside.run("ss", "-Hlnu", "sport", "= :7"))
+    world.policy.write_text(f'[[rule]]\nname = "echo"\naction = "allow"\nto = {{ cidr = "{ONE}", proto = "udp" }}\n')
+    for host in (world.g1, world.g2):
+        host.server.send_signal(signal.SIGHUP)
+        eventually(lambda host=host: "rules=1" in host.log.read_text())
+    assert world.inner.run("--name", "web", sys.executable, "-c", SEND, ONE).stdout == "hello\n"
+    assert world.inner.run("--name", "web", sys.executable, "-c", SEND, OTHER).stdout == "ConnectionRefusedError\n"
+    denied = [each for host in (world.g1, world.g2) for each in events(host, "deny")]
+    assert {(each["rule"], each["address"], each["proto"], each["app_node"]) for each in denied} == {
+        ("egress", OTHER, "udp", "inner")
+    }

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.test_real_programs import postgres_programs
 from tests.harness import PATIENCE, Switch, eventually, stop
-from tests.hosts import INTERNET, Host, Namespace, Network, network
+from tests.hosts import INTERNET, INTERNET6, Host, Namespace, Network, network, only
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl")]
 
@@ -47,6 +47,17 @@ while True:
     with c, contextlib.suppress(OSError):
         while data := c.recv(99):
             c.sendall(data)
+"""
+MANY_ECHO = """
+import socketserver
+class Handler(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(99):
+            self.request.sendall(data)
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+Server(("", 80), Handler).serve_forever()
 """
 TALKER = """
 import socket, sys
@@ -129,9 +140,9 @@ def start(host: Host, *flags: str) -> None:
 def nginx(host: Switch, name: str, *flags: str) -> subprocess.Popen[str]:
     config = host.directory / f"{name}.conf"
     config.write_text(NGINX.format(dir=host.directory, name=name))
-    before = {row["app"] for row in host.rows("services")}
+    before = {(row["node"], row["app"]) for row in host.rows("services")}
     process = host.spawn("--name", "web", *flags, "nginx", "-c", str(config))
-    eventually(lambda: {row["app"] for row in host.rows("services")} - before)
+    eventually(lambda: {(row["node"], row["app"]) for row in host.rows("services")} - before)
     return process
 
 
@@ -296,6 +307,9 @@ def test_policy_for_clients_outside(host: Host, outside: Outside) -> None:
     other = outside.talk(8080, source=OTHER)
     assert other.ask("three") == "three"
     other.close()
+    told = json.loads(host.command("why", CLIENT, "echo:80", "--json", check=False).stdout)
+    assert (told["verdict"], told["rule"], told["client_app"], told["client_ip"]) == ("deny", "not-these", None, CLIENT)
+    assert host.command("why", OTHER, "echo:80").stdout.startswith(f"allow: {OTHER} (outside) -> echo ")
     for kind in ("audit", "deny"):
         told = events(host, kind)
         assert told
@@ -304,3 +318,185 @@ def test_policy_for_clients_outside(host: Host, outside: Outside) -> None:
 
 def events(host: Host, kind: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in host.command("observe", "--json", "--kind", kind).stdout.splitlines()]
+
+
+@pytest.fixture
+def two(net: Network) -> tuple[Host, Host, Host, Outside]:
+    """Two gateways, a host that nobody outside reaches, and the outside."""
+    first, second, inner = hosts = [net.add(name) for name in ("gw1", "gw2", "inner")]
+    outside = Outside(net.internet(first, second))
+    for host in hosts:
+        own = [] if host is inner else ["--gateway", "--gateway-bind", INTERNET + str(101 + hosts.index(host))]
+        host.serve("--key-file", str(net.key), *([] if host is first else ["--join", first.address]), *own)
+    for host in hosts:
+        eventually(lambda host=host: set(host.tables()) == {"gw1", "gw2", "inner"})
+        host.command("nodes", "--wait")
+    return first, second, inner, outside
+
+
+SECOND = INTERNET + "102"
+
+
+@pytest.mark.program("wrk")
+def test_two_gateways_and_a_host_inside(two: tuple[Host, Host, Host, Outside]) -> None:
+    first, second, inner, outside = two
+    both = [f"{GATEWAY}:8080", f"{SECOND}:8080"]
+    process = nginx(inner, "in", "--expose", "80:8080")
+    assert said(process) == f"appswitch: port 80 is exposed at {' and '.join(both)}\n"
+    for host in (inner, first, second):
+        host.command("nodes", "--wait")
+        (row,) = host.rows("services")
+        assert sorted(row["exposed"]) == both
+    assert outside.get(8080, GATEWAY) == f"in: {CLIENT} to {GATEWAY}:8080"
+    assert outside.get(8080, SECOND) == f"in: {CLIENT} to {SECOND}:8080"
+    told = events(inner, "connect")
+    assert {(each["source"].partition(":")[0], each["server_name"]) for each in told} == {(CLIENT, "web")}
+    nginx(second, "out", "--expose", "80:8080")
+    eventually(lambda: outside.get(8080, SECOND).startswith("out"))  # the gateway's own instance comes first
+    assert outside.get(8080, GATEWAY)
+    for gateway in (GATEWAY, SECOND):
+        done = outside.namespace.run("wrk", "-t1", "-c10", "-d1", "-H", "Connection: close", f"http://{gateway}:8080/")
+        assert "Socket errors" not in done
+        assert int(re.findall(r"(\d+) requests in", done)[0]) > 20
+    stop(process)
+    eventually(lambda: {row["name"] for row in inner.rows("services")} == {"web"} and len(inner.rows("services")) == 1)
+    eventually(lambda: outside.get(8080, GATEWAY).startswith("out"))
+
+
+def test_a_gateway_that_is_killed_breaks_only_its_connections(two: tuple[Host, Host, Host, Outside]) -> None:
+    first, second, inner, outside = two
+    inner.spawn("--name", "echo", "--expose", "80:8080", PYTHON, "-c", MANY_ECHO)
+    first.wait_for("echo:80")
+    second.wait_for("echo:80")
+    by_first, by_second = outside.talk(8080, GATEWAY), outside.talk(8080, SECOND)
+    for each in (by_first, by_second):
+        assert each.ask("one") == "one"
+    first.namespace.run("ip", "link", "set", "eth0", "down")
+    first.namespace.run("ip", "link", "set", "eth1", "down")
+    first.kill()
+    assert by_second.ask("two") == "two"
+    more = outside.talk(8080, SECOND)
+    assert more.ask("three") == "three"
+    for each in (by_first, by_second, more):
+        each.close()
+    eventually(lambda: "gw1" not in second.tables())
+    assert second.rows("services")[0]["exposed"] == [f"{SECOND}:8080"]
+
+
+def test_a_trap_handler_of_a_gateway_that_is_killed(two: tuple[Host, Host, Host, Outside]) -> None:
+    """What it relayed goes on; its ports are open again after its return."""
+    first, _, inner, outside = two
+    inner.spawn("--name", "echo", "--expose", "80:8080", PYTHON, "-c", MANY_ECHO)
+    first.wait_for("echo:80")
+    client = outside.talk(8080)
+    assert client.ask("one") == "one"
+    first.kill_server()
+    assert client.ask("two") == "two"
+    assert outside.is_refused(8080)
+    first.serve("--gateway", "--gateway-bind", GATEWAY, "--key-file", str(inner.directory.parent / "key"), "--join",
+                inner.address)  # fmt: skip
+    eventually(lambda: not outside.is_refused(8080))
+    assert client.ask("three") == "three"
+    client.close()
+
+
+def test_one_gateway_that_is_named(two: tuple[Host, Host, Host, Outside]) -> None:
+    _, second, inner, outside = two
+    for text, port in (("80:gw2:8080", 8080), (f"80:{SECOND}:8081", 8081), (f"80:{second.address}:8082", 8082)):
+        process = nginx(inner, f"to-{port}", "--expose", text)
+        assert said(process) == f"appswitch: port 80 is exposed at {SECOND}:{port}\n"
+        eventually(lambda port=port: not outside.is_refused(port, SECOND))
+        assert outside.is_refused(port, GATEWAY)
+        stop(process)
+
+
+def test_a_port_that_is_taken_at_another_host(two: tuple[Host, Host, Host, Outside]) -> None:
+    _, second, inner, outside = two
+    command = [PYTHON, "-m", "http.server", "--bind", SECOND, "8080"]
+    second.namespace.start(*command, log=second.directory / "other.log")
+    eventually(lambda: ":8080" in second.namespace.run("ss", "-Htln"))
+    done = inner.run("--name", "web", "--expose", "80:8080", "echo", "started", check=False)
+    assert (done.returncode, done.stdout) == (125, "")
+    assert "gateway gw2 says: port 8080 is taken by another program" in done.stderr
+    eventually(lambda: outside.is_refused(8080, GATEWAY))
+    done = inner.run("--name", "web", "--expose", "80:gw1:8080", "echo", "started")
+    assert done.stdout == "started\n"
+
+
+def test_no_gateway_yet(net: Network) -> None:
+    host, inner = net.add("gw1"), net.add("inner")
+    outside = Outside(net.internet(host))
+    inner.serve("--key-file", str(net.key))
+    process = inner.spawn("--name", "echo", "--expose", "80:8080", "--expose", "80:gw1:8081", PYTHON, "-c", MANY_ECHO)
+    inner.wait_for("echo:80")
+    assert said(process) == (
+        "appswitch: warning: no gateway is there yet: port 80 is exposed once one is\n"
+        "appswitch: warning: no gateway gw1 is there yet: port 80 is exposed once one is\n"
+    )
+    host.serve("--key-file", str(net.key), "--join", inner.address, "--gateway", "--gateway-bind", GATEWAY)
+    for port in (8080, 8081):
+        eventually(lambda port=port: not outside.is_refused(port))
+        client = outside.talk(port)
+        assert client.ask("one") == "one"
+        client.close()
+
+
+def test_ipv6(net: Network, host: Host) -> None:
+    """Over IPv6, too, where the program listens there; `--gateway-bind` may be given several times."""
+    outside = Outside(net.internet(host))
+    v6 = INTERNET6 + "101"
+    host.serve("--gateway", "--gateway-bind", GATEWAY, "--gateway-bind", v6)
+    process = nginx(host, "one", "--expose", "80:8080")
+    assert said(process) == f"appswitch: port 80 is exposed at {GATEWAY}:8080 and [{v6}]:8080\n"
+    assert {tuple(row["exposed"]) for row in host.rows("services")} == {(f"{GATEWAY}:8080", f"[{v6}]:8080")}
+    assert outside.get(8080, f"[{v6}]") == f"one: {INTERNET6}1 to {v6}:8080"
+    host.spawn("--name", "v4", "--expose", "80:8081", PYTHON, "-c", HELLO, "v4")
+    host.wait_for("v4:80")
+    assert not outside.is_refused(8081)
+    assert outside.is_refused(8081, f"[{v6}]")
+    (row,) = only(host.rows("services"), name="v4")
+    assert row["exposed"] == [f"{GATEWAY}:8081"]
+
+
+def test_a_restart_of_the_app_s_trap_handler(two: tuple[Host, Host, Host, Outside]) -> None:
+    """It takes the app back, and what that exposes."""
+    first, _, inner, outside = two
+    inner.spawn("--name", "echo", "--expose", "80:8080", PYTHON, "-c", MANY_ECHO)
+    first.wait_for("echo:80")
+    inner.kill_server()
+    inner.serve("--key-file", str(inner.directory.parent / "key"), "--join", first.address)
+    inner.command("nodes", "--wait")
+    first.command("nodes", "--wait")
+    client = outside.talk(8080)
+    assert client.ask("one") == "one"
+    client.close()
+
+
+def test_what_cannot_be_exposed(host: Host, outside: Outside) -> None:
+    start(host)
+    for flags, why in (
+        (["--name", "dns", "--expose", "53/udp"], "gateways let in TCP only"),
+        (["--name", "web", "--expose", "http"], "nothing that can be exposed"),
+        (["--expose", "80"], "without a name and an IP"),
+    ):
+        done = host.run(*flags, "echo", "started", check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert why in done.stderr
+        assert "hint: " in done.stderr
+    assert not host.rows("ps")
+    assert outside.is_refused(80)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        (["--gateway-bind", GATEWAY], "--gateway-bind is for gateways"),
+        (["--gateway", "--gateway-bind", "192.0.2.77"], "192.0.2.77 is no address of this host"),
+        (["--gateway", "--gateway-bind", "gw1"], "'gw1' is not an IP address"),
+    ],
+)
+def test_where_no_gateway_can_listen(host: Host, flags: list[str], why: str) -> None:
+    done = host.command("serve", *flags, check=False)
+    assert done.returncode == 1
+    assert why in done.stderr
+    assert "hint: " in done.stderr

@@ -1,4 +1,4 @@
-"""Go programs make their system calls without libc: the tracer traps them."""
+"""Go programs make their system calls without libc: they are trapped, either way."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness import PATIENCE, Switch, eventually
 
-pytestmark = pytest.mark.program("go")
+pytestmark = [pytest.mark.program("go"), pytest.mark.usefixtures("way")]
 
 SOURCE = Path(__file__).parent / "programs" / "web.go"
 IP = "10.50.0.2"
@@ -39,7 +39,7 @@ def web(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def server(switch: Switch, web: str) -> None:
+def server(switch: Switch, web: str, way: str) -> None:
     """The app `web` serves port 80."""
     switch.spawn("--name", "web", web, "serve", ":80")
     switch.wait_for("web:80")
@@ -49,6 +49,18 @@ def server(switch: Switch, web: str) -> None:
 @pytest.mark.usefixtures("server")
 def test_http_by_name(switch: Switch, web: str, keep: str) -> None:
     assert switch.run("--ip", IP, web, "get", "http://web/", "5", keep).stdout == f"hello {IP}\n" * 5
+
+
+@pytest.mark.parametrize("flags", [["--no-netns"], ["--tcp"]], ids=str)
+def test_without_a_namespace_and_by_tcp(switch: Switch, web: str, flags: list[str]) -> None:
+    switch.spawn(*flags, "--name", "web", web, "serve", ":18080")
+    switch.spawn(*flags, "--name", "echo", web, "udp", ":15000")
+    switch.wait_for("web:18080", "echo:15000")
+    done = switch.run(*flags, "--name", "client", "--ip", IP, web, "many", "http://web:18080/", "10", "5")
+    assert done.stdout == f"hello {IP}\n" * 50
+    assert (
+        f" from {IP}\n" in switch.run(*flags, "--name", "client", "--ip", IP, web, "dial", "udp", "echo:15000").stdout
+    )
 
 
 @pytest.mark.program("curl")

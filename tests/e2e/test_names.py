@@ -15,7 +15,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
+from tests.harness import PATIENCE, Switch, eventually, free_port, running_switch, stop
 
 PYTHON = sys.executable
 
@@ -26,7 +26,7 @@ def fake_upstream() -> Iterator[int]:
     import socket
 
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
+        server.bind(("127.0.0.1", free_port()))
 
         def serve() -> None:
             while (query := server.recvfrom(4096))[0]:

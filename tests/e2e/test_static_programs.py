@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from appswitch.host.paths import shim_path
+from appswitch.host.tracer import VARIABLE
 from tests.e2e.test_musl import TALK
 from tests.harness import PATIENCE, Switch, running_switch
+from tests.hosts import network
 
+pytestmark = pytest.mark.usefixtures("way")
 IP = "10.50.1.2"
 
 
 @pytest.fixture
-def files(switch: Switch, tmp_path: Path) -> None:
+def files(switch: Switch, tmp_path: Path, way: str) -> None:
     """Busybox serves `page`, and a script that tells who asks, at http://files."""
     (tmp_path / "page").write_text("a page\n" * 10_000)
     script = tmp_path / "cgi-bin" / "who"
@@ -58,9 +61,10 @@ def test_a_script_for_busybox(switch: Switch, tmp_path: Path, interpreter: str, 
 
 @pytest.mark.root
 @pytest.mark.program("busybox-static", "curl")
-def test_a_daemon_that_becomes_another_user() -> None:
+def test_a_daemon_that_becomes_another_user(way: str) -> None:
     """It forks, its parent ends, and with that spawn; it serves on, and its children are traced."""
     with running_switch() as other:  # its directory is one that everybody may enter
+        other.environment[VARIABLE] = way
         script = other.directory / "cgi-bin" / "who"
         script.parent.mkdir()
         script.write_text('#!/bin/sh\necho "Content-type: text/plain"\necho\nid -un\nbusybox id -un\n')
@@ -81,7 +85,7 @@ def test_busybox_wget_of_a_stranger(switch: Switch) -> None:
 
 
 @pytest.fixture
-def echo(switch: Switch) -> None:
+def echo(switch: Switch, way: str) -> None:
     """Busybox nc listens, and has `cat` answer each client."""
     switch.spawn("--name", "echo", "busybox", "nc", "-ll", "-p", "23", "-e", "busybox", "cat")
     switch.wait_for("echo:23")
@@ -168,9 +172,10 @@ def test_without_a_namespace(switch: Switch, tmp_path: Path) -> None:
 
 
 @pytest.mark.program("busybox-static", "rclone")
-def test_an_ordinary_user() -> None:
+def test_an_ordinary_user(way: str) -> None:
     """The filter costs NO_NEW_PRIVS then; the tracer needs no privilege."""
     with running_switch(user=65534 if os.geteuid() == 0 else None) as switch:
+        switch.environment[VARIABLE] = way
         switch.spawn("--name", "files", "busybox", "httpd", "-f", "-p", "80", "-h", str(switch.directory))
         switch.wait_for("files:80")
         (switch.directory / "page").write_text("a page\n")
@@ -191,3 +196,29 @@ def test_by_ld_preload_alone(switch: Switch, tmp_path: Path) -> None:
     environment = {**preload, "APPSWITCH_NAME": "client"}
     done = subprocess.run(get, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.stdout == "a page\n", done
+
+
+@pytest.mark.program("busybox-static")
+@pytest.mark.usefixtures("files")
+def test_a_trap_handler_that_is_started_again(switch: Switch) -> None:
+    """Busybox doesn't notice; it is found, and its client's name is right."""
+    get = ["--ip", IP, "busybox", "wget", "-q", "-O", "-", "http://files/cgi-bin/who"]
+    assert switch.run(*get).stdout == f"[::ffff:{IP}]\n"
+    switch.kill_server()
+    switch.serve()
+    switch.wait_for("files:80")
+    assert switch.run(*get).stdout == f"[::ffff:{IP}]\n"
+
+
+@pytest.mark.root
+@pytest.mark.program("busybox-static", "rclone", "serf")
+def test_between_hosts(tmp_path: Path) -> None:
+    (tmp_path / "page").write_text("a page\n" * 10_000)
+    with network() as made:
+        first, second = made.serve("a", "b")
+        first.spawn("--name", "files", "busybox", "httpd", "-f", "-p", "80", "-h", str(tmp_path))
+        rclone = ["env", "RCLONE_CONFIG=/dev/null", f"HOME={tmp_path}", "rclone"]
+        for host in (second, first):
+            host.wait_for("files:80")
+            for client in (["busybox", "wget", "-q", "-O", "-"], [*rclone, "-q", "copyurl", "--stdout"]):
+                assert host.run("--ip", IP, *client, "http://files/page").stdout == "a page\n" * 10_000

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from tests.e2e.test_real_programs import nginx_config
+from tests.e2e.test_real_programs import iperf2, nginx_config
 from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
 from tests.test_spawn import child_of
 
@@ -135,7 +135,7 @@ def test_nginx_with_several_workers_that_accept_at_once(switch: Switch) -> None:
 def test_iperf(switch: Switch, flags: list[str]) -> None:
     switch.spawn("--name", "server", "--tcp", "iperf", "-s")
     switch.wait_for("server:5001")
-    done = switch.run("--name", "client", "iperf", "-c", "server", "-t", "1", *flags, timeout=60)
+    done = switch.run("--name", "client", *iperf2("-c", "server", *flags), timeout=60)
     assert len(re.findall(r"[GM]bits/sec", done.stdout)) >= (5 if "-P" in flags else 1 if not flags else 2), done
     assert "failed" not in done.stdout + done.stderr
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.test_real_programs import nginx_config, postgres_programs
+from tests.e2e.test_real_programs import iperf2, nginx_config, postgres_programs
 from tests.harness import PATIENCE, eventually, stop
 from tests.hosts import Host, Network, network
 
@@ -144,7 +144,7 @@ def test_iperf2(hosts: tuple[Host, Host], flags: list[str]) -> None:
     a, b = hosts
     b.spawn("--name", "server", "iperf", "-s")
     a.wait_for("server:5001")
-    done = a.run("--name", "client", "iperf", "-c", "server", "-t", "1", *flags, timeout=60)
+    done = a.run("--name", "client", *iperf2("-c", "server", *flags), timeout=60)
     assert len(re.findall(r"[GM]bits/sec", done.stdout)) >= (5 if "-P" in flags else 1 if not flags else 2), done
     assert "failed" not in done.stdout + done.stderr
 

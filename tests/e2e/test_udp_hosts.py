@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import pytest
@@ -99,26 +99,37 @@ class Client:
     """A program on a host that asks whenever it is told to, until somebody answers. how: connected or unconnected."""
 
     def __init__(self, host: Host, how: str) -> None:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self.process = host.spawn("--ip", "10.9.9.2", PYTHON, "-c", test_udp_flow.PATIENT, how, **pipes)
-        self._asked = 0
+        with (host.directory / "client.log").open("a") as errors:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+            self.process = host.spawn("--ip", "10.9.9.2", PYTHON, "-c", test_udp_flow.PATIENT, how, **pipes)
+        self._host, self._asked = host, 0
 
     def ask(self) -> str:
         """Who has answered; both ends agree on who they are."""
+        self.say()
+        return self.hear()
+
+    def say(self) -> None:
         assert self.process.stdin
-        assert self.process.stdout
         self._asked += 1
         self.process.stdin.write(f"{self._asked}\n")
         self.process.stdin.flush()
-        label, _, rest = self.process.stdout.readline().partition(" ")
+
+    def hear(self) -> str:
+        assert self.process.stdout
+        said = self.process.stdout.readline()
+        assert said, f"it has ended\n{self._host.logs()}"
+        label, _, rest = said.partition(" ")
         assert rest in ("('10.9.9.1', 7000) True\n", ""), rest
         return label.strip()
 
     def close(self) -> None:
         assert self.process.stdin
         assert self.process.stdout
-        with self.process.stdin, self.process.stdout:
-            stop(self.process)
+        self.process.stdout.close()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        stop(self.process)
 
 
 @pytest.fixture(params=["connected", "unconnected"])
@@ -165,6 +176,7 @@ def test_an_app_that_moves(three: list[Host], how: str) -> None:
     server = serve(c, "--ip", "10.9.9.1", "--name", "web", label="c")
     a.wait_for("web:7000")
     with closing(Client(a, how)) as client:
+        assert client.ask() == "c"
         for host in (b, c, b):
             stop(server)
             eventually(lambda: not a.rows("services"))
@@ -253,6 +265,19 @@ def test_a_host_that_is_cut_off_and_joined_again(net: Network, how: str) -> None
         assert a.run("--ip", "10.9.9.3", PYTHON, "-c", ASK + "udp().connect(('web', 7000)); print('soon')").stdout
         b.join_again()
         assert client.ask() == "b"
+
+
+def test_a_client_that_connects_while_the_servers_host_is_cut_off(net: Network) -> None:
+    """It is refused, hears of that when it receives, and asks again by itself: no news tell it to."""
+    a, b = net.serve("a", "b")
+    serve(b, "--ip", "10.9.9.1", "--name", "web", label="b")
+    a.wait_for("web:7000")
+    b.cut_off()
+    with closing(Client(a, "connected")) as client:
+        eventually(lambda: " refuse " in a.log.read_text())
+        client.say()
+        b.join_again()
+        assert client.hear() == "b"
 
 
 @pytest.mark.parametrize("which", ["the client's", "the server's"])

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.test_real_programs import iperf2
 from tests.harness import PATIENCE, Switch, eventually
 
 PYTHON = sys.executable
@@ -32,7 +33,7 @@ def test_iperf2(switch: Switch, flags: list[str]) -> None:
     """The server connects a socket of its own to each client; with -r and -d it sends to one that the client binds."""
     switch.spawn("--name", "server", "iperf", "-s", "-u")
     switch.wait_for("server:5001")
-    done = switch.run("--name", "client", "iperf", "-u", "-c", "server", "-t", "1", "-b", "20M", *flags, timeout=60)
+    done = switch.run("--name", "client", *iperf2("-u", "-c", "server", "-b", "5M", *flags), timeout=60)
     assert "Server Report" in done.stdout or flags == ["-R"], done
     lost = [float(share) for share in re.findall(r"\d+/\d+ \(([\d.]+)%\)", done.stdout)]
     assert len(lost) >= (2 if flags in (["-r"], ["-d"]) else 1), done

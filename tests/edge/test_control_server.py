@@ -35,7 +35,7 @@ from appswitch.host.cookies import netns_of
 from appswitch.model import AppRecord, Connection, Listener, ListenerRecord, Node, State
 from appswitch.wire.control import MAX_LINE, connection_row
 from appswitch.wire.dns import Zone
-from tests.harness import open_descriptors
+from tests.harness import free_port, open_descriptors
 
 PATIENCE = 20
 
@@ -418,10 +418,10 @@ async def send_with(stream: trio.SocketStream, *passed: int) -> None:
 
 async def test_dns_sockets_that_come_along_are_served(world: World) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams, socket.socket() as listening:
-        datagrams.bind(("127.0.0.1", 0))
-        listening.bind(datagrams.getsockname())
+        port = free_port()
+        for each in (datagrams, listening):
+            each.bind(("127.0.0.1", port))
         listening.listen()
-        port = datagrams.getsockname()[1]
         async with await world.connect() as stream:
             await send_with(stream, datagrams.fileno(), listening.fileno())
             assert "ok" in await answer(stream)

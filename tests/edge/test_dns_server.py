@@ -19,6 +19,7 @@ import trio.testing
 from appswitch.edge.dns import UPSTREAM_TIMEOUT, DnsServer, Upstream, look_up
 from appswitch.model import Address
 from appswitch.wire.dns import Found, Zone
+from tests.harness import free_port
 
 MANY = 60
 APPS: dict[str, Address] = {"web": IPv4Address("10.1.1.1")}
@@ -41,19 +42,14 @@ def outside(query: bytes) -> bytes:
     return reply.to_wire()
 
 
-def free_port() -> tuple[socket.socket, socket.socket]:
-    """A UDP socket and a listening TCP socket on one port of 127.0.0.1."""
-    while True:
-        datagrams, listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
-        try:
-            datagrams.bind(("127.0.0.1", 0))
-            listening.bind(datagrams.getsockname())
-        except OSError:  # some TCP connection of this machine has it
-            datagrams.close()
-            listening.close()
-        else:
-            listening.listen()
-            return datagrams, listening
+def sockets() -> tuple[socket.socket, socket.socket]:
+    """A UDP socket and a listening TCP socket on one port of 127.0.0.1, on which nothing comes that is for others."""
+    datagrams, listening = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket()
+    port = free_port()
+    for each in (datagrams, listening):
+        each.bind(("127.0.0.1", port))
+    listening.listen()
+    return datagrams, listening
 
 
 class World:
@@ -64,13 +60,15 @@ class World:
         self.stack = stack
         self.ports: list[int] = []
         self.asked: list[tuple[int, bytes]] = []
+        self.asking: list[tuple[str, int]] = []
+        """From where, by UDP."""
         self.answers: list[bytes] = []
         self.found: list[Found] = []
 
     def upstream(self, reply: Reply) -> tuple[str, int]:
         """A name server over UDP and TCP; it answers with `reply(query)`, None: not at all."""
         number = len(self.ports)
-        datagrams, listening = map(self.stack.enter_context, free_port())
+        datagrams, listening = map(self.stack.enter_context, sockets())
         self.ports.append(datagrams.getsockname()[1])
 
         async def over_udp() -> None:
@@ -78,6 +76,7 @@ class World:
             while True:
                 query, client = await server.recvfrom(65535)
                 self.asked.append((number, query))
+                self.asking.append(client)
                 answer = reply(query)
                 if answer is not None:
                     await server.sendto(answer, client)
@@ -103,8 +102,8 @@ class World:
         datagrams = self.stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         datagrams.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        datagrams.bind(("::", 0))
-        self.port: int = datagrams.getsockname()[1]
+        self.port = free_port()
+        datagrams.bind(("::", self.port))
         listening = self.stack.enter_context(socket.socket(socket.AF_INET6))
         listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind(("::", self.port))
@@ -239,10 +238,7 @@ async def test_no_upstream_at_all(world: World) -> None:
 
 async def test_an_upstream_that_refuses_is_passed_over_at_once(world: World) -> None:
     """ICMP says so: no need to wait for the timeout."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as unused:
-        unused.bind(("127.0.0.1", 0))
-        nobody = unused.getsockname()
-    world.serve(nobody, world.upstream(outside))
+    world.serve(("127.0.0.1", free_port()), world.upstream(outside))
     with trio.fail_after(UPSTREAM_TIMEOUT * 0.9):
         assert records(await world.udp("example.com")) == ["198.51.100.1"]
         (reply,) = await world.tcp("example.com")
@@ -283,11 +279,7 @@ async def test_a_stranger_can_t_answer_in_the_upstreams_place(world: World) -> N
     await client.send(dns.message.make_query("example.com", "A").to_wire())
     while not world.asked:
         await trio.lowlevel.checkpoint()
-    # Its port is not ours to know; what is sent to every port that is open from another address must not count.
-    with open("/proc/net/udp") as file:  # noqa: ASYNC230, PTH123 - procfs doesn't block
-        ports = [int(line.split()[1].split(":")[1], 16) for line in file.readlines()[1:]]
-    for port in ports:
-        stranger.sendto(outside(world.asked[0][1]), ("127.0.0.1", port))
+    stranger.sendto(outside(world.asked[0][1]), world.asking[0])
     with trio.move_on_after(0.2) as scope:
         await client.recv(65535)
     assert scope.cancelled_caught

@@ -105,6 +105,14 @@ def test_the_log_has_the_rare_ones(events: Events) -> None:
     ]  # fmt: skip
 
 
+def test_the_log_has_nothing_of_clients_outside(events: Events) -> None:
+    """Who reaches a gateway could fill the disk."""
+    with structlog.testing.capture_logs() as lines:
+        events.publish(Kind.DENY, server=WEB, source=(IPv4Address("192.0.2.9"), 40000))
+    assert not lines
+    assert events.recent(ALL)
+
+
 def test_a_row_has_every_field_and_is_json() -> None:
     full = control.event_row(Event(1.5, Kind.REFUSE, "n1", WEB, DB, IPv4Address("10.1.1.9"), 80, "tcp", error=9999))
     assert full["time"] == "1970-01-01T00:00:01.500000+00:00"

@@ -7,7 +7,7 @@ import random
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import trio
 from appswitch.core.balance import Balancer
 from appswitch.core.exposing import CHOICE, Gateway
 from appswitch.core.limits import Limits
+from appswitch.core.policy import Action, Policy, Rule, Selector
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge import gateway_ports
 from appswitch.edge.apps import Apps
@@ -24,6 +25,7 @@ from appswitch.edge.deliver import Deliverer
 from appswitch.edge.dial import Dialer
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events, Filter
+from appswitch.edge.express import AT_ONCE, Express
 from appswitch.edge.gate import Gate
 from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses
 from appswitch.edge.ingress import HandOver, Ingress
@@ -37,19 +39,14 @@ from appswitch.edge.relayed import Relayed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.errors import AppSwitchError
 from appswitch.host.cookies import cookie_of
-from appswitch.model import App, AppRecord, Expose, Exposure, GatewayRecord, Kind, Listener, Node
+from appswitch.model import App, AppRecord, Expose, Exposure, GatewayRecord, Kind, Listener, ListenerRecord, Node
 from appswitch.wire import socknames
 from appswitch.wire.proxy import encode_head
+from tests.harness import free_port
 
 WEB, DB = ip_address("10.1.1.1"), ip_address("10.1.1.2")
 V4, V6 = ip_address("127.0.0.1"), ip_address("::1")
 PATIENCE = 5.0
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind((str(V4), 0))
-        return int(free.getsockname()[1])
 
 
 class World:
@@ -68,11 +65,16 @@ class World:
         named = NamedSockets(self.sockets, self.apps.listener_gone, random.Random(1), self.names.is_taken)
         relay = Relay()
         stack.callback(relay.close)
-        deliverer = Deliverer(named, self.names)
+        deliverer, self.policing, balancer = Deliverer(named, self.names), Policing(), Balancer(self.table)
         here = HandOver(deliverer, Relayed(LocalUnix(named), relay))
         gateway = Gateway(Node("n1", gateway=True), gateway_ports.is_own)
-        dialer = Dialer(self.table, Balancer(self.table), Loads(self.names.connections), here, here)
-        ingress = Ingress(gateway, self.apps, Policing(), deliverer, dialer)
+        ingress = Ingress(
+            gateway,
+            self.apps,
+            self.policing,
+            Dialer(self.table, balancer, Loads(self.names.connections), here, here),
+        )
+        self.express = Express(gateway, self.apps, self.policing, balancer, deliverer)
         self.ports = GatewayPorts(gateway, (V4, V6), self.apps, ingress, Gate(Limits()))
 
     def new_app(self, *exposes: Expose, name: str = "web", **identity: Any) -> App:
@@ -99,10 +101,12 @@ class World:
         return list(self.table.gateways.get("n1", {}).values())
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(params=["express", "one by one"])
+def world(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[World]:
     with ExitStack() as stack:
-        yield World(tmp_path, stack)
+        made = World(tmp_path, stack)
+        made.ports.express = made.express if request.param == "express" else None
+        yield made
 
 
 @asynccontextmanager
@@ -235,8 +239,9 @@ async def test_apps_that_expose_one_service_take_turns(world: World) -> None:
                 connect(port).close()
                 (await accept(each))[0].close()
         world.apps.listener_gone(next(iter(world.table.listeners.values())))
-        for each in listening[1:]:
+        for _ in listening[1:]:
             connect(port).close()
+        for each in listening[1:]:
             (await accept(each))[0].close()
 
 
@@ -259,6 +264,62 @@ async def test_a_drained_instance_gets_no_clients(world: World) -> None:
         world.apps.services_changed()
         await settled()
         assert not is_refused(port)
+
+
+async def test_what_the_express_way_leaves_alone(world: World) -> None:
+    app = world.new_app(Expose(80, 8080))
+    world.serve(app)
+    waiting = world.stack.enter_context(gateway_ports.bind(V4, 0))
+    waiting.listen()
+
+    def is_taken() -> bool:
+        world.apps.services_changed()
+        with connect(waiting.getsockname()[1]):
+            left = world.express.hand_over(waiting, Exposure(WEB, 80, 8080))
+            if left is None:
+                waiting.accept()[0].close()
+        return left == []
+
+    assert is_taken()
+    for rule in (
+        Rule("cidr", Action.DENY, Selector(cidrs=(ip_network("192.0.2.0/24"),))),
+        Rule("audit", Action.AUDIT),
+        Rule("deny", Action.DENY),
+    ):
+        world.policing.policy = Policy((rule,))
+        assert not is_taken()
+    world.policing.policy = Policy((Rule("names-nobody", Action.ALLOW),))
+    assert is_taken()
+    for expose, tags in ((Expose(80, 8080, proxy=True), ()), (Expose(80, 8080), (("balance", "least-connections"),))):
+        other = world.new_app(expose, tags=tags)
+        world.serve(other)
+        assert not is_taken()
+        world.table.remove_app(other.id)
+    assert is_taken()
+    far = App(1, WEB, "b", "web", (("prefer", "any"),), exposes=(Expose(80, 8080),))
+    world.table.put_remote("b", "1", AppRecord(far))
+    world.table.put_remote("b", "1/1", ListenerRecord(1, 4, WEB, 80))
+    assert not is_taken()
+    world.table.forget_node("b")
+    world.apps.services_changed()
+    with pytest.raises(BlockingIOError):
+        world.express.hand_over(waiting, Exposure(WEB, 80, 8080))
+
+
+async def test_many_at_once_take_turns(world: World) -> None:
+    port = free_port()
+    heavy = world.serve(world.new_app(Expose(80, port), tags=(("weight", "3"),)), backlog=99)
+    light = world.serve(world.new_app(Expose(80, port)), backlog=99)
+    async with running(world):
+        clients = [connect(port) for _ in range(2 * AT_ONCE)]
+        sources = {}
+        for listening, part in ((heavy, 3), (light, 1)):
+            for _ in range(2 * AT_ONCE * part // 4):
+                end, name = await accept(listening)
+                sources[name.source[1]] = end
+        assert set(sources) == {each.getsockname()[1] for each in clients}
+        for each in [*clients, *sources.values()]:
+            each.close()
 
 
 async def test_a_full_queue_is_waited_for(world: World) -> None:
@@ -308,6 +369,7 @@ async def test_a_listener_that_has_just_closed_resets_its_client(world: World) -
 async def test_clients_that_say_nothing_hold_up_nobody(world: World) -> None:
     port = free_port()
     listening = world.serve(world.new_app(Expose(80, port)))
+    world.ports.express = None
     world.ports.gate = Gate(Limits(first_byte=0.2))
     async with running(world):
         silent = [connect(port) for _ in range(gateway_ports.AT_ONCE + 10)]
@@ -369,6 +431,67 @@ async def test_a_port_that_has_become_free_is_opened(world: World, autojump_cloc
             taken.close()
             await trio.sleep(gateway_ports.RETRY_EVERY + 0.1)
             assert not is_refused(port)
+
+
+async def test_a_port_that_another_program_was_quicker_to_listen_at(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """While ours is only bound, another one may be, too, if it says so (SO_REUSEADDR)."""
+    port = free_port()
+    app = world.new_app(Expose(80, port))
+    async with running(world):
+        with socket.create_server((str(V4), port)):
+            world.serve(app)
+            await settled()
+            assert world.records()[0].error == f"port {port} is taken by another program"
+        await trio.sleep(gateway_ports.RETRY_EVERY + 0.1)
+        assert world.records()[0].places
+        assert not is_refused(port)
+
+
+async def test_a_port_that_is_lost_between_two_instances(
+    world: World, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    port = free_port()
+    app = world.new_app(Expose(80, port))
+    listening = world.serve(app)
+    async with running(world):
+        assert not is_refused(port)
+
+        def lost(*_: object) -> socket.socket:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(gateway_ports, "bind", lost)
+            world.close(listening)
+            await settled()
+            assert world.records()[0].error == f"port {port} is taken by another program"
+        world.serve(app)
+        await trio.sleep(gateway_ports.RETRY_EVERY + 0.1)
+        assert not is_refused(port)
+
+
+async def test_trouble_with_accepting_passes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accept(2): it fails with what has befallen the connection, too."""
+    port = free_port()
+    listening = world.serve(world.new_app(Expose(80, port)))
+    failures = [OSError(errno.ENETDOWN, "Network is down"), OSError(errno.EMFILE, "Too many open files")]
+    accept_really, hand_over_really = socket.socket.accept, Express.hand_over
+
+    def fail(really: Any) -> Any:
+        def failing(*arguments: Any) -> Any:
+            if failures and getattr(arguments[0], "family", None) is not socket.AF_UNIX:
+                raise failures.pop()
+            return really(*arguments)
+
+        return failing
+
+    monkeypatch.setattr(socket.socket, "accept", fail(accept_really))
+    monkeypatch.setattr(Express, "hand_over", fail(hand_over_really))
+    async with running(world):
+        with connect(port):
+            (await accept(listening))[0].close()
+    assert not failures
 
 
 async def test_a_port_that_an_older_service_has(world: World) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from appswitch.host import doctor
+from appswitch.host import doctor, elf
 from appswitch.host.doctor import OK, PROBLEM, WARNING, Finding, Machine
 from appswitch.host.namespace import NamespaceForbidden
 from appswitch.host.paths import shim_path
@@ -146,12 +146,29 @@ def test_programs() -> None:
     assert (found.check, found.level) == ("/no/such/program", PROBLEM)
 
 
-def test_how_static_programs_are_traced(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_static_programs_are_trapped(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("APPSWITCH_TRACER", raising=False)
-    assert doctor.static_programs(machine) == Finding("tracer", OK, "static and Go programs are trapped by ptrace")
-    monkeypatch.setenv("APPSWITCH_TRACER", "notify")
+    by_notify = "static and Go programs are trapped by notify: this kernel tells threads of their own calls"
+    assert doctor.static_programs(machine) == Finding("tracer", OK, by_notify)
+    monkeypatch.setenv("APPSWITCH_TRACER", "ptrace")
+    by_ptrace = "static and Go programs are trapped by ptrace: as APPSWITCH_TRACER says"
+    assert doctor.static_programs(machine) == Finding("tracer", OK, by_ptrace)
+    monkeypatch.setenv("APPSWITCH_TRACER", "magic")
     found = doctor.static_programs(machine)
-    assert (found.level, found.message) == (PROBLEM, "APPSWITCH_TRACER=notify: isn't there yet")
+    assert (found.level, found.message) == (
+        PROBLEM, "APPSWITCH_TRACER=magic: there is no such way to trap programs",
+    )  # fmt: skip
+
+
+def test_a_static_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("appswitch.host.elf.find_obstacle", lambda _: elf.Obstacle("static", "it is static", ""))
+    for way, level, message in (
+        ("ptrace", OK, "it is static: it is trapped by ptrace"),
+        ("notify", OK, "it is static: it is trapped by notify"),
+        ("magic", PROBLEM, "APPSWITCH_TRACER=magic: there is no such way to trap programs"),
+    ):
+        monkeypatch.setenv("APPSWITCH_TRACER", way)
+        assert doctor.examine_program("p")[:3] == ("p", level, message)
 
 
 @pytest.mark.parametrize("scope", [2, 3])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import tracer
+from appswitch.host import seccomp, tracer
 from appswitch.host.elf import Obstacle
 
 
@@ -32,14 +32,42 @@ def test_the_command_has_the_programs_path() -> None:
     assert tracer.traced([sys.executable])[1:] == [sys.executable, sys.executable]
 
 
-@pytest.mark.parametrize(("wanted", "why"), [("notify", "isn't there yet"), ("magic", "no such way")])
+@pytest.fixture
+def notifies(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the kernel tells threads of their calls."""
+    monkeypatch.setattr(seccomp, "can_trap", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "notifies", "why"),
+    [("notify", False, "SECCOMP_RET_TRAP"), ("magic", True, "no such way")],
+    indirect=["notifies"],
+)
+@pytest.mark.usefixtures("notifies")
 def test_a_way_that_there_isn_t(monkeypatch: pytest.MonkeyPatch, wanted: str, why: str) -> None:
     monkeypatch.setenv("APPSWITCH_TRACER", wanted)
     with pytest.raises(AppSwitchError, match=f"APPSWITCH_TRACER={wanted}: .*{why}"):
         tracer.way()
 
 
-@pytest.mark.parametrize("wanted", ["", "ptrace"])
-def test_the_way_that_there_is(monkeypatch: pytest.MonkeyPatch, wanted: str) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "notifies", "way", "why"),
+    [
+        ("", True, "notify", "tells threads"),
+        ("", False, "ptrace", "no other way"),
+        ("ptrace", True, "ptrace", "as APPSWITCH_TRACER says"),
+        ("notify", True, "notify", "as APPSWITCH_TRACER says"),
+    ],
+    indirect=["notifies"],
+)
+@pytest.mark.usefixtures("notifies")
+def test_the_way_and_why(monkeypatch: pytest.MonkeyPatch, wanted: str, way: str, why: str) -> None:
     monkeypatch.setenv("APPSWITCH_TRACER", wanted)
-    assert tracer.way() == "ptrace"
+    assert tracer.way() == way
+    assert why in tracer.reason()
+
+
+def test_what_this_kernel_can() -> None:
+    """Linux 5.14 is needed anyway."""
+    assert seccomp.can_trap()

@@ -1,8 +1,9 @@
 """The cases of the small C programs (programs/test.h), and in which worlds they run.
 
 A program runs over the kernel's own TCP ("plain"), which proves that its checks know TCP, and under `appswitch spawn`,
-linked to glibc ("trapped") and to musl, and under `spawn --tcp`; and linked statically, to either, when it is traced
-("static", "static-musl"). A case passes when all its checks hold and it says
+linked to glibc ("trapped") and to musl, and under `spawn --tcp`; and linked statically, to either, when its calls are
+trapped by notify or by ptrace ("notify", "notify-musl" and so on); and, with the shim, started by a program that is
+trapped by notify, whose filter it inherits ("inherited"). A case passes when all its checks hold and it says
 what it says over the kernel's own TCP. The static ones are compared with themselves, plain: libc's functions can't be
 hooked in them, and musl's accept4, setsockopt and execvp have ways of their own.
 """
@@ -20,10 +21,12 @@ from attrs import frozen
 PROGRAMS = Path(__file__).parent / "programs"
 VIP = "10.77.0.1"
 COMPILERS = {
-    "plain": "gcc", "trapped": "gcc", "musl": "musl-gcc", "tcp": "gcc", "static": "gcc", "static-musl": "musl-gcc",
+    "plain": "gcc", "trapped": "gcc", "musl": "musl-gcc", "tcp": "gcc",
+    "notify": "gcc", "notify-musl": "musl-gcc", "ptrace": "gcc", "ptrace-musl": "musl-gcc", "inherited": "gcc",
 }  # fmt: skip
-STATIC = ("static", "static-musl")
-# What only data calls tell, which don't stop for the tracer (docs/compatibility.md).
+WAYS = ("notify", "ptrace")  # to trap static programs: APPSWITCH_TRACER
+STATIC = {world: way for world in COMPILERS for way in WAYS if world.startswith(way)}
+# What only data calls tell, which aren't trapped (docs/compatibility.md).
 UNTRACED = {
     "data": (
         "recvmsg_gives_no_address", "sends_after_the_other_end_has_closed", "a_shutdown_when_it_is_over",
@@ -85,8 +88,13 @@ def every_case(program: str, among: Collection[str] = COMPILERS) -> Callable[[An
 def _marks(program: str, world: str, case: str) -> list[pytest.MarkDecorator]:
     marks = [pytest.mark.program(COMPILERS[world])]
     if world in STATIC and case in UNTRACED.get(program, ()):
-        marks.append(pytest.mark.xfail(strict=True, reason="data calls don't stop for the tracer"))
+        marks.append(pytest.mark.xfail(strict=True, reason="data calls aren't trapped"))
     return marks
+
+
+def plain_world(world: str) -> str:
+    """A world in which the program is built as in `world`, or as in "plain" unless it is static."""
+    return next(each for each in STATIC if COMPILERS[each] == COMPILERS[world]) if world in STATIC else "plain"
 
 
 def each_compiler(test: Any) -> Any:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness import PATIENCE, Switch, running_switch
-from tests.shim.cases import COMPILERS, PROGRAMS, STATIC, VIP, Build, Outcome, split_cases
+from tests.shim.cases import COMPILERS, PROGRAMS, STATIC, VIP, Build, Outcome, plain_world, split_cases
 
 CFLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-pthread"]
 
@@ -53,13 +53,15 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
         if plain:  # without AppSwitch, in a namespace with the same addresses
             return [str(build("plain")), program]
         flags = ["--tcp"] if world == "tcp" else []
-        return [*switch.appswitch, "spawn", *flags, "--ip", VIP, program]
+        starter = [str(build("exec", "-static")), "execve", "same"] if world == "inherited" else []
+        return [*switch.appswitch, "spawn", *flags, "--ip", VIP, *starter, program]
 
     @cache
     def run(name: str, world: str, plain: bool) -> dict[str, str]:
+        environment = {**switch.environment, "APPSWITCH_TRACER": STATIC.get(world, "notify")}
         try:
             done = subprocess.run(
-                command(name, world, plain), env=switch.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                command(name, world, plain), env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT, timeout=100, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired as error:
@@ -73,7 +75,7 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
 def outcome(program: str, world: str, case: str, run_program: RunProgram) -> Outcome:
     """Of one case of a program in one world."""
     none = "the program ended before this case"
-    plain = run_program(program, world if world in STATIC else "plain", True)
+    plain = run_program(program, plain_world(world), True)
     return Outcome(run_program(program, world, world == "plain").get(case, none), plain.get(case, none))
 
 

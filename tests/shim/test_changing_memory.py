@@ -7,6 +7,7 @@ import pytest
 from tests.harness import Switch
 from tests.shim.cases import Build
 
+pytestmark = pytest.mark.usefixtures("way")
 TURNS = 500
 
 

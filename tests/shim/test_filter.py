@@ -25,7 +25,7 @@ def server(switch: Switch, build: Build) -> None:
     switch.wait_for("herald:80")
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("server", "way")
 @pytest.mark.parametrize("kind", ["", "-static"], ids=["dynamic", "static"])
 def test_inside_a_program_that_has_one(switch: Switch, build: Build, kind: str) -> None:
     """A program with the shim, or one that is traced, that starts another."""
@@ -34,7 +34,7 @@ def test_inside_a_program_that_has_one(switch: Switch, build: Build, kind: str) 
     assert re.fullmatch(TRAPPED, done.stdout), done
 
 
-@pytest.mark.usefixtures("server")
+@pytest.mark.usefixtures("server", "way")
 def test_around_spawn(switch: Switch, build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch, "prefix", [str(build("filtered")), "reboot"])
     done = switch.run("--ip", VIP, str(build("dialler", "-static")), SERVER, "80")

@@ -16,7 +16,9 @@ import pytest
 
 from tests.harness import PATIENCE, Switch, eventually
 from tests.shim.cases import VIP, Build
-from tests.shim.tracees import status_of, traced
+from tests.shim.tracees import program_of, status_of
+
+pytestmark = pytest.mark.usefixtures("way")
 
 
 def states_of(pid: int) -> set[str]:
@@ -29,7 +31,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def test_it_stops_and_goes_on(waiting: subprocess.Popen[str]) -> None:
-    program, _ = traced(waiting)
+    program = program_of(waiting)
     for _ in range(3):
         os.kill(program, signal.SIGSTOP)
         eventually(lambda: is_stopped(program))
@@ -51,14 +53,13 @@ with f.ThreadPoolExecutor(30) as pool:
 """
 
 
-def test_many_threads_that_accept_at_once_are_stopped_and_go_on(switch: Switch, build: Build) -> None:
+def test_many_threads_that_accept_at_once_are_stopped_and_go_on(switch: Switch, build: Build, way: str) -> None:
     """None of 300 clients meets a wrong name, or none at all."""
-    server = switch.spawn(
-        "--ip", "10.77.4.1", "--name", "crowd", str(build("crowd", "-static")), "10.77.4.1", "80", "60"
-    )
-    switch.wait_for("crowd:80")
-    program, _ = traced(server)
-    asked = ["--ip", VIP, sys.executable, "-c", CLIENTS, "10.77.4.1", "80"]
+    ip = {"notify": "10.77.4.1", "ptrace": "10.77.4.2"}[way]
+    server = switch.spawn("--ip", ip, "--name", f"crowd-{way}", str(build("crowd", "-static")), ip, "80", "60")
+    switch.wait_for(f"crowd-{way}:80")
+    program = program_of(server)
+    asked = ["--ip", VIP, sys.executable, "-c", CLIENTS, ip, "80"]
     assert switch.run(*asked, "300").stdout == "ready\n300\n"
     assert len(list(Path(f"/proc/{program}/task").iterdir())) == 60
     os.kill(program, signal.SIGSTOP)

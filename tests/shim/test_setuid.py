@@ -12,7 +12,7 @@ import pytest
 from tests.harness import Switch, running_switch
 from tests.shim.cases import Build
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.usefixtures("way")]
 NOBODY = 65534
 SERVER = "10.77.6.1"
 

@@ -1,4 +1,4 @@
-"""The tracer: exec to and from it, the end of either, and that data calls don't stop."""
+"""Static programs, by notify and by ptrace: exec to and from them, their end, data calls."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.harness import PATIENCE, Switch, eventually, has_ended
 from tests.shim.cases import VIP, Build
-from tests.shim.tracees import children, descendants, status_of, traced
+from tests.shim.tracees import children, descendants, only, program_of, status_of, tracer_of
 
 WITH_ENVIRONMENT = [
-    "execve", "execle", "execvpe", "execveat", "execve-syscall", "posix_spawn", "posix_spawnp", "vfork", "thread",
+    "execve", "execle", "execvpe", "execveat", "execve-syscall", "fexecve", "posix_spawn", "posix_spawnp", "vfork",
+    "thread",
 ]  # fmt: skip
 SERVER = "10.77.2.1"
+pytestmark = pytest.mark.usefixtures("way")
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +92,9 @@ def test_a_script_for_a_static_program(switch: Switch, build: Build, tmp_path: P
     assert re.fullmatch(rf"{VIP}:\d+ to {SERVER}:80\n", done.stdout), done
 
 
+@only("ptrace")
 def test_the_tracer_is_no_child_of_the_program(waiting: subprocess.Popen[str]) -> None:
-    program, tracer = traced(waiting)
+    program, tracer = program_of(waiting), tracer_of(waiting)
     assert descendants(program) == []
     assert status_of(tracer)["Name"] == "appswitch-trace"
     waiting.communicate()
@@ -97,15 +102,44 @@ def test_the_tracer_is_no_child_of_the_program(waiting: subprocess.Popen[str]) -
     eventually(lambda: has_ended(tracer))
 
 
+@only("notify")
+def test_no_tracer_stays(waiting: subprocess.Popen[str]) -> None:
+    keeper, program = children(waiting.pid)[0], program_of(waiting)
+    eventually(lambda: children(keeper) == [program])
+    assert tracer_of(waiting) == 0
+
+
+@contextmanager
+def watched(pid: int, log: Path) -> Iterator[None]:
+    """What strace, a debugger, writes to `log` about the process."""
+    command = ["strace", "-p", str(pid), "-o", str(log)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+        try:
+            assert strace.stderr is not None
+            assert "attached" in strace.stderr.readline()
+            yield
+        finally:
+            strace.terminate()
+
+
+@only("notify")
+@pytest.mark.program("strace")
+def test_a_debugger_may_look(waiting: subprocess.Popen[str], tmp_path: Path) -> None:
+    with watched(program_of(waiting), tmp_path / "log"):
+        assert waiting.communicate("\n")[0] == "errno 111\n"
+    assert re.search(r"SIGSYS.*SYS_SECCOMP.*__NR_connect", (tmp_path / "log").read_text())
+
+
+@only("ptrace")
 def test_a_killed_tracer(waiting: subprocess.Popen[str]) -> None:
-    _, tracer = traced(waiting)
-    os.kill(tracer, signal.SIGKILL)
+    os.kill(tracer_of(waiting), signal.SIGKILL)
     assert waiting.wait(PATIENCE) == 128 + signal.SIGKILL
     _, said = waiting.communicate()
     assert "the tracer has been killed" in said
     assert "hint: " in said
 
 
+@only("ptrace")
 @pytest.mark.program("busybox-static")
 def test_a_killed_tracer_of_several(switch: Switch) -> None:
     """All that it traces, a dynamic program among them, ends with it; one message."""
@@ -113,7 +147,7 @@ def test_a_killed_tracer_of_several(switch: Switch) -> None:
     process = switch.spawn("busybox", "sh", "-c", script, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
-    program, tracer = traced(process)
+    program, tracer = program_of(process), tracer_of(process)
     eventually(lambda: len(descendants(program)) == 4)
     all_of_them = [program, *descendants(program)]
     assert {status_of(pid)["TracerPid"] for pid in all_of_them} == {str(tracer)}
@@ -132,8 +166,7 @@ def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, atte
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     keeper = children(process.pid)[0]
-    program = children(keeper)[0]
-    os.kill(program, signal.SIGKILL)
+    os.kill(program_of(process), signal.SIGKILL)
     assert process.wait(PATIENCE) == 128 + signal.SIGKILL
     process.stdout.close()
     eventually(lambda: has_ended(keeper))  # it waits for all
@@ -141,26 +174,47 @@ def test_a_program_that_is_killed_as_it_forks(switch: Switch, build: Build, atte
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it(waiting: subprocess.Popen[str], number: signal.Signals) -> None:
-    program, _ = traced(waiting)
-    os.kill(program, number)
+    os.kill(program_of(waiting), number)
     assert waiting.wait(PATIENCE) == 128 + number
 
 
-def switches_of(pid: int) -> int:
-    status = status_of(pid)
-    return int(status["voluntary_ctxt_switches"])
+def served(switch: Switch, build: Build, name: str) -> tuple[int, str]:
+    """A static server, NAME:80: its pid, and its address."""
+    ip = f"10.77.3.{len(switch.rows('services')) + 1}"
+    server = switch.spawn("--ip", ip, "--name", name, str(build("answer", "-static")), ip, "80")
+    switch.wait_for(f"{name}:80")
+    return program_of(server), ip
 
 
+def say(switch: Switch, build: Build, ip: str, count: int) -> None:
+    """To such a server, `count` times."""
+    client = build("transfer", f"-DCOUNT={count}")
+    assert switch.run("--ip", VIP, str(client), ip, "80").stdout == "ok\n"
+
+
+@only("ptrace")
 def test_data_calls_do_not_stop(switch: Switch, build: Build) -> None:
     """The tracer sleeps while a hundred times as much is said."""
     slept = {}
     for count in (20, 2000):
-        ip = f"10.77.3.{count % 255}"
-        server = switch.spawn("--ip", ip, "--name", f"a{count}", str(build("answer", "-static")), ip, "80")
-        switch.wait_for(f"a{count}:80")
-        _, tracer = traced(server)
-        before = switches_of(tracer)
-        client = build("transfer", f"-DCOUNT={count}")
-        assert switch.run("--ip", VIP, str(client), ip, "80").stdout == "ok\n"
-        slept[count] = switches_of(tracer) - before
+        server, ip = served(switch, build, f"a{count}")
+        tracer = int(status_of(server)["TracerPid"])
+        before = int(status_of(tracer)["voluntary_ctxt_switches"])
+        say(switch, build, ip, count)
+        slept[count] = int(status_of(tracer)["voluntary_ctxt_switches"]) - before
     assert slept[2000] <= slept[20] + 10
+
+
+@only("notify")
+@pytest.mark.program("strace")
+def test_data_calls_are_not_trapped(switch: Switch, build: Build, tmp_path: Path) -> None:
+    """No more signals come while a hundred times as much is said."""
+    trapped = {}
+    for count in (20, 2000):
+        server, ip = served(switch, build, f"b{count}")
+        log = tmp_path / f"log{count}"
+        with watched(server, log):
+            say(switch, build, ip, count)
+            eventually(lambda log=log, count=count: log.read_text().count('"answer"') == count)
+        trapped[count] = log.read_text().count("SYS_SECCOMP")
+    assert trapped[2000] <= trapped[20] + 5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import pytest
+
 
 def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -20,11 +22,17 @@ def status_of(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def traced(process: subprocess.Popen[str]) -> tuple[int, int]:
-    """The pids of the program, and of its tracer."""
-    program, tracer = next(
-        (pid, int(status_of(pid)["TracerPid"]))
-        for pid in descendants(process.pid)
-        if status_of(pid)["TracerPid"] != "0"
-    )
-    return program, tracer
+def program_of(process: subprocess.Popen[str]) -> int:
+    """The pid of the program that `spawn` has started."""
+    keeper = children(process.pid)[0]
+    return children(keeper)[0]
+
+
+def tracer_of(process: subprocess.Popen[str]) -> int:
+    """The pid of its tracer; 0: it has none."""
+    return int(status_of(program_of(process))["TracerPid"])
+
+
+def only(way: str) -> pytest.MarkDecorator:
+    """For a test of one way to trap programs."""
+    return pytest.mark.parametrize("way", [way], indirect=True)

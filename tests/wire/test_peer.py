@@ -12,16 +12,45 @@ from hypothesis import strategies as st
 
 from appswitch.model import Summary
 from appswitch.wire import peer
-from appswitch.wire.peer import Announce, Announced, Ask, FlowOpened, OpenFlow, Pull, Pulled, Refused, Reply, Status
+from appswitch.wire.peer import (
+    Announce,
+    Announced,
+    Ask,
+    FlowOpened,
+    Leave,
+    LookedUp,
+    LookUp,
+    OpenFlow,
+    OpenOutside,
+    OpenPorts,
+    PortsOpened,
+    Pull,
+    Pulled,
+    Refused,
+    Reply,
+    Status,
+)
 
 REQUESTS = [
     Announce(1, 2, bytes(16), 3, bytes(16), 80, 4),
+    Leave(1, bytes(16), 80, ("a.example", "b.example"), external=True),
+    LookUp(bytes(65000), udp=True),
     OpenFlow(2**64 - 1, 1, bytes(16), 3, 2, bytes(16), 80),
+    OpenOutside(2**64 - 1, 1, bytes(16), 3, bytes(16), 80, ("a.example",)),
+    OpenPorts(3),
     Pull(),
     Pull(Summary(1, 2, 3)),
     Status(Summary(1, 2, 2**64 - 1)),
 ]
-ANSWERS = [Announced(2**64 - 1), FlowOpened(), Pulled(b"x"), Status(Summary(1, 2, 3)), Refused(111, "nobody listens")]
+ANSWERS = [
+    Announced(2**64 - 1),
+    FlowOpened(),
+    LookedUp(bytes(65535)),
+    PortsOpened([b"x", b""]),
+    Pulled(b"x"),
+    Status(Summary(1, 2, 3)),
+    Refused(111, "nobody listens"),
+]
 
 
 @pytest.mark.parametrize("request_", REQUESTS)

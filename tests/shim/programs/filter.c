@@ -8,6 +8,8 @@ static const int allowed[] = {/* of the program's own */
                               SYS_socket, SYS_connect, SYS_bind, SYS_accept4, SYS_getsockname, SYS_getpeername,
                               SYS_getsockopt, SYS_setsockopt, SYS_sendmsg, SYS_recvmsg, SYS_recvfrom, SYS_dup3,
                               SYS_fcntl, SYS_fstat, SYS_getpid,
+                              /* where calls are trapped by notify; and rt_sigreturn */
+                              SYS_gettid,
                               /* and before it has made a call for the program */
                               SYS_mmap, SYS_madvise, SYS_getrandom, SYS_prlimit64};
 
