@@ -35,7 +35,7 @@ NARROW = {
     "externals": ("name", "ip", "port", "proto", "backend", "node", "tags", "state", "health"),
     "resolve": ("name", "ip", "instances"),
     "doctor": ("level", "check", "message"),
-    "compose ps": ("name", "service", "state", "pid", "listens", "restarts", "status"),
+    "compose ps": ("name", "service", "state", "pid", "listens", "exposed", "restarts", "status"),
 }
 
 

@@ -63,9 +63,11 @@ class Exits:
             self._chosen[order[0]] = self._turns
         return order
 
-    def failed(self, gateway: str, now: float) -> None:
-        """It didn't answer."""
+    def failed(self, gateway: str, now: float) -> bool:
+        """It didn't answer. True: that is news."""
+        is_news = gateway not in self._aside
         self._aside.add(gateway, now)
+        return is_news
 
     def worked(self, gateway: str) -> None:
         """It has answered."""

@@ -7,7 +7,6 @@ the kernel: all that have one of our ports (sock_diag(7)).
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Container
 from functools import partial
@@ -23,8 +22,7 @@ from appswitch.edge.diag import Diag
 from appswitch.model import Address
 from appswitch.wire import tcp_diag
 
-PAUSE = 0.1  # seconds, where descriptors are short
-SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+PAUSE = 0.1  # seconds, where nobody can be accepted
 
 log = structlog.get_logger()
 
@@ -55,10 +53,8 @@ class Gate:
                 await trio.lowlevel.wait_readable(listening)
             except ConnectionAbortedError:
                 pass
-            except OSError as error:
-                if error.errno not in SHORT:
-                    raise
-                log.warning("no room for a client", reason=error.strerror)
+            except OSError as error:  # descriptors are short, or the network has trouble (accept(2))
+                log.warning("a client can't be accepted", reason=error.strerror)
                 await trio.sleep(PAUSE)
             else:
                 accepted.setblocking(False)

@@ -119,8 +119,12 @@ class GatewayPorts:
                 self._try(exposure, rival)
         if again:
             self._try_again = now + RETRY_EVERY
-        for exposure, port in self._open.items():
-            self._accept_where_served(exposure, port)
+        for exposure, port in list(self._open.items()):
+            try:
+                self._accept_where_served(exposure, port)
+            except OSError:  # another program has bound it, too, and was quicker
+                self._close(exposure)
+                self._try(exposure, None)
         if self.apps.table.gateways.get(self.gateway.node.name, {}) != before:
             self.apps.note_change()
 
@@ -178,6 +182,7 @@ class GatewayPorts:
         self.apps.table.put_gateway(self.gateway.node.name, key, record)
 
     def _accept_where_served(self, exposure: Exposure, port: Port) -> None:
+        """OSError: the port is ours no longer."""
         for address in port.sockets:
             served = bool(self.gateway.instances(self.apps.table, exposure, address.version))
             if served and address not in port.accepting:
@@ -186,11 +191,7 @@ class GatewayPorts:
                 self._refuse(port, address)
 
     def _accept(self, exposure: Exposure, port: Port, address: Address) -> None:
-        try:
-            port.sockets[address].listen(BACKLOG)
-        except OSError as error:  # another program has bound it, too, and was quicker
-            log.warning("a port can't be opened", address=str(address), port=port.number, reason=error.strerror)
-            return
+        port.sockets[address].listen(BACKLOG)
         scope = port.accepting[address] = trio.CancelScope()
         self._nursery.start_soon(self._keep_accepting, exposure, port.sockets[address], scope)
 

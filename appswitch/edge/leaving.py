@@ -40,6 +40,7 @@ from appswitch.wire.peer_channel import arrival
 from appswitch.wire.socknames import Medium
 
 OUTCOME_SIZE = 4
+MOST_ERRNO = 4095  # linux/err.h, MAX_ERRNO
 PAUSE = 0.1  # seconds between two rounds of all gateways
 KEEPALIVE = ((socket.TCP_KEEPIDLE, 10), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))  # seconds, seconds, times
 
@@ -144,8 +145,8 @@ class Leaving:
                 try:
                     connection = await self._by(gateway, app, plan, is_external=is_external)
                 except UnreachableError as error:
-                    log.warning("a gateway doesn't answer", peer=gateway, reason=error.strerror)
-                    self.exits.failed(gateway, trio.current_time())
+                    if self.exits.failed(gateway, trio.current_time()):
+                        log.warning("a gateway doesn't answer", peer=gateway, reason=error.strerror)
                 except OSError as error:
                     self.exits.worked(gateway)
                     if error.errno not in NO_WAY:
@@ -198,4 +199,5 @@ async def _outcome(connection: socket.socket) -> int:
         if not more:
             raise ConnectionResetError(errno.ECONNRESET, "it has closed the connection")
         said += more
-    return int.from_bytes(said, "big")
+    outcome = int.from_bytes(said, "big")
+    return outcome if outcome <= MOST_ERRNO else errno.EPROTO

@@ -94,12 +94,15 @@ class Sealed:
         """It is connected: the other end. OSError when the client has closed its."""
         _, (made,) = await self._ask(bytes([Op.MEET]) + held, 1)
         error = errno.ETIMEDOUT
-        with trio.move_on_after(MEETS_WITHIN):
-            await trio.lowlevel.wait_writable(made)
-            error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error:
+        try:
+            with trio.move_on_after(MEETS_WITHIN):
+                await trio.lowlevel.wait_writable(made)
+                error = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                raise OSError(error, "the program has closed its socket")
+        except BaseException:
             made.close()
-            raise OSError(error, "the program has closed its socket")
+            raise
         return made
 
     async def fail(self, held: bytes, error: int) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from ipaddress import ip_address
 from itertools import pairwise
+
+import pytest
 
 from appswitch.core.exits import Exits
 
@@ -44,6 +47,24 @@ def test_its_pause_doubles_until_it_has_worked() -> None:
     assert [exits.order(["g1", "g2"], 12.5)[0] for _ in range(2)] == ["g2"] * 2
     exits.worked("g1")
     assert "g1" in [exits.order(["g1", "g2"], 12.5)[0] for _ in range(2)]
+
+
+def test_a_failure_is_news_once() -> None:
+    exits = Exits(here=False)
+    assert exits.failed("g1", 0.0)
+    assert not exits.failed("g1", 5.0)
+    exits.worked("g1")
+    assert exits.failed("g1", 9.0)
+
+
+def test_nobody_is_let_to_the_ports_of_the_cluster() -> None:
+    node = ip_address("10.0.0.1")
+    exits = Exits(here=True, own_ports=lambda: {(node, 7946), (node, 7947)})
+    for port in (7946, 7947):
+        with pytest.raises(ConnectionRefusedError):
+            exits.check(node, port)
+    exits.check(node, 80)
+    exits.check(ip_address("10.0.0.2"), 7946)
 
 
 def test_without_gateways_there_is_no_way() -> None:

@@ -433,6 +433,67 @@ async def test_a_port_that_has_become_free_is_opened(world: World, autojump_cloc
             assert not is_refused(port)
 
 
+async def test_a_port_that_another_program_was_quicker_to_listen_at(
+    world: World, autojump_clock: trio.testing.MockClock
+) -> None:
+    """While ours is only bound, another one may be, too, if it says so (SO_REUSEADDR)."""
+    port = free_port()
+    app = world.new_app(Expose(80, port))
+    async with running(world):
+        with socket.create_server((str(V4), port)):
+            world.serve(app)
+            await settled()
+            assert world.records()[0].error == f"port {port} is taken by another program"
+        await trio.sleep(gateway_ports.RETRY_EVERY + 0.1)
+        assert world.records()[0].places
+        assert not is_refused(port)
+
+
+async def test_a_port_that_is_lost_between_two_instances(
+    world: World, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    port = free_port()
+    app = world.new_app(Expose(80, port))
+    listening = world.serve(app)
+    async with running(world):
+        assert not is_refused(port)
+
+        def lost(*_: object) -> socket.socket:
+            raise OSError(errno.EADDRINUSE, "Address already in use")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(gateway_ports, "bind", lost)
+            world.close(listening)
+            await settled()
+            assert world.records()[0].error == f"port {port} is taken by another program"
+        world.serve(app)
+        await trio.sleep(gateway_ports.RETRY_EVERY + 0.1)
+        assert not is_refused(port)
+
+
+async def test_trouble_with_accepting_passes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """accept(2): it fails with what has befallen the connection, too."""
+    port = free_port()
+    listening = world.serve(world.new_app(Expose(80, port)))
+    failures = [OSError(errno.ENETDOWN, "Network is down"), OSError(errno.EMFILE, "Too many open files")]
+    accept_really, hand_over_really = socket.socket.accept, Express.hand_over
+
+    def fail(really: Any) -> Any:
+        def failing(*arguments: Any) -> Any:
+            if failures and getattr(arguments[0], "family", None) is not socket.AF_UNIX:
+                raise failures.pop()
+            return really(*arguments)
+
+        return failing
+
+    monkeypatch.setattr(socket.socket, "accept", fail(accept_really))
+    monkeypatch.setattr(Express, "hand_over", fail(hand_over_really))
+    async with running(world):
+        with connect(port):
+            (await accept(listening))[0].close()
+    assert not failures
+
+
 async def test_a_port_that_an_older_service_has(world: World) -> None:
     port = free_port()
     web = world.new_app(Expose(80, port))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from pathlib import Path
 from typing import Any, cast
 
@@ -235,6 +235,32 @@ async def test_a_failed_node_is_suspect_and_comes_back(world: World, autojump_cl
     assert ports(b) == [("a", 80), ("a", 81)]
     said = [each.reason for each in b.apps.events.recent(Filter()) if each.kind is Kind.NODE]
     assert said == ["a is alive", "a is suspect", "a is alive"]
+
+
+async def test_which_gateways_there_are(world: World, autojump_clock: MockClock) -> None:
+    a, b, c = (world.start(name) for name in "abc")
+    for each in (a, c):
+        each.own = evolve(each.own, gateway=True)
+    await world.settle(a, b, c)
+    await trio.sleep(3)
+    assert (sorted(b.gateways()), a.gateways()) == (["a", "c"], ["c"])
+    world.wire.cut.add("a")
+    await trio.sleep(2)
+    assert b.gateways() == ["c"]
+    world.wire.cut.add("c")
+    await trio.sleep(2)
+    assert sorted(b.gateways()) == ["a", "c"], "it may be Serf's port only that is blocked"
+    await trio.sleep(KEPT + 5)
+    assert b.gateways() == []
+
+
+async def test_the_ports_that_nodes_talk_by(world: World, autojump_clock: MockClock) -> None:
+    a, b = world.start("a"), world.start("b")
+    b.own = evolve(b.own, address="10.0.0.9", port=8001)
+    await world.settle(a, b)
+    own = {(ip_address("10.0.0.9"), 8000), (ip_address("10.0.0.9"), 8001)}
+    assert own < b.own_ports()
+    assert len(b.own_ports()) == 4
 
 
 async def test_one_that_does_not_come_back_is_forgotten(world: World, autojump_clock: MockClock) -> None:

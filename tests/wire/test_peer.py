@@ -17,7 +17,11 @@ from appswitch.wire.peer import (
     Announced,
     Ask,
     FlowOpened,
+    Leave,
+    LookedUp,
+    LookUp,
     OpenFlow,
+    OpenOutside,
     OpenPorts,
     PortsOpened,
     Pull,
@@ -29,7 +33,10 @@ from appswitch.wire.peer import (
 
 REQUESTS = [
     Announce(1, 2, bytes(16), 3, bytes(16), 80, 4),
+    Leave(1, bytes(16), 80, ("a.example", "b.example"), external=True),
+    LookUp(bytes(65000), udp=True),
     OpenFlow(2**64 - 1, 1, bytes(16), 3, 2, bytes(16), 80),
+    OpenOutside(2**64 - 1, 1, bytes(16), 3, bytes(16), 80, ("a.example",)),
     OpenPorts(3),
     Pull(),
     Pull(Summary(1, 2, 3)),
@@ -38,6 +45,7 @@ REQUESTS = [
 ANSWERS = [
     Announced(2**64 - 1),
     FlowOpened(),
+    LookedUp(bytes(65535)),
     PortsOpened([b"x", b""]),
     Pulled(b"x"),
     Status(Summary(1, 2, 3)),
