@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     both[1] = at(argv[3], 0).in.sin_addr;
     target = at(argv[2], atoi(argv[4]));
     SAME(pthread_create(&flipper, 0, flip, 0), 0);
-    for (int i = 0; i < atoi(argv[5]); i++)
+    for (int i = 0; i < atoi(argv[5]) || (!counts[0] + !counts[1] + !counts[2]) == 2; i++)
         counts[1 + (strcmp(argv[1], "tcp") ? reach_by_udp(!strcmp(argv[1], "sendmsg")) : reach_by_tcp())]++;
     over = 1;
     pthread_join(flipper, 0);
