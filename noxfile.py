@@ -53,9 +53,9 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast it is beside Unix sockets and TCP; `hosts`: between hosts; `traced`: static programs."""
+    """How fast it is beside Unix sockets and TCP; `hosts`, `gateways`, `traced`: other places."""
     install(session, "bench")
     part, arguments = "benchmarks", session.posargs
-    if arguments[:1] in (["hosts"], ["traced"]):
+    if arguments[:1] in (["hosts"], ["gateways"], ["traced"]):
         part, arguments = f"benchmarks.{arguments[0]}", arguments[1:]
     session.run("python", "-m", part, *arguments)

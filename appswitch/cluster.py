@@ -40,6 +40,7 @@ Ports = tuple[socket.socket, socket.socket]
 Place = tuple[str, int]
 """An address or a host's name, and a port."""
 
+LOOK_EVERY = 1.0  # seconds
 AGREES_WITHIN = 2.0  # seconds; programs wait a few for a new trap handler (shim/channel.c)
 
 log = structlog.get_logger()
@@ -76,6 +77,8 @@ def read_settings(bind: str | None, join: tuple[str, ...], key_file: Path | None
     try:
         if ip_address(own[0]).is_unspecified:
             raise ValueError
+        if ip_address(own[0]).is_loopback and not all(_is_loopback(host) for host, _ in others):
+            raise ValueError
     except ValueError:
         raise AppSwitchError("bad-bind", f"{own[0]} is no address that others could reach",
                              "give one of this host's: --bind 10.0.0.1") from None  # fmt: skip
@@ -111,8 +114,24 @@ def _is_ip(text: str) -> bool:
     return True
 
 
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
+
+
 def _source_towards(others: tuple[Place, ...]) -> str:
-    """Our address on the way to the first of them that has one. AppSwitchError `bad-join`."""
+    """Our address on the way to the first of them that has one. Waits until there is: a host may just have started."""
+    source = _find_source_towards(others)
+    if source is None:
+        names = " or ".join(host for host, _ in others)
+        hint = "until then nothing is served; --bind ADDR gives our own address, and this needs no way"
+        log.warning("can't join yet: there is no way to it, or its name isn't known", peer=names, hint=hint)
+    while source is None:
+        time.sleep(LOOK_EVERY)
+        source = _find_source_towards(others)
+    return source
+
+
+def _find_source_towards(others: tuple[Place, ...]) -> str | None:
     for host, port in others:
         with contextlib.suppress(OSError):
             for family, kind, _, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM):
@@ -120,8 +139,7 @@ def _source_towards(others: tuple[Place, ...]) -> str:
                     unsent.connect(address)
                     source: str = unsent.getsockname()[0]
                     return source
-    names = " or ".join(host for host, _ in others)
-    raise AppSwitchError("bad-join", f"there is no way to {names} now", "give our own address: --bind ADDR")
+    return None
 
 
 @contextlib.contextmanager

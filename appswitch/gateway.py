@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from appswitch.core.balance import Balancer
 from appswitch.core.exposing import Gateway
@@ -65,6 +65,6 @@ def make(
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
     ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
-    express = Express(gateway, apps, policing, balancer, deliverer) if limits == Limits() else None
+    express = Express(gateway, apps, policing, balancer, deliverer) if evolve(limits, idle=None) == Limits() else None
     ports = GatewayPorts(gateway, addresses, apps, ingress, gate, express)
     return ports

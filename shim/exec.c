@@ -225,7 +225,7 @@ static int spawn_by(const char *name, pid_t *pid, const char *file, const posix_
     spawn_function *real = dlsym ? (spawn_function *)dlsym((void *)-1L /* RTLD_NEXT */, name) : 0;
     if (!real) return ENOSYS;
     WITH_KEPT_ENVIRONMENT(envp, kept);
-    if (needs_tracer(file)) {
+    if (needs_tracer(file) && is_tracer_there()) { /* else libc's exec, which is trapped, hands it on */
         WITH_TRACER(file, argv, traced);
         return real(pid, traced[0], actions, attributes, traced, kept);
     }

@@ -109,7 +109,7 @@ static enum kind kind_of_path(const char *path) {
 }
 
 /* Without /proc its path isn't known. */
-static int is_tracer_there(void) {
+int is_tracer_there(void) {
     const char *tracer = get_settings()->tracer;
     return *tracer && sys3(SYS_faccessat, AT_FDCWD, tracer, X_OK) == 0;
 }

@@ -6,6 +6,9 @@
  * to nothing, as a vfork child must. */
 int needs_tracer(const char *path);
 
+/* Whether the tracer is found by its path. */
+int is_tracer_there(void);
+
 /* A descriptor, not close-on-exec, for a program that has no path for the tracer: one that is named by execveat(2)'s
  * arguments, or in /proc. -1: it has one, or needs no tracer. A script's interpreter isn't looked at. */
 int open_for_tracer(int directory, const char *path, int flags);

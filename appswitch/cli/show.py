@@ -10,8 +10,11 @@ from typing import Any
 import click
 
 from appswitch.cli.options import Seconds, ask, printable, socket_option
+from appswitch.errors import AppSwitchError
 
 Row = dict[str, Any]
+
+SILENT_FOR = 1.0  # seconds of waiting that need no word
 
 NARROW = {
     "ps": ("id", "node", "name", "ip", "tags", "state", "pid", "command"),
@@ -32,7 +35,7 @@ NARROW = {
     "externals": ("name", "ip", "port", "proto", "backend", "node", "tags", "state", "health"),
     "resolve": ("name", "ip", "instances"),
     "doctor": ("level", "check", "message"),
-    "compose ps": ("name", "service", "state", "pid", "listens", "restarts", "status"),
+    "compose ps": ("name", "service", "state", "pid", "listens", "exposed", "restarts", "status"),
 }
 
 
@@ -86,7 +89,19 @@ def connections(socket: str | None, output: str, no_headers: bool) -> None:
 @listing
 def nodes(wait: bool, timeout: float | None, socket: str | None, output: str, no_headers: bool) -> None:
     """List the hosts."""
-    show("nodes", ask(socket, "nodes", wait=wait, timeout=timeout), output, no_headers)
+    show("nodes", _agreed(socket, timeout) if wait else ask(socket, "nodes"), output, no_headers)
+
+
+def _agreed(socket: str | None, timeout: float | None) -> list[Row]:
+    """The hosts, once they agree; what takes longer than a moment is said."""
+    first = SILENT_FOR if timeout is None else min(SILENT_FOR, timeout)
+    try:
+        return ask(socket, "nodes", wait=True, timeout=first)
+    except AppSwitchError as error:
+        if error.reason != "no-agreement" or first == timeout:
+            raise
+        click.echo(f"appswitch: waiting: {error.message}", err=True)
+    return ask(socket, "nodes", wait=True, timeout=None if timeout is None else timeout - first)
 
 
 @click.command()

@@ -11,8 +11,9 @@ from appswitch.compose.project import Check, Endpoint, Listens, Project, Service
 def described(project: Project) -> dict[str, object]:
     """The values of such a file."""
     services = {name: _described(each) for name, each in project.services.items()}
-    ours = {"x-appswitch": {"policy": str(project.policy)}} if project.policy else {}
-    return {"name": project.name, "services": services, **ours}
+    ours: dict[str, object] = {"policy": _escaped(str(project.policy))} if project.policy else {}
+    ours |= {"egress": True} if project.egress else {}
+    return {"name": project.name, "services": services, **({"x-appswitch": ours} if ours else {})}
 
 
 def _described(service: Service) -> dict[str, object]:
@@ -61,8 +62,7 @@ def _shown(endpoint: Endpoint) -> str:
 
 def _published(expose: str) -> str:
     """As a file has it: the gateway's port comes first there, in `spawn --expose` last."""
-    numbers, slash, protocol = expose.partition("/")
-    return ":".join(reversed(numbers.split(":"))) + slash + protocol
+    return ":".join(reversed(expose.split(":")))
 
 
 def _escaped(text: str) -> str:

@@ -81,9 +81,10 @@ class ServiceExtension(Part, frozen=True):
 
 
 class FileExtension(Part, frozen=True):
-    """AppSwitch's own of a file. policy: of the trap handler that `up` starts."""
+    """AppSwitch's own of a file: of the trap handler that `up` starts. egress: programs may leave for the outside."""
 
     policy: str | None = None
+    egress: bool = False
 
 
 class Service(Part, frozen=True, rename={"x_appswitch": "x-appswitch"}):

@@ -132,7 +132,7 @@ def _trap_handler(project: Project, home: Home) -> Iterator[None]:
     """There is one as long as this lasts. It is started where there is none."""
     client = control_client.connect(home.trap)
     if client is None:
-        client = background.start_server(home.trap, *(["--policy", str(project.policy)] if project.policy else []))
+        client = background.start_server(home.trap, *_flags(project))
     elif project.policy is not None:
         client.close()
         hint = "start that one with `appswitch serve --policy FILE`, and leave x-appswitch.policy out"
@@ -141,6 +141,16 @@ def _trap_handler(project: Project, home: Home) -> Iterator[None]:
         yield
     finally:
         client.close()
+
+
+def _flags(project: Project) -> list[str]:
+    """Of the trap handler that is started for the project. Letting clients in isn't letting programs out."""
+    flags = ["--policy", str(project.policy)] if project.policy is not None else []
+    if project.egress:
+        flags += ["--gateway"]
+    elif any(each.published for each in project.services.values()):
+        flags += ["--gateway", "--egress", "deny"]
+    return flags
 
 
 def _run(supervisor: Supervisor, *tasks: Task) -> None:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trio
 from attrs import frozen
 
 from appswitch.compose.project import Endpoint, Listens
 from appswitch.host.paths import control_socket
+
+T = TypeVar("T")
 
 TRY_AGAIN = 0.2
 """Seconds, when there is no trap handler."""
@@ -26,11 +28,15 @@ MOST_BYTES = 1 << 16
 
 @frozen
 class Known:
-    """node: this host; endpoints: what each `spawn` of this host, by its pid, listens on; names: of what is served."""
+    """node: this host; endpoints: what each `spawn` of this host, by its pid, listens on; names: of what is served;
+    exposed: where clients outside find what each `spawn` exposes; has_gateway: whether a node lets them in.
+    """
 
     node: str
     endpoints: Mapping[int, frozenset[Endpoint]]
     names: frozenset[str]
+    exposed: Mapping[int, frozenset[str]]
+    has_gateway: bool
 
     def fulfils(self, pid: int, health: Listens) -> bool:
         """Whether the app of that `spawn` listens as it should."""
@@ -55,9 +61,11 @@ async def watch(trap: Path) -> AsyncGenerator[Known, None]:
 async def look(trap: Path) -> Known:
     """What is known now. OSError, BrokenResourceError, ValueError, KeyError: nobody answers as they should."""
     async with await trio.open_unix_socket(str(control_socket(trap))) as stream:
-        node = str((await _ask(stream, "nodes"))[0]["name"])
+        nodes = await _ask(stream, "nodes")
+        node = str(nodes[0]["name"])
         pids = {row["id"]: int(row["pid"]) for row in await _ask(stream, "ps") if row["node"] == node}
         endpoints: dict[int, set[Endpoint]] = {}
+        exposed: dict[int, set[str]] = {}
         names = set()
         for row in await _ask(stream, "services"):
             endpoint = int(row["port"]), str(row["proto"])
@@ -66,7 +74,12 @@ async def look(trap: Path) -> Known:
             names.add(str(row["name"]))
             if row["node"] == node and row["app"] in pids:
                 endpoints.setdefault(pids[row["app"]], set()).add(endpoint)
-    return Known(node, {pid: frozenset(each) for pid, each in endpoints.items()}, frozenset(names))
+                exposed.setdefault(pids[row["app"]], set()).update(row["exposed"])
+    return Known(node, _frozen(endpoints), frozenset(names), _frozen(exposed), any(each["gateway"] for each in nodes))
+
+
+def _frozen(sets: Mapping[int, set[T]]) -> dict[int, frozenset[T]]:
+    return {pid: frozenset(each) for pid, each in sets.items()}
 
 
 async def _send(stream: trio.SocketStream, call: str, **arguments: object) -> None:

@@ -43,7 +43,9 @@ def understand(
     services = {each: reader.service(each, written.services[each]) for each in written.services}
     _check_dependencies(document, services)
     policy = written.x_appswitch.policy
-    return Project(name(written.name), directory, services, directory / policy if policy else None)
+    return Project(
+        name(written.name), directory, services, directory / policy if policy else None, written.x_appswitch.egress
+    )
 
 
 class _Reader:
@@ -223,7 +225,7 @@ class _Reader:
             return self._port(f"{published}{written.target}/{written.protocol}", path)
         match = _PORT.fullmatch(str(written))
         if match is None:
-            hint = "write PORT, GATEWAY_PORT:PORT, and perhaps /udp; `serve` says at which address a gateway listens"
+            hint = "write PORT or GATEWAY_PORT:PORT; the address is that of `serve --gateway-bind`"
             raise self._document.error(path, f"{written!r} is no port", hint)
         numbers = {}
         for each in ("target", "published"):
@@ -234,8 +236,11 @@ class _Reader:
                     )
                 numbers[each] = int(match[each])
         protocol = match["protocol"] or "tcp"
-        suffix = "/udp" if protocol == "udp" else ""
-        return ":".join(str(numbers[each]) for each in numbers) + suffix, (numbers["target"], protocol)
+        if path[2] == "ports" and protocol == "udp":
+            raise self._document.error(
+                path, "gateways let in TCP only", "`expose` for what apps reach among themselves"
+            )
+        return ":".join(str(numbers[each]) for each in numbers), (numbers["target"], protocol)
 
 
 def _dependencies(written: Sequence[str] | Mapping[str, file.Dependency]) -> tuple[Dependency, ...]:

@@ -85,12 +85,15 @@ class Service:
 
 @frozen
 class Project:
-    """name: of the project; directory: of its file; policy: a file for the trap handler."""
+    """name: of the project; directory: of its file. Of the trap handler, if it is started for this: policy: a file;
+    egress: whether programs may leave for the outside.
+    """
 
     name: str
     directory: Path
     services: Mapping[str, Service]
     policy: Path | None = None
+    egress: bool = False
 
 
 def plain_name(text: str) -> str:

@@ -48,7 +48,10 @@ class Supervisor:
 
     async def run(self, *tasks: Callable[[Supervisor], Awaitable[None]]) -> None:
         """Until all has ended. tasks: beside it, cancelled at the end."""
-        self.plan = Plan(self._project.services, (await look(self._home.trap)).node)
+        known = await look(self._home.trap)
+        self.plan = Plan(self._project.services, known.node)
+        if not known.has_gateway and any(each.published for each in self._project.services.values()):
+            self.note("no host is a gateway, so nobody outside reaches `ports`: `appswitch serve --gateway` is one")
         try:
             async with trio.open_nursery() as self._nursery:
                 for each in tasks:
@@ -213,6 +216,7 @@ class Supervisor:
     def _row(self, instance: Instance, standing: plan.Standing) -> dict[str, Any]:
         program = self._programs.get(instance)
         endpoints = self._known.endpoints.get(program.pid, ()) if self._known and program else ()
+        exposed = self._known.exposed.get(program.pid, ()) if self._known and program else ()
         return {
             "name": str(instance),
             "service": instance.service,
@@ -220,6 +224,7 @@ class Supervisor:
             "pid": program.program_pid if program else None,
             "started": program.started_at if program else None,
             "listens": [f"{port}/{protocol}" for port, protocol in sorted(endpoints)],
+            "exposed": sorted(exposed),
             "restarts": standing.restarts,
             "status": standing.status,
             "command": list(self._project.services[instance.service].command),

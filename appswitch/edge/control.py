@@ -215,8 +215,8 @@ class ControlServer:
                     await self.nodes.until_agreed()
                     nursery.cancel_scope.cancel()
             if waiting.cancelled_caught:
-                raise AppSwitchError("no-agreement", f"the tables aren't the same after {call.timeout:g} s",
-                                     "`appswitch nodes` shows whose isn't, the log of `serve` why")  # fmt: skip
+                raise AppSwitchError("no-agreement", f"no agreement after {call.timeout:g} s: {self.nodes.obstacle}",
+                                     "`appswitch nodes` shows how far each is, the log of `serve` why")  # fmt: skip
         return [control.node_row(*each) for each in self.nodes.standings()]
 
     async def _list_connections(self) -> list[dict[str, object]]:

@@ -19,10 +19,13 @@ class Standing(NamedTuple):
 
 
 class Nodes(Protocol):
-    """own: this host."""
+    """own: this host; obstacle: what `until_agreed` waits for."""
 
     @property
     def own(self) -> Node: ...
+
+    @property
+    def obstacle(self) -> str: ...
 
     def called(self, name: str) -> Node:
         """What is known of the node of that name."""
@@ -45,6 +48,7 @@ class OneNode:
     """A host by itself."""
 
     own: Node
+    obstacle: str = ""
 
     def called(self, name: str) -> Node:
         return Node(name)

@@ -73,6 +73,8 @@ class Router:
     known: dict[str, Known] = field(factory=dict)
     _nursery: trio.Nursery = field(init=False)
     _quiet_until: float = 0.0
+    obstacle: str = ""
+    """What `until_agreed` waits for."""
 
     async def run(self) -> None:
         """Routes for ever."""
@@ -320,7 +322,11 @@ class Router:
             await trio.sleep(PAUSE)
 
     async def _agrees(self) -> bool:
-        if not self.serf.has_met or not await self._look():
+        if not self.serf.has_met:
+            self.obstacle = "no host that this one was told to join has let it in"
+            return False
+        if not await self._look():
+            self.obstacle = "a host that has just started has not said what it has"
             return False
         self._write_log()
         living = [each.node.name for each in self.known.values() if each.node.state is NodeState.ALIVE]
@@ -328,7 +334,9 @@ class Router:
         async with trio.open_nursery() as nursery:
             for name in living:
                 nursery.start_soon(self._compare, name, agreeing)
-        return len(agreeing) == len(living)
+        missing = sorted(set(living) - set(agreeing))
+        self.obstacle = f"this host and {', '.join(missing)} don't have the same tables yet"
+        return not missing
 
     async def _compare(self, name: str, agreeing: list[str]) -> None:
         try:

@@ -91,6 +91,7 @@ def test_raw_files_of_variables() -> None:
         ("healthcheck: {test: x, interval: 0s}", "healthcheck.interval: it has to be longer"),
         ("expose: [0]", "expose.0: '0' is no port"),
         ("ports: [80, 70000:1]", "ports.1: '70000' is no port"),
+        ("ports: [53:53/udp]", "ports.0: gateways let in TCP only"),
         ("ports: [8000-8010:80]", "ports.0: '8000-8010' is no port"),
         ("ports: ['127.0.0.1:80:80']", "ports.0: '127.0.0.1:80:80' is no port"),
         ("depends_on: [nobody]", "depends_on.nobody: there is no service nobody"),
@@ -170,9 +171,9 @@ def test_health(line: str, health: Check | Listens | None) -> None:
     [
         ("80", "80"),
         ("'8080:80'", "80:8080"),
-        ("8080:80/udp", "80:8080/udp"),
+        ("8080:80/tcp", "80:8080"),
         ("{target: 80, published: 8080}", "80:8080"),
-        ("{target: '53', published: '5353', protocol: udp}", "53:5353/udp"),
+        ("{target: '53', published: '5353', protocol: tcp}", "53:5353"),
     ],
 )
 def test_ports_are_what_spawn_exposes(written: str, published: str) -> None:
@@ -269,12 +270,12 @@ services:
     stop_grace_period: 1m
     scale: 2
     profiles: [p]
-    ports: ["8080:80", 53/udp]
+    ports: ["8080:80", 53]
     labels: {l: m}
     x-appswitch: {ip: 10.0.0.1, tags: [grp=a], node: n, netns: false, tcp: true, exclusive: true}
   db: {command: db, expose: [5432, 53/udp], healthcheck: {interval: 1s}}
   job: {command: job, healthcheck: {disable: true}}
-x-appswitch: {policy: p.toml}
+x-appswitch: {policy: p.toml, egress: true}
 """
 
 
@@ -282,7 +283,7 @@ def test_config_means_the_same() -> None:
     project = understood(FULL)
     again = understood(yaml.safe_dump(described(project)))
     assert again.services == project.services
-    assert (again.name, again.policy) == (project.name, project.policy)
+    assert (again.name, again.policy, again.egress) == (project.name, project.policy, True)
 
 
 @given(

@@ -80,6 +80,9 @@ def test_the_one_address_to_join_may_come_later(net: Network) -> None:
     a, b = net.add("a"), net.add("b")
     b.serve("--key-file", str(net.key), "--join", a.address)
     eventually(lambda: logged(b, rf"can't be reached.*{re.escape(a.address)}|{re.escape(a.address)}.*can't be reached"))
+    done = b.command("nodes", "--wait", "--timeout", "1.5", check=False)
+    assert done.returncode == 1
+    assert "appswitch: waiting: no agreement after 1 s: no host that this one was told to join has let" in done.stderr
     a.serve("--key-file", str(net.key))
     b.command("nodes", "--wait", "--timeout", str(PATIENCE))
     assert set(b.tables()) == {"a", "b"}

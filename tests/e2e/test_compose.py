@@ -583,6 +583,13 @@ services:
     eventually(lambda: not alone.switch.trap.exists())
 
 
+def test_ports_without_a_gateway(compose: Compose) -> None:
+    compose.write("services: {one: {command: PYTHON -m http.server 80, ports: ['8080:80']}}")
+    compose.run("up", "--wait")
+    assert "no host is a gateway" in compose.run("logs").stdout
+    assert compose.ps()["one-1"]["exposed"] == []
+
+
 def test_a_trap_handler_that_is_killed_and_started_again(compose: Compose) -> None:
     """Who listens is known again; who starts then finds it."""
     compose.write("services: {web: {command: PYTHON -m http.server 80, restart: always}}")

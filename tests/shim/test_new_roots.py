@@ -58,6 +58,22 @@ def test_chroot_by_a_dynamic_program(switch: Switch, jail: Path, dialler: str) -
     assert (done.returncode, re.fullmatch(r"errno \d+\n", done.stdout) is not None) == (0, True), done
 
 
+SPAWN = """
+import os, sys
+os.chroot(sys.argv[1])
+os.chdir("/")
+_, status = os.waitpid(os.posix_spawn(sys.argv[2], sys.argv[2:], {}), 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.parametrize("dialler", ["/static", "/dynamic"])
+def test_posix_spawn_after_chroot(switch: Switch, jail: Path, dialler: str) -> None:
+    """Libc itself makes the exec."""
+    done = run(switch, "busybox", "env", sys.executable, "-c", SPAWN, str(jail), dialler, SERVER, "80")
+    assert (done.returncode, re.fullmatch(r"errno \d+\n", done.stdout) is not None) == (0, True), done
+
+
 PIVOT = """
 import ctypes, os, sys
 libc, jail = ctypes.CDLL(None, use_errno=True), os.fsencode(sys.argv[1])

@@ -1,0 +1,339 @@
+"""`./dev bench gateways`: clients outside, through a gateway to a server on its own host, and to one on another host.
+
+AppSwitch, HAProxy (TCP mode) and nginx (stream) do it in the same place: a namespace is the internet, one the gateway's
+host, one the host inside. Behind each is the same program, spawned or plain, and all are measured in turns: a ratio is
+of one round. `direct` is without anything between, for the gateway's own host only: what there is to have. Requests are
+of wrk to nginx, the rest is of benchmarks/load.c. Prints Markdown, keeps the numbers in benchmarks/results/. Root only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from attrs import frozen
+
+from benchmarks.markdown import spread, table, yes
+from benchmarks.measures import Measure, Wanted
+from benchmarks.report import Numbers, ratios
+from benchmarks.ways import APPSWITCH, Bench, compile_load, served
+from tests.harness import eventually
+from tests.hosts import INTERNET, Host, Namespace, network
+
+RESULTS = Path(__file__).parent / "results"
+STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
+HAPROXY, NGINX, DIRECT = "HAProxy", "nginx", "direct"
+LOCAL, REMOTE = "an instance on the gateway's host", "an instance on another host"
+GATEWAY = INTERNET + "101"
+
+LOAD_PORT, WEB_PORT = 7000, 7010  # of the plain servers; the load has the two ports after it, too
+OFFSETS = (0, 1, 2, 10)
+FIRST = {(LOCAL, APPSWITCH): 8000, (REMOTE, APPSWITCH): 8100, (LOCAL, HAPROXY): 8200, (REMOTE, HAPROXY): 8300,
+         (LOCAL, NGINX): 8400, (REMOTE, NGINX): 8500, (LOCAL, DIRECT): LOAD_PORT}  # fmt: skip
+"""Ports at the gateway; what is at LOAD_PORT + n is reached by FIRST + n."""
+
+WEB = """
+daemon off; pid {home}/web.pid; error_log {home}/web.log; user root; worker_processes 2;
+events {{ worker_connections 4000; }}
+http {{
+  access_log off; keepalive_requests 100000; client_body_temp_path {home}/b; proxy_temp_path {home}/p;
+  fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
+  server {{ listen {port} backlog=4096; return 200 "hello\\n"; }}
+}}
+"""
+STREAM = """
+load_module {module};
+daemon off; pid {home}/stream.pid; error_log {home}/stream.log; user root; worker_processes 2;
+events {{ worker_connections 4000; }}
+stream {{ proxy_half_close on; {servers} }}
+"""
+HAPROXY_CONFIG = """
+global
+    nbthread 2
+    maxconn 4000
+defaults
+    mode tcp
+    option splice-auto
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+"""
+
+Kept = dict[str, Any]
+
+
+@frozen
+class Wrk:
+    """What wrk is asked for, as arguments of a Measure."""
+
+    header: str
+    seconds: float
+
+
+@frozen
+class Row:
+    """A measure and where it is taken."""
+
+    place: str
+    measure: Measure
+
+
+@contextmanager
+def gateway(home: Path) -> Iterator[tuple[Namespace, Path]]:
+    """The namespace outside, and the load's program."""
+    load = compile_load(home / "load")
+    with network() as net, ExitStack() as stack:
+        host, inner = net.add("gateway"), net.add("inner")
+        outside = net.internet(host)
+        host.serve("--key-file", str(net.key), "--gateway", "--gateway-bind", GATEWAY)
+        inner.serve("--key-file", str(net.key), "--join", host.address)
+        for each in (host, inner):
+            eventually(lambda each=each: len(each.tables()) == 2)
+            each.command("nodes", "--wait")
+        for place, where, ip in ((LOCAL, host, "10.77.9.1"), (REMOTE, inner, "10.77.9.2")):
+            bench = Bench(where.directory, load, where.environment)
+            _start_web(where, "plain", WEB_PORT)
+            stack.enter_context(served(bench, where.prefix, "tcp", "0.0.0.0", LOAD_PORT))
+            first = FIRST[place, APPSWITCH]
+            exposes = [word for n in OFFSETS for word in ("--expose", f"{LOAD_PORT + n}:{first + n}")]
+            spawn = [*where.prefix, *where.appswitch, "spawn", "--ip", ip, *exposes, "--"]
+            stack.enter_context(served(bench, spawn, "tcp", "0.0.0.0", LOAD_PORT))
+            _start_web(where, "spawned", WEB_PORT, *where.appswitch, "spawn", "--ip", ip, *exposes, "--")
+        _start_proxies(host, inner)
+        for first in FIRST.values():
+            for port in (first + n for n in OFFSETS):
+                command = [*outside.enter, sys.executable, "-c", CONNECTS, GATEWAY, str(port)]
+                eventually(lambda command=command: subprocess.run(command, check=False).returncode == 0)
+        yield outside, load
+
+
+CONNECTS = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as end:
+        end.settimeout(0.05)
+        sys.exit(end.recv(1) == b"" and sys.argv[2][-1] != "2")  # the third server of the load ends at once
+except TimeoutError:
+    pass
+except OSError:
+    sys.exit(1)
+"""
+"""Whether something is behind the port."""
+
+
+def _start_web(host: Host, name: str, port: int, *prefix: str) -> None:
+    home = host.directory / name
+    home.mkdir()
+    (home / "nginx.conf").write_text(WEB.format(home=home, port=port))
+    host._popen([*prefix, "nginx", "-c", str(home / "nginx.conf")], stdout=subprocess.DEVNULL)
+
+
+def _start_proxies(host: Host, inner: Host) -> None:
+    to = {LOCAL: "127.0.0.1", REMOTE: inner.address}
+    passes = [HAPROXY_CONFIG]
+    servers = []
+    for place, address in to.items():
+        for n in OFFSETS:
+            haproxy, nginx, server = (FIRST[place, HAPROXY] + n, FIRST[place, NGINX] + n, f"{address}:{LOAD_PORT + n}")
+            passes.append(f"listen p{haproxy}\n bind :{haproxy} backlog 4096\n server s {server}\n")
+            servers.append(f"server {{ listen {nginx} backlog=4096; proxy_pass {server}; }}")
+    config = host.directory / "haproxy.cfg"
+    config.write_text("".join(passes))
+    host._popen(["haproxy", "-db", "-f", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    config = host.directory / "stream.conf"
+    config.write_text(STREAM.format(module=STREAM_MODULE, home=host.directory, servers="\n".join(servers)))
+    host._popen(["nginx", "-c", str(config)], stdout=subprocess.DEVNULL)
+
+
+def rows(scale: float) -> list[Row]:
+    """Of both places. Those with the same arguments are of one run. scale: of the load."""
+    seconds, pings, connects = str(1.0 * scale), str(int(3000 * scale)), str(int(2000 * scale))
+    kept, closed = ("wrk", "keep-alive", str(2 * scale)), ("wrk", "close", str(2 * scale))
+
+    def of(place: str, much: float, connects_wanted: float) -> list[Row]:
+        streams = Wanted(HAPROXY, much)
+        others = Wanted(HAPROXY, connects_wanted)
+        many = ("connect", "8", connects)
+        found = [
+            Measure("writes of 128 KiB", "Gbit/s", ("stream", "131072", seconds), _gigabits, wanted=streams),
+            Measure("1 B there and back", "us", ("ping", "1", pings), _microseconds, more_is_better=False),
+            Measure("connects, 1 client", "1/s", ("connect", "1", connects), _connects, wanted=others),
+            Measure("connects, 8 clients", "1/s", many, _connects, wanted=others),
+            Measure("a connect to its end, 8 clients", "us", many, _microseconds, more_is_better=False),
+            Measure("requests, connections kept", "1/s", kept, _requests),
+            Measure("a request, connections kept, median", "us", kept, _of_wrk("median"), more_is_better=False),
+            Measure("a request, connections kept, p99", "us", kept, _of_wrk("p99"), more_is_better=False),
+            Measure("requests, a connection each", "1/s", closed, _requests),
+            Measure("a request, a connection each, p99", "us", closed, _of_wrk("p99"), more_is_better=False),
+        ]
+        return [Row(place, measure) for measure in found]
+
+    return of(LOCAL, 2.0, 1.0) + of(REMOTE, 0.8, 0.8)
+
+
+def _gigabits(got: dict[str, float]) -> float:
+    return got["bytes"] / got["seconds"] * 8 / 1e9
+
+
+def _microseconds(got: dict[str, float]) -> float:
+    return got["median"] * 1e6
+
+
+def _connects(got: dict[str, float]) -> float:
+    return got["connects"] / got["seconds"]
+
+
+def _requests(got: dict[str, float]) -> float:
+    return got["requests"] / got["seconds"]
+
+
+def _of_wrk(key: str) -> Callable[[dict[str, float]], float]:
+    return lambda got: got[key]
+
+
+def ask(outside: Namespace, load: Path, first: int, arguments: tuple[str, ...]) -> dict[str, float]:
+    """Runs a client outside, to its end. RuntimeError: what it counts isn't all successes."""
+    if arguments[0] == "wrk":
+        return _ask_wrk(outside, first + WEB_PORT - LOAD_PORT, *arguments[1:])
+    command = [*outside.enter, str(load), "client", "tcp", GATEWAY, str(first), *arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, timeout=60)
+    got: dict[str, float] = json.loads(done.stdout)
+    return got
+
+
+def _ask_wrk(outside: Namespace, port: int, connection: str, seconds: str) -> dict[str, float]:
+    said = outside.run(
+        "wrk", "-t1", "-c32", f"-d{max(1, round(float(seconds)))}s", "--latency",
+        "-H", f"Connection: {connection}", f"http://{GATEWAY}:{port}/",
+    )  # fmt: skip
+    if "Socket errors" in said or "Non-2xx" in said:
+        raise RuntimeError(f"requests to port {port} failed: {said}")
+    total = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
+    times = dict(re.findall(r"(50|99)%\s+([\d.]+[mu]?s)", said))
+    assert total
+    assert len(times) == 2
+    spent = float(total[2]) / (1000 if total[3] == "ms" else 1)
+    return {
+        "requests": float(total[1]),
+        "seconds": spent,
+        "median": _of_text(times["50"]),
+        "p99": _of_text(times["99"]),
+    }
+
+
+def _of_text(text: str) -> float:
+    """Microseconds of wrk's `1.23ms`."""
+    number, unit = re.fullmatch(r"([\d.]+)(.*)", text).groups()  # type: ignore[union-attr]
+    return float(number) * {"us": 1.0, "ms": 1e3, "s": 1e6}[unit]
+
+
+def take(rounds: int, scale: float, home: Path, only: str) -> list[tuple[Row, Numbers]]:
+    """Measures all ways in turns, so often."""
+    wanted = [row for row in rows(scale) if only in f"{row.place}: {row.measure.name}"]
+    ways = {place: [way for each, way in FIRST if each == place] for place in (LOCAL, REMOTE)}
+    results: list[tuple[Row, Numbers]] = [(row, {way: [] for way in ways[row.place]}) for row in wanted]
+    with gateway(home) as (outside, load):
+        for turn in range(rounds):
+            print(f"round {turn + 1} of {rounds}", file=sys.stderr)
+            for place, arguments in dict.fromkeys((row.place, row.measure.arguments) for row in wanted):
+                there = ways[place]
+                for way in there[turn % len(there) :] + there[: turn % len(there)]:  # none is always the first
+                    got = ask(outside, load, FIRST[place, way], arguments)
+                    for row, numbers in results:
+                        if (row.place, row.measure.arguments) == (place, arguments):
+                            numbers[way].append(row.measure.number(got))
+    return results
+
+
+def as_json(results: list[tuple[Row, Numbers]]) -> list[Kept]:
+    """A row of the tables each."""
+    return [
+        {
+            "place": row.place,
+            "name": f"{row.measure.name}, {row.measure.unit}",
+            "numbers": numbers,
+            "ratios": {way: ratios(row.measure, numbers, way) for way in numbers if way != APPSWITCH},
+            "wanted": row.measure.wanted.ratio if row.measure.wanted else None,
+        }
+        for row, numbers in results
+    ]
+
+
+def markdown(kept: Kept) -> str:
+    """A table for each place. Numbers are medians, in brackets the quartiles."""
+    machine = kept["machine"]
+    about = (
+        f"Linux {machine['kernel']}, {machine['cpus']} processors, {machine['haproxy']}, {machine['nginx']}; "
+        f"{kept['rounds']} rounds; the machine's load at the start was {kept['load'][0]:.1f}."
+    )
+    parts = [about]
+    for place in (LOCAL, REMOTE):
+        found = [row for row in kept["rows"] if row["place"] == place]
+        if found:
+            ways = list(found[0]["numbers"])
+            compared = [f"AppSwitch : {way}" for way in (HAPROXY, NGINX)]
+            lines = [[f"to {place}", *ways, *compared, "wanted beside HAProxy"], *map(_cells, found)]
+            parts.append(table(lines))
+    return "\n\n".join(parts)
+
+
+def _cells(row: Kept) -> list[str]:
+    verdict = f"{row['wanted']}: {yes(median(row['ratios'][HAPROXY]) >= row['wanted'])}" if row["wanted"] else ""
+    compared = [spread(row["ratios"][way]) for way in (HAPROXY, NGINX)]
+    return [row["name"], *map(spread, row["numbers"].values()), *compared, verdict]
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateways", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9, help="how often everything is measured (default: 9)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only what has TEXT in `PLACE: NAME`")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
+    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: print what is kept there")
+    arguments = parser.parse_args()
+    if arguments.read:
+        print(markdown(json.loads(arguments.read.read_text())))
+        return
+    if os.geteuid() != 0:
+        parser.error("only root can make hosts of network namespaces")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    kept: Kept = {
+        "machine": {
+            "kernel": platform.release(),
+            "cpus": os.cpu_count(),
+            "haproxy": _version("haproxy", "-v"),
+            "nginx": _version("nginx", "-v"),
+        },
+        "load": os.getloadavg(),
+        "rounds": arguments.rounds,
+    }
+    with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home:
+        kept["rows"] = as_json(take(arguments.rounds, 0.1 if arguments.quick else 1.0, Path(home), arguments.only))
+    print(markdown(kept))
+    arguments.results.mkdir(exist_ok=True)
+    path = arguments.results / time.strftime("gateways-%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
+    path.write_text(json.dumps(kept, indent=1) + "\n")
+    print(f"\nkept in {path}", file=sys.stderr)
+
+
+def _version(*command: str) -> str:
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    return " ".join((said.stdout or said.stderr).splitlines()[0].split()[:3])
+
+
+if __name__ == "__main__":
+    main()
