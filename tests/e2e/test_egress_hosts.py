@@ -435,11 +435,11 @@ def test_a_gateway_that_dies_under_load(own_world: World, how: str) -> None:
 
 def relays_of(host: Host) -> list[int]:
     """The processes that relay there."""
-    there, found = os.readlink(f"/proc/{host.namespace.pid}/ns/net"), []
+    there, found = Path(f"/proc/{host.namespace.pid}/ns/net").readlink(), list[int]()
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has just ended
-            if (process / "comm").read_text() == "appswitch-relay
-" and os.readlink(process / "ns/net") == there:
+            name = (process / "comm").read_text().strip()
+            if name == "appswitch-relay" and (process / "ns/net").readlink() == there:
                 found.append(int(process.name))
     return found
 
