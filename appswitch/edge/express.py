@@ -28,7 +28,7 @@ from appswitch.edge.relayed import wants_head
 from appswitch.edge.tcp_names import Name
 from appswitch.model import Address, Exposure, Kind, Listener
 
-AT_ONCE = 16  # connections in one call: the the other tasks have their turn after a millisecond
+AT_ONCE = 16  # connections in one call: the other tasks have their turn after a millisecond
 ANYBODY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 
 
