@@ -162,14 +162,15 @@ def test_many_non_blocking_connects(switch: Switch) -> None:
 
 WAITS = """
 import socket
-c = socket.create_connection(("web", 80))
+web = (socket.gethostbyname("web"), 80)  # its name goes with it
+c = socket.create_connection(web)
 print("ready", flush=True)
 try:
     print(c.recv(99))
 except ConnectionResetError:
     print("reset")
 try:
-    socket.create_connection(("web", 80))
+    socket.create_connection(web)
 except ConnectionRefusedError:
     print("refused")
 """
