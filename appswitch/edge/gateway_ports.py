@@ -244,13 +244,13 @@ class GatewayPorts:
         """Where clients find it."""
         if not address.is_unspecified:
             return address
-        with socket.socket(FAMILIES[address.version], socket.SOCK_DGRAM) as unsent:
-            try:
+        try:
+            with socket.socket(FAMILIES[address.version], socket.SOCK_DGRAM) as unsent:
                 unsent.connect((ELSEWHERE[address.version], 9))  # sends nothing, but chooses a route
                 return ip_address(unsent.getsockname()[0])
-            except OSError:
-                own = self.gateway.node.address
-                return ip_address(own) if own and ip_address(own).version == address.version else address
+        except OSError:  # no route, or no descriptor
+            own = self.gateway.node.address
+            return ip_address(own) if own and ip_address(own).version == address.version else address
 
 
 def bind(address: Address, port: int) -> socket.socket:

@@ -423,6 +423,21 @@ async def test_a_port_that_another_program_has(world: World) -> None:
             assert not is_refused(port)
 
 
+async def test_where_clients_find_it_can_t_be_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """For want of a descriptor, say: the gateway goes on, and tells the address that it is known by."""
+
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(errno.EMFILE, "too many")
+
+    with ExitStack() as stack:
+        world = World(tmp_path, stack)
+        world.ports.gateway = Gateway(Node("n1", gateway=True, address="10.0.0.9"), gateway_ports.is_own)
+        monkeypatch.setattr(socket, "socket", none_left)
+        shown = [world.ports._shown(each) for each in gateway_ports.ANYWHERE]
+        monkeypatch.undo()
+    assert shown == [ip_address("10.0.0.9"), ip_address("::")]
+
+
 async def test_a_port_that_has_become_free_is_opened(world: World, autojump_clock: trio.testing.MockClock) -> None:
     with socket.create_server((str(V4), 0)) as taken:
         port = taken.getsockname()[1]
