@@ -27,9 +27,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything that pytest finds, by as many processes as there are processors."""
+    """Everything that pytest finds, by as many processes as there are processors.
+
+    What fails is run once more, and told of as a rerun: real programs on a busy machine have races.
+    """
     install(session, "test")
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", "--reruns", "1", "-raR", *session.posargs)
 
 
 @nox.session

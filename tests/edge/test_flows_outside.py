@@ -15,7 +15,7 @@ from appswitch.edge import flows as flows_module
 from appswitch.edge.flows import Pair, connect_outside
 from appswitch.model import GATEWAY, State
 from tests.edge.test_flows import CLIENT, SERVER, World, heard, until, world
-from tests.harness import open_descriptors
+from tests.harness import free_port, open_descriptors
 
 __all__ = ["world"]  # a fixture
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.root
 def outside() -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
         made.setblocking(False)
-        made.bind(("127.0.0.9", 0))
+        made.bind(("127.0.0.9", free_port()))
         yield made
 
 

@@ -128,9 +128,9 @@ GIVER = """
 import socket, sys
 channel = socket.create_server(sys.argv[1], family=socket.AF_UNIX)
 listener = socket.create_server(("", 80))
+client = socket.create_connection(("taken.appswitch.local", 80))
 print("ready", flush=True)
 taker, _ = channel.accept()
-client = socket.create_connection(("taken.appswitch.local", 80))
 socket.send_fds(taker, [b"x"], [listener.fileno(), client.fileno()])
 """
 TAKER = """
