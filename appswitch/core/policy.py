@@ -21,7 +21,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 from attrs import frozen
 
-from appswitch.model import Address, App, Outside, Party, Tag
+from appswitch.model import Address, App, Kind, Outside, Party, Tag
 
 GROUP = "grp"
 SELF, DEFAULT, EGRESS, EXPOSED = "self", "default", "egress", "exposed"
@@ -119,6 +119,11 @@ class Verdict:
     rule: str
     audit: bool = False
     cut: bool = False
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """As what events a connect is told of that it lets pass."""
+        return (Kind.CONNECT, Kind.AUDIT) if self.audit else (Kind.CONNECT,)
 
 
 LET_OUT = Verdict(True, EGRESS)

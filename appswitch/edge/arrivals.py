@@ -159,7 +159,7 @@ class Arrivals:
             except OSError:
                 return False
             else:
-                for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+                for kind in verdict.kinds:
                     self._publish(kind, client, listener, expected.ends, rule=verdict.rule)
                 return True
         raise AssertionError("the pauses have no end")

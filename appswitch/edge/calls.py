@@ -165,7 +165,7 @@ class Calls:
             self._publish(Kind.DENY, app, request, reason=explain(verdict, app, server.app), **seen)
             return failure(errno.ECONNREFUSED)
         if not dialled.under_way:
-            for each in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+            for each in verdict.kinds:
                 self._publish(each, app, request, **seen)
         near = self.balancer.first_tier(plan.candidates)
         by_unix = not any(each.app.tcp or not self.apps.table.is_local(each.app) for each in near)
@@ -183,7 +183,7 @@ class Calls:
         self.exits.check(plan.ip, plan.port)
         outside = start_egress(plan, request.family)
         self.egress.add(outside, app, asked.dest, self.apps.table.node, plan.names)
-        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+        for kind in plan.verdict.kinds:
             self._publish(kind, app, request, rule=plan.verdict.rule, medium="tcp")
         return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
 

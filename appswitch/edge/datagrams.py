@@ -333,7 +333,7 @@ class Datagrams:
                     break
             else:
                 self.exits.worked(gateway)
-                for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+                for kind in plan.verdict.kinds:
                     facts = {"rule": plan.verdict.rule, "reason": f"by the gateway {gateway}"}
                     self._publish(kind, app, to, medium=GATEWAY, **facts)
                 return
@@ -426,13 +426,13 @@ class Datagrams:
         except OSError:
             outside.close()
             raise
-        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+        for kind in plan.verdict.kinds:
             self._publish(kind, app, to, rule=plan.verdict.rule, medium="udp")
         return outside
 
     def _publish_connect(self, app: App, server: App, to: Pair) -> None:
         verdict = self.policing.policy.decide(app, server, to[1], "udp")
-        for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+        for kind in verdict.kinds:
             self._publish(kind, app, to, server=server, rule=verdict.rule, medium="udp")
 
     def _publish(self, kind: Kind, app: App, to: Pair, **facts: Any) -> None:

@@ -92,7 +92,7 @@ class Ingress:
 
     def _publish_connect(self, client: _Client, plan: Reach, listener: Listener) -> None:
         verdict = next((each.verdict for each in plan.judged if each.listener == listener), None)
-        for kind in (Kind.CONNECT, Kind.AUDIT) if verdict and verdict.audit else (Kind.CONNECT,):
+        for kind in verdict.kinds if verdict else (Kind.CONNECT,):
             client.publish(kind, server=listener.app, medium="tcp", rule=verdict and verdict.rule)
 
 

@@ -125,7 +125,7 @@ class Leaving:
             except OSError as error:  # its program has given up; or there is no relay, and the connection is reset
                 log.debug("a connection to the outside isn't joined", reason=error.strerror)
                 return
-        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+        for kind in plan.verdict.kinds:
             facts = {"rule": plan.verdict.rule, "reason": f"by the gateway {gateway}"}
             self.events.publish(kind, app, **facts, **where)
 

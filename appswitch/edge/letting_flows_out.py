@@ -50,7 +50,7 @@ class LettingFlowsOut:
         except OSError as error:
             self._publish(Kind.REFUSE, client, dest, reason=error.strerror, error=error.errno)
             raise
-        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+        for kind in plan.verdict.kinds:
             self._publish(kind, client, dest, rule=plan.verdict.rule)
         return FlowOpened()
 

@@ -65,7 +65,7 @@ class LettingOut:
             self._publish(Kind.REFUSE, client, dest, reason=error.strerror, error=error.errno)
             raise
         self.egress.add(outside, client, dest, self.apps.table.node, plan.names)
-        for kind in (Kind.CONNECT, Kind.AUDIT) if plan.verdict.audit else (Kind.CONNECT,):
+        for kind in plan.verdict.kinds:
             self._publish(kind, client, dest, rule=plan.verdict.rule)
         return Announced(self.expected.add(caller.session, partial(self._join, outside), outside.close))
 
@@ -108,7 +108,7 @@ class LettingOut:
             listener, outside = connected
             self.egress.add(outside, client, dest, self.apps.table.node, listener=listener)
             verdict = self.policing.policy.decide(client, listener.app, listener.port)
-            for kind in (Kind.CONNECT, Kind.AUDIT) if verdict.audit else (Kind.CONNECT,):
+            for kind in verdict.kinds:
                 self._publish(kind, client, dest, server=listener.app, rule=verdict.rule)
             with outside:
                 await self._tell(0, outside, inside)
