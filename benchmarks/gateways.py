@@ -8,16 +8,13 @@ of wrk to nginx, the rest is of benchmarks/load.c. Prints Markdown, keeps the nu
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -26,6 +23,7 @@ from typing import Any
 
 from attrs import frozen
 
+from benchmarks.command import keep, new_parser
 from benchmarks.markdown import spread, table, yes
 from benchmarks.measures import Measure, Wanted
 from benchmarks.report import Numbers, ratios
@@ -33,7 +31,6 @@ from benchmarks.ways import APPSWITCH, Bench, compile_load, served
 from tests.harness import eventually
 from tests.hosts import INTERNET, Host, Namespace, network
 
-RESULTS = Path(__file__).parent / "results"
 STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 HAPROXY, NGINX, DIRECT = "HAProxy", "nginx", "direct"
 LOCAL, REMOTE = "an instance on the gateway's host", "an instance on another host"
@@ -298,19 +295,14 @@ def _cells(row: Kept) -> list[str]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateways", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=9, help="how often everything is measured (default: 9)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
+    parser = new_parser("benchmarks.gateways", __doc__, rounds=9)
     parser.add_argument("--only", default="", metavar="TEXT", help="only what has TEXT in `PLACE: NAME`")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: print what is kept there")
     arguments = parser.parse_args()
     if arguments.read:
         print(markdown(json.loads(arguments.read.read_text())))
         return
     if os.geteuid() != 0:
         parser.error("only root can make hosts of network namespaces")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     kept: Kept = {
         "machine": {
             "kernel": platform.release(),
@@ -324,10 +316,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home:
         kept["rows"] = as_json(take(arguments.rounds, 0.1 if arguments.quick else 1.0, Path(home), arguments.only))
     print(markdown(kept))
-    arguments.results.mkdir(exist_ok=True)
-    path = arguments.results / time.strftime("gateways-%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
-    path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"\nkept in {path}", file=sys.stderr)
+    keep(kept, arguments.results, "gateways")
 
 
 def _version(*command: str) -> str:

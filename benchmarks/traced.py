@@ -7,15 +7,12 @@ answer is next to nothing.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,12 +24,12 @@ from attrs import evolve, frozen
 from appswitch.errors import AppSwitchError
 from appswitch.host import tracer
 from benchmarks import ways
+from benchmarks.command import keep, new_parser
 from benchmarks.markdown import spread, table, yes
 from benchmarks.measures import Measure
 from benchmarks.report import Numbers, ratios
 from benchmarks.ways import APPSWITCH, Bench, Way
 
-RESULTS = Path(__file__).parent / "results"
 SHIM = APPSWITCH
 SAME, PTRACE_AT_MOST, NOTIFY_AT_MOST = 1 / 0.95, 6.0, 1.5
 CONNECTS_AT_MOST = {tracer.PTRACE: PTRACE_AT_MOST, tracer.NOTIFY: NOTIFY_AT_MOST}
@@ -186,17 +183,12 @@ def _stops(found: list[Kept], names: list[str]) -> Iterator[str]:
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.traced", description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=13, help="how often everything is measured (default: 13)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
+    parser = new_parser("benchmarks.traced", __doc__.split("\n")[0], rounds=13)
     parser.add_argument("--only", default="", metavar="TEXT", help="only measures with TEXT in their name")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: print what is kept there")
     arguments = parser.parse_args()
     if arguments.read:
         print(markdown(json.loads(arguments.read.read_text())))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = 0.1 if arguments.quick else 1.0
     wanted = [row for row in rows(0.5 * scale, int(5000 * scale)) if arguments.only in row.measure.name]
     if not wanted:
@@ -211,10 +203,7 @@ def main() -> None:
         "rows": [as_json(row, numbers) for row, numbers in zip(wanted, taken, strict=True)],
     }
     print(markdown(kept))
-    arguments.results.mkdir(exist_ok=True)
-    path = arguments.results / time.strftime("traced-%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
-    path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"\nkept in {path}", file=sys.stderr)
+    keep(kept, arguments.results, "traced")
 
 
 if __name__ == "__main__":

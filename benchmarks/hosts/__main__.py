@@ -6,42 +6,31 @@ import argparse
 import json
 import os
 import platform
-import signal
-import sys
 import tempfile
-import time
 from pathlib import Path
 
 from attrs import asdict
 
+from benchmarks.command import keep, new_parser
 from benchmarks.hosts import cluster, failover, report, traffic
 
-RESULTS = Path(__file__).parents[1] / "results"
 PARTS = ("traffic", "cluster", "failover")
 
 
 def main() -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.hosts", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7, help="how often everything is measured (default: 7)")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
+    parser = new_parser("benchmarks.hosts", __doc__, rounds=7)
     parser.add_argument("--only", choices=PARTS, help="a part only")
     parser.add_argument("--nodes", default="3,10,40", metavar="N,...", help="sizes of the cluster (default: 3,10,40)")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")
-    parser.add_argument("--read", type=Path, metavar="FILE", help="measure nothing: print what is kept there")
     arguments = parser.parse_args()
     if arguments.read:
         print(report.markdown(json.loads(arguments.read.read_text())))
         return
     if os.geteuid() != 0:
         parser.error("only root can make hosts of network namespaces")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     kept = _measure(arguments, [arguments.only] if arguments.only else PARTS)
     print(report.markdown(kept))
-    arguments.results.mkdir(exist_ok=True)
-    path = arguments.results / time.strftime("hosts-%Y-%m-%dT%H-%M-%SZ.json", time.gmtime())
-    path.write_text(json.dumps(kept, indent=1) + "\n")
-    print(f"\nkept in {path}", file=sys.stderr)
+    keep(kept, arguments.results, "hosts")
 
 
 def _measure(arguments: argparse.Namespace, parts: list[str] | tuple[str, ...]) -> report.Kept:

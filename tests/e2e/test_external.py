@@ -48,16 +48,17 @@ class World:
         rows = self.host.rows("external", "list")
         return {row["backend"]: row["state"] for row in rows if row["name"] == name}
 
-    def postgres(self) -> None:
-        """A managed database."""
-        programs, data = postgres_programs(), self.host.directory / "data"
-        data.mkdir()
-        os.chown(data, 65534, 65534)
-        self.outside.run(*NOBODY, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "nobody")
-        with (data / "pg_hba.conf").open("a") as hba:
-            hba.write("host all all 0.0.0.0/0 trust\n")
-        command = [str(programs / "postgres"), "-D", str(data), "-k", str(data), "-h", ONE]
-        self.outside.start(*NOBODY, *command, log=self.directory / "postgres.log")
+
+def start_postgres(outside: Namespace, directory: Path) -> None:
+    """A managed database at ONE."""
+    programs, data = postgres_programs(), directory / "data"
+    data.mkdir()
+    os.chown(data, 65534, 65534)
+    outside.run(*NOBODY, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "nobody")
+    with (data / "pg_hba.conf").open("a") as hba:
+        hba.write("host all all 0.0.0.0/0 trust\n")
+    command = [str(programs / "postgres"), "-D", str(data), "-k", str(data), "-h", ONE]
+    outside.start(*NOBODY, *command, log=directory / "postgres.log")
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ PSQL = ["psql", "-h", "orders", "-U", "nobody", "-d", "postgres", "-At", "-c"]
 
 def test_psql_to_a_postgres_outside(world: World) -> None:
     """And by another life of the trap handler, too: what was registered is kept."""
-    world.postgres()
+    start_postgres(world.outside, world.host.directory)
     host = world.host
     said = host.command("external", "add", "orders", "--ip", "10.9.9.9", "5432:db.example:5432").stdout
     assert said == "orders is 10.9.9.9\n"

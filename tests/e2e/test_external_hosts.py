@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -11,9 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_external import NOBODY, PSQL
-from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
-from tests.e2e.test_real_programs import postgres_programs
+from tests.e2e.test_external import PSQL, start_postgres
+from tests.e2e.test_policy_outside import KEEP, NGINX, REFUSED, curl, events
 from tests.e2e.test_udp_programs import DNSMASQ
 from tests.harness import PATIENCE, eventually
 from tests.hosts import INTERNET, Host, Network, network
@@ -53,16 +51,6 @@ class World:
             eventually(lambda host=host: len(host.tables()) == 3)
             host.command("nodes", "--wait")
 
-    def postgres(self) -> None:
-        programs, data = postgres_programs(), self.g1.directory / "data"
-        data.mkdir()
-        os.chown(data, 65534, 65534)
-        self.outside.run(*NOBODY, str(programs / "initdb"), "-D", str(data), "-A", "trust", "-U", "nobody")
-        with (data / "pg_hba.conf").open("a") as hba:
-            hba.write("host all all 0.0.0.0/0 trust\n")
-        command = [str(programs / "postgres"), "-D", str(data), "-k", str(data), "-h", ONE]
-        self.outside.start(*NOBODY, *command, log=self.directory / "postgres.log")
-
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -77,7 +65,7 @@ def healths(host: Host, name: str) -> list[set[tuple[str, str]]]:
 
 def test_from_a_host_without_a_way_out(world: World) -> None:
     """Registered there, too; one gateway dies, and with it nothing but its own connections."""
-    world.postgres()
+    start_postgres(world.outside, world.g1.directory)
     inner = world.inner
     inner.command("external", "add", "orders", "--ip", "10.9.9.9", "5432:db.example:5432")
     inner.command("nodes", "--wait")
@@ -129,17 +117,6 @@ def test_an_inner_host_without_a_gateway(world: World) -> None:
     assert [row["state"] for row in world.inner.rows("external", "list")] == ["unknown"]
 
 
-KEEP = """
-import socket, sys
-with socket.create_connection((sys.argv[1], 80)) as s:
-    print("in", flush=True)
-    sys.stdin.readline()
-    try:
-        s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
-        print(s.recv(4).decode() or "cut")
-    except OSError:
-        print("cut")
-"""
 ALLOW = '[[rule]]\nname = "there"\naction = "allow"\nto = { cidr = "%s" }\n'
 CUT = '[[rule]]\nname = "no-more"\naction = "deny"\nto = { %s }\ncut = true\n'
 

@@ -7,9 +7,6 @@ import errno
 import os
 import select
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
 
 import pytest
 
@@ -18,6 +15,9 @@ from appswitch.host.deaf import deafen
 from appswitch.host.held import Held
 from appswitch.host.sealed import Op
 from tests.harness import PATIENCE
+from tests.host.test_sealed import channel
+
+__all__ = ["channel"]  # a fixture
 
 
 class Maker:
@@ -45,17 +45,8 @@ class Maker:
 
 
 @pytest.fixture
-def maker() -> Iterator[Maker]:
-    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with near:
-        near.settimeout(PATIENCE)
-        with far:
-            command = [sys.executable, "-m", "appswitch.host.sealed", str(far.fileno())]
-            process = subprocess.Popen(command, pass_fds=[far.fileno()])
-        _, fds, _, _ = socket.recv_fds(near, 16, 1)
-        os.close(fds[0])
-        yield Maker(near)
-    assert process.wait(PATIENCE) == 0
+def maker(channel: socket.socket) -> Maker:
+    return Maker(channel)
 
 
 def events(client: socket.socket, seconds: float) -> int:
