@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from appswitch.core.policy import Policy, explain
 from appswitch.edge.apps import Apps
 from appswitch.edge.connections import Source, cut
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Kind, Outside, Party
+from appswitch.model import Address, App, Connection, Kind, Outside, Party
 from appswitch.wire.dns import Found
 
 log = structlog.get_logger()
@@ -74,7 +76,8 @@ class Policing:
 
     async def _cut(self, apps: Apps, snapshot: Source) -> None:
         """Ends what is denied now, where the rule says so. New ones are denied already: the snapshot has all."""
-        ended = []
+        ended: list[Connection] = []
+        tell: list[Callable[[], None]] = []
         for each in await snapshot():
             client: Party | None = each.client or (Outside(each.source[0]) if each.source and each.listener else None)
             if client and each.dest:
@@ -86,10 +89,11 @@ class Policing:
                     facts: dict[str, Any] = {"address": ip, "port": port, "proto": each.proto, "medium": each.medium}
                     facts["source"] = None if each.client else each.source
                     reason = explain(verdict, client, server) + ", and cuts the connection"
-                    apps.events.publish(
-                        Kind.DENY, each.client, server=each.server, rule=verdict.rule, reason=reason, **facts
-                    )
+                    facts |= {"server": each.server, "rule": verdict.rule, "reason": reason}
+                    tell.append(partial(apps.events.publish, Kind.DENY, each.client, **facts))
         left = await cut(ended) if ended else []
+        for publish in tell:  # who hears of it may rely on it
+            publish()
         if left:
             log.warning("the kernel doesn't let us cut all connections", left=len(left), of=len(ended))
 
