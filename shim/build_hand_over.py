@@ -11,7 +11,7 @@ ffibuilder.cdef("\n".join(line for line in HEADER.read_text().splitlines() if no
 ffibuilder.set_source(
     "appswitch._hand_over",
     '#include "gateway/hand_over.h"',
-    sources=["shim/gateway/hand_over.c"],
+    sources=["shim/gateway/hand_over.c", "shim/gateway/deliver.c"],
     include_dirs=["shim"],
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"],
 )
