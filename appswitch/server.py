@@ -67,6 +67,7 @@ from appswitch.edge.nodes import Nodes, OneNode
 from appswitch.edge.peers import Peers
 from appswitch.edge.placed import placed_connections
 from appswitch.edge.policing import Policing
+from appswitch.edge.questions import Questions
 from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
@@ -267,18 +268,8 @@ async def _serve(
         )
         if others is not None:
             peers.handlers[OpenPorts] = PortsOpener(exposing.ports, others.arrivals.client_of).answer
-    control_server = ControlServer(
-        apps,
-        new_dns,
-        nodes,
-        netns,
-        connections.snapshot,
-        externals,
-        policing,
-        exposing,
-        share_dns=datagrams.share_dns,
-        look_up=partial(look_up, resolver),
-    )
+    questions = Questions(apps, nodes, connections.snapshot, externals, policing, partial(look_up, resolver))
+    control_server = ControlServer(apps, new_dns, netns, questions, exposing, datagrams.share_dns)
     await take_back(apps, sockets, host)
     externals.load()
     async with trio.open_nursery() as nursery:

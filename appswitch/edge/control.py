@@ -21,27 +21,20 @@ from attrs import Factory, define, field
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
-from appswitch.core.exposing import exposed_at, parse_expose
+from appswitch.core.exposing import parse_expose
 from appswitch.core.service_table import ServiceTable, plain_name
-from appswitch.core.why import address_of, why
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
-from appswitch.edge.backends import backend_of
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
 from appswitch.edge.exposing import Exposing
-from appswitch.edge.externals import Externals
-from appswitch.edge.healths import of_backend
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
-from appswitch.edge.nodes import Nodes
-from appswitch.edge.policing import Policing
-from appswitch.edge.why import why_row
+from appswitch.edge.questions import Questions, split_service
 from appswitch.errors import AppSwitchError
-from appswitch.model import App, AppState, Connection, Event, Kind, Listener, Outside, Protocol
+from appswitch.model import App, AppState, Event, Kind
 from appswitch.wire import control
-from appswitch.wire.dns import Found
 from appswitch.wire.externals import Kept
 
 log = structlog.get_logger()
@@ -51,10 +44,6 @@ async def _no_sharing(_app: App) -> None:
     pass
 
 
-async def _no_upstream(_name: str) -> Found | None:
-    return None
-
-
 @define
 class ControlServer:
     """Serves the control socket of one host."""
@@ -62,18 +51,12 @@ class ControlServer:
     apps: Apps
     dns: Callable[[App], DnsServer]
     """Makes the DNS server of a new app."""
-    nodes: Nodes
     netns: int
     """The cookie of our own network namespace."""
-    snapshot: Callable[[], Awaitable[list[Connection]]]
-    """All connections of apps."""
-    externals: Externals
-    policing: Policing = field(factory=Policing)
-    exposing: Exposing = field(default=Factory(lambda self: Exposing(self.nodes), takes_self=True))
+    questions: Questions
+    exposing: Exposing = field(default=Factory(lambda self: Exposing(self.questions.nodes), takes_self=True))
     share_dns: Callable[[App], Awaitable[None]] = _no_sharing
     """Makes room for an app that is a DNS server itself."""
-    look_up: Callable[[str], Awaitable[Found | None]] = _no_upstream
-    """What a name outside stands for."""
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
@@ -149,101 +132,55 @@ class ControlServer:
             case control.Hello():
                 return None
             case control.Ps():
-                running = (app for app in self.table.apps.values() if not app.external)
-                apps = sorted(running, key=lambda app: (app.node, app.number))
-                return [control.app_row(app, self.table.state_of(app)) for app in apps]
+                return await self.questions.ps()
             case control.Services():
-                return [self._service_row(each) for each in self.table.services()]
+                return await self.questions.services()
             case control.Nodes():
                 return await self._list_nodes(call, stream.socket)
             case control.Connections():
-                return await self._list_connections()
+                return await self.questions.connections()
             case control.Resolve(name=name):
-                return self._resolve(name)
+                return self.questions.resolve(name)
             case control.Why(client=client, dest=dest):
-                return [await self._why(client, dest)]
+                return [await self.questions.why(client, dest)]
             case control.WaitFor(services=services, timeout=timeout):
                 return await self._wait_for(services, math.inf if timeout is None else timeout, stream.socket)
             case control.Drain():
                 return await self._drain(call, stream.socket)
             case control.Externals():
-                return await self._list_externals()
+                return await self.questions.list_externals()
             case control.AddExternal():
                 return await self._add_external(call)
             case control.RemoveExternal(name=name):
-                self.externals.remove(plain_name(name))
+                self.questions.externals.remove(plain_name(name))
                 return []
             case control.Observe():
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn() | control.Resume() | control.Ticket():
                 raise AssertionError("handled by the caller")
 
-    async def _list_externals(self) -> list[dict[str, object]]:
-        told = await self.externals.healths.all()
-        apps = sorted(self.table.externals.values(), key=lambda app: (app.name or "", app.node))
-        backends = [each for app in apps for each in self.table.listeners_of(app)]
-        return [control.external_row(each, of_backend(told, backend_of(each))) for each in backends]
-
     async def _add_external(self, call: control.AddExternal) -> list[dict[str, object]]:
         kept = Kept(call.name, tuple(call.backends), call.ip, tuple(call.tags), time.time())
-        app = self.externals.add(kept)
+        app = self.questions.externals.add(kept)
         return [control.external_row(each, {}) for each in self.table.listeners_of(app)]
-
-    async def _why(self, client: str, dest: str) -> dict[str, object]:
-        service, _, suffix = dest.partition("/")
-        host, port = _split_service(service)
-        protocol = _protocol(suffix or Protocol.TCP.value)
-        servers = await self._servers(host)
-        gateway, gateways, policy = self.nodes.own.gateway, self.nodes.gateways(), self.policing.policy
-        told = why(self.table, policy, client, servers or host, port, protocol, gateway=gateway, gateways=gateways)
-        return why_row(host, told)
-
-    async def _servers(self, host: str) -> list[Outside]:
-        """What an app that asks for this name, or address, finds; nothing, where there is none."""
-        ip = address_of(self.table, host)
-        if ip is not None:
-            return [Outside(ip, self.policing.names_of(ip))]
-        found = await self.look_up(host) if "." in plain_name(host) else None
-        addresses = found.addresses if found else ()
-        return [Outside(each, (*self.policing.names_of(each), host.removesuffix("."))) for each in addresses]
 
     async def _list_nodes(self, call: control.Nodes, connection: trio.socket.SocketType) -> list[dict[str, object]]:
         if call.wait:
             with trio.move_on_after(math.inf if call.timeout is None else call.timeout) as waiting:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_break_when_closed, connection)
-                    await self.nodes.until_agreed()
+                    await self.questions.nodes.until_agreed()
                     nursery.cancel_scope.cancel()
             if waiting.cancelled_caught:
-                raise AppSwitchError("no-agreement", f"no agreement after {call.timeout:g} s: {self.nodes.obstacle}",
+                reason = f"no agreement after {call.timeout:g} s: {self.questions.nodes.obstacle}"
+                raise AppSwitchError("no-agreement", reason,
                                      "`appswitch nodes` shows how far each is, the log of `serve` why")  # fmt: skip
-        return [control.node_row(*each) for each in self.nodes.standings()]
-
-    async def _list_connections(self) -> list[dict[str, object]]:
-        rows = []
-        for each in await self.snapshot():
-            rows.append(control.connection_row(each))
-            if len(rows) % 100 == 0:  # there may be many: the others have their turn
-                await trio.lowlevel.checkpoint()
-        return rows
-
-    def _service_row(self, listener: Listener) -> dict[str, object]:
-        app = listener.app
-        elsewhere = None if self.table.is_local(app) else self.nodes.called(app.node)
-        return control.service_row(listener, self.table.state_of(app), elsewhere, exposed_at(self.table, listener))
-
-    def _resolve(self, text: str) -> list[dict[str, object]]:
-        name = plain_name(text)
-        ip = self.table.resolve(name)
-        if ip is None:
-            raise AppSwitchError("unknown-name", f"no app is named {text!r}", "`appswitch ps` lists the apps")
-        instances = list(self.table.services(self.table.apps_at(ip)))
-        return [control.resolve_row(name, str(ip), len(instances))]
+        return self.questions.list_nodes()
 
     async def _wait_for(self, services: list[str], timeout: float, connection: trio.socket.SocketType) -> list[str]:  # noqa: ASYNC109
         """What is still missing after `timeout` seconds; nothing, as soon as all are served at once."""
         for text in services:
-            _split_service(text)  # the error comes at once
+            split_service(text)  # the error comes at once
         missing = self._missing(services)
         with trio.move_on_after(timeout):
             async with trio.open_nursery() as nursery:
@@ -255,10 +192,10 @@ class ControlServer:
         return missing
 
     def _missing(self, services: list[str]) -> list[str]:
-        return [text for text in services if not self._is_served(*_split_service(text))]
+        return [text for text in services if not self._is_served(*split_service(text))]
 
     async def _drain(self, call: control.Drain, connection: trio.socket.SocketType) -> list[dict[str, object]]:
-        draining = Draining(self.apps, self.snapshot)
+        draining = Draining(self.apps, self.questions.snapshot)
         apps = draining.undo(call.app) if call.undo else draining.start(call.app)
         if call.wait and not call.undo:
             async with trio.open_nursery() as nursery:
@@ -415,20 +352,6 @@ def _read_token(text: str) -> bytes:
 
 def _filter(call: control.Observe) -> Filter:
     return Filter(frozenset(call.kinds), call.app)
-
-
-def _split_service(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
-        raise AppSwitchError("bad-service", f"{text!r} is not NAME:PORT", "for example db:5432")
-    return host.strip("[]").lower(), int(port)
-
-
-def _protocol(text: str) -> Protocol:
-    try:
-        return Protocol(text.lower())
-    except ValueError:
-        raise AppSwitchError("bad-service", f"{text!r} is no protocol", "tcp or udp, for example db:53/udp") from None
 
 
 async def _read_line(connection: trio.socket.SocketType) -> tuple[bytes, list[int]]:

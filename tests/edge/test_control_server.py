@@ -30,6 +30,7 @@ from appswitch.edge.externals import Externals
 from appswitch.edge.healths import GatewayHealths
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.nodes import OneNode
+from appswitch.edge.questions import Questions
 from appswitch.host import namespace
 from appswitch.host.cookies import netns_of
 from appswitch.model import AppRecord, Connection, Listener, ListenerRecord, Node, State
@@ -58,10 +59,13 @@ class World:
         self.server = ControlServer(
             self.apps,
             lambda _: DnsServer(zone, Upstream(()), lambda _: None),
-            OneNode(Node("n1")),
             netns_of(self.listening),
-            self.snapshot,
-            Externals(self.apps, None, GatewayHealths("n1", None)),
+            Questions(
+                self.apps,
+                OneNode(Node("n1")),
+                self.snapshot,
+                Externals(self.apps, None, GatewayHealths("n1", None)),
+            ),
         )
 
     async def snapshot(self) -> list[Connection]:
@@ -197,7 +201,7 @@ class TwoNodes(OneNode):
 
 
 async def test_nodes_that_dont_agree(world: World) -> None:
-    world.server.nodes = TwoNodes(Node("n1"))
+    world.server.questions.nodes = TwoNodes(Node("n1"))
     assert (await world.call("nodes", wait=True, timeout=0.01))["error"]["reason"] == "no-agreement"
     assert (await world.call("nodes", wait=False))["ok"][0]["name"] == "n1"
 
@@ -207,7 +211,7 @@ async def test_lists_with_another_node(world: World) -> None:
     world.table.put_remote("b", "1", AppRecord(evolve(app, node="b")))
     world.table.put_remote("b", "1/5", ListenerRecord(5, 4, app.ip, 80))
     world.table.unreachable.add("b")
-    world.server.nodes = TwoNodes(Node("n1"))
+    world.server.questions.nodes = TwoNodes(Node("n1"))
     assert [(row["id"], row["node"], row["state"]) for row in (await world.call("ps"))["ok"]] == [
         (1, "b", "suspect"), (1, "n1", "up"),
     ]  # fmt: skip
