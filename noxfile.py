@@ -20,9 +20,10 @@ def install(session: nox.Session, *extras: str) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Two web servers on one port, found by name; in plain words."""
+    """Two web servers on one port, found by name; in plain words. Or another one of examples/README.md."""
     install(session)
-    session.run("python", "examples/first_light/demo.py", *session.posargs)
+    name, *arguments = session.posargs or ["first_light"]
+    session.run("python", "-m", f"examples.{name}", *arguments)
 
 
 @nox.session
