@@ -14,6 +14,8 @@ Address = IPv4Address | IPv6Address
 DOMAIN = "appswitch.local"
 """Every app's name is reached as NAME and as NAME.appswitch.local."""
 
+DNS_PORT = 53
+
 Tag = tuple[str, str]
 """(key, value); a key may repeat."""
 
@@ -58,6 +60,24 @@ class Expose:
 
 
 @frozen
+class Bypass:
+    """What an app reaches by its host's network, as it is there.
+
+    place: a network ("10.0.0.0/8"), "localhost", or a pattern of names outside; ports: ranges, both ends included;
+    none: all.
+    """
+
+    place: str
+    ports: tuple[tuple[int, int], ...] = ()
+
+    def __str__(self) -> str:
+        """As `--bypass` takes it."""
+        place = f"[{self.place}]" if self.ports and ":" in self.place else self.place
+        ports = ",".join(f"{low}" if low == high else f"{low}-{high}" for low, high in self.ports)
+        return f"{place}:{ports}" if ports else place
+
+
+@frozen
 class App:
     """One `spawn`: a process tree with an identity.
 
@@ -85,6 +105,8 @@ class App:
     external: bool = False
     """It is no process tree, but a server outside (core/external.py)."""
     exposes: tuple[Expose, ...] = ()
+    bypasses: tuple[Bypass, ...] = ()
+    """Known on its own node only."""
 
     @property
     def reachable(self) -> bool:
@@ -156,6 +178,9 @@ Party = App | Outside
 
 GATEWAY = "gateway"
 """The medium of what leaves by a gateway that is another node than the app's."""
+
+BYPASS = "bypass"
+"""The medium of what leaves by the app's own host, since the app was started with `--bypass`."""
 
 
 class State(Enum):

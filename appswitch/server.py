@@ -238,7 +238,21 @@ async def _serve(
     leaving = Leaving(exits, peers, sealed, relay, named, tcp_names, events)
     dialer.outside = ExternalWay(exits, leaving, backends, named, tcp_names)
     datagrams = Datagrams(apps, policing, homes, askers, flows, resolvers, exits, netns)
-    calls = Calls(apps, sockets, dialer, egress, tcp_names, balancer, datagrams, policing, exits, leaving, rng, netns)
+    calls = Calls(
+        apps,
+        sockets,
+        dialer,
+        egress,
+        tcp_names,
+        balancer,
+        datagrams,
+        policing,
+        exits,
+        leaving,
+        rng,
+        netns,
+        partial(look_up, upstream),
+    )
     handler = TrapHandler(apps, calls, netns)
     others: cluster.Cluster | None = None
     nodes: Nodes = OneNode(Node(settings.node, gateway=settings.gateway))

@@ -38,6 +38,7 @@ class Options:
         exclusive: bool = False,
         tcp: bool = False,
         exposes: list[str] | None = None,
+        bypasses: list[str] | None = None,
         wait_for: list[str] | None = None,
         wait_timeout: float | None = None,
         socket: str | None = None,
@@ -53,6 +54,7 @@ class Options:
         self.exclusive = exclusive
         self.tcp = tcp
         self.exposes = exposes or []
+        self.bypasses = bypasses or []
         self.wait_for = wait_for or []
         self.wait_timeout = wait_timeout
         self.socket = socket
@@ -89,8 +91,14 @@ def run(options: Options) -> int:
         _tell_exposed(answer)
         environment["APPSWITCH_APP"] = answer["token"]
         keeper = Keeper(trap, client, answer["token"])
-        tags = ",".join(options.tags)
-        for key, value in (("NAME", options.name), ("IP", options.ip), ("TAGS", tags), ("TCP", "1" * options.tcp)):
+        described = {
+            "NAME": options.name,
+            "IP": options.ip,
+            "TAGS": ",".join(options.tags),
+            "TCP": "1" * options.tcp,
+            "BYPASS": " ".join(options.bypasses),
+        }
+        for key, value in described.items():
             if value:  # a trap handler that doesn't know our token learns from these who we are
                 environment["APPSWITCH_" + key] = value
     _tie(options.supervised)  # again: a new user namespace may undo it
@@ -189,6 +197,7 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
         "exclusive": options.exclusive,
         "tcp": options.tcp,
         "exposes": options.exposes,
+        "bypasses": options.bypasses,
         "netns": options.netns,
         "uid": user.uid,
     }

@@ -43,7 +43,8 @@ static void read_variable(const char *entry) {
     for (int i = 0; i < KEPT; i++)
         if (starts_with(entry, kept_names[i])) append(kept[i], kept[i] + VALUE_SIZE, entry);
     if (starts_with(entry, "APPSWITCH_NAME=") || starts_with(entry, "APPSWITCH_IP=") ||
-        starts_with(entry, "APPSWITCH_TAGS=") || starts_with(entry, "APPSWITCH_TCP=")) {
+        starts_with(entry, "APPSWITCH_TAGS=") || starts_with(entry, "APPSWITCH_TCP=") ||
+        starts_with(entry, "APPSWITCH_BYPASS=")) {
         size_t size = as_strlen(entry) + 1;
         settings.too_long |= described_size + size > sizeof described;
         if (settings.too_long) return;
@@ -173,7 +174,7 @@ void complain_no_handler(void) {
 }
 
 void complain_too_long(void) {
-    complain_once("APPSWITCH_NAME, APPSWITCH_IP and APPSWITCH_TAGS", " together are too long",
+    complain_once("the APPSWITCH_ variables", " together are too long",
                   "\nhint: look at the APPSWITCH_ variables: 1,000 bytes are enough for most\n");
 }
 

@@ -37,6 +37,7 @@ BAD_ARGUMENTS = (
     "bad-socket",
     "bad-upstream",
     "bad-expose",
+    "bad-bypass",
     "bad-backend",
     "bad-host",
     "no-user",

@@ -21,6 +21,9 @@ from appswitch.host.processes import FAILED
 @click.option("--expose", metavar="PORT[:[GATEWAY:]GATEWAY_PORT][/proxy]", multiple=True,
               help="Let clients outside in to PORT, at GATEWAY_PORT (by default one that the gateway chooses) of "
                    "GATEWAY, an address or a node's name (by default all). /proxy: by PROXY protocol v2.")  # fmt: skip
+@click.option("--bypass", metavar="CIDR|NAME[:PORT,...]", multiple=True,
+              help="Leave what is there to the host's network as it is: a network, an address (127.0.0.1, too) or a "
+                   "name outside, which may have * in it; its PORTs, or all.")  # fmt: skip
 @click.option("--user", metavar="U", help="Run the program as this user (root only).")
 @click.option("--no-netns", is_flag=True, help="Stay in the host's network namespace.")
 @click.option("--tcp", is_flag=True, help="Real TCP between programs of one host, too.")
@@ -39,6 +42,7 @@ def spawn(
     name: str | None,
     tags: tuple[str, ...],
     expose: tuple[str, ...],
+    bypass: tuple[str, ...],
     user: str | None,
     no_netns: bool,
     tcp: bool,
@@ -66,6 +70,7 @@ def spawn(
             exclusive=exclusive,
             tcp=tcp,
             exposes=list(expose),
+            bypasses=list(bypass),
             wait_for=list(wait_for),
             wait_timeout=wait_timeout,
             socket=socket,

@@ -19,6 +19,7 @@ def described(project: Project) -> dict[str, object]:
 def _described(service: Service) -> dict[str, object]:
     extension: dict[str, object] = {"ip": service.ip, "tags": list(service.tags), "node": service.node}
     extension |= {"netns": service.netns and None, "tcp": service.tcp or None, "exclusive": service.exclusive or None}
+    extension |= {"bypass": list(service.bypasses)}
     extension = {key: value for key, value in extension.items() if value not in (None, [])}
     dependencies = {
         each.service: {"condition": each.condition, "required": each.required} for each in service.dependencies

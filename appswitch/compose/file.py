@@ -78,6 +78,7 @@ class ServiceExtension(Part, frozen=True):
     netns: bool = True
     tcp: bool = False
     exclusive: bool = False
+    bypass: list[str] = []
 
 
 class FileExtension(Part, frozen=True):

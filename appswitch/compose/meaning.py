@@ -89,6 +89,7 @@ class _Reader:
             netns=ours.netns,
             tcp=ours.tcp,
             exclusive=ours.exclusive,
+            bypasses=tuple(ours.bypass),
         )
 
     def _command(self, written: str | Sequence[str], path: Keys) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ def arguments(service: Service, project: str) -> list[str]:
     words = ["--name", service.name, "--tag", f"project={project}"]
     for flag, value in (("--ip", service.ip), ("--user", service.user)):
         words += [flag, value] if value is not None else []
-    for flag, values in (("--tag", service.tags), ("--expose", service.published)):
+    for flag, values in (("--tag", service.tags), ("--expose", service.published), ("--bypass", service.bypasses)):
         words += [word for value in values for word in (flag, value)]
     for flag, given in (("--no-netns", not service.netns), ("--tcp", service.tcp), ("--exclusive", service.exclusive)):
         words += [flag] * given

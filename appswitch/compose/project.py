@@ -58,7 +58,7 @@ class Dependency:
 @frozen
 class Service:
     """environment: what is added to ours; health: None: nobody asks; grace: seconds between the signal to stop and the
-    kill; published: as `spawn --expose` takes it; node: None: whichever host we are on.
+    kill; published, bypasses: as `spawn --expose` and `--bypass` take them; node: None: whichever host we are on.
     """
 
     name: str
@@ -81,6 +81,7 @@ class Service:
     netns: bool = True
     tcp: bool = False
     exclusive: bool = False
+    bypasses: tuple[str, ...] = ()
 
 
 @frozen

@@ -15,7 +15,6 @@ from attrs import frozen
 from appswitch.core.policy import Policy, Verdict
 from appswitch.core.route import (
     BROADCAST,
-    DNS_PORT,
     LOOPBACK,
     Egress,
     Kernel,
@@ -24,9 +23,10 @@ from appswitch.core.route import (
     is_own,
     serves,
     way_out,
+    way_past,
 )
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Listener, Outside, Party, Protocol, is_alias
+from appswitch.model import DNS_PORT, Address, App, Listener, Outside, Party, Protocol, is_alias
 
 
 @frozen
@@ -159,7 +159,13 @@ def plan_datagrams(
     if not is_own(app, source):
         error = errno.ENETUNREACH if source.version == 4 else errno.EINVAL
         return Refuse(error, f"{source} is not an address of this app")
-    if dest.is_multicast or dest == BROADCAST or app.id in serving:
+    if dest.is_multicast or dest == BROADCAST:
+        return Kernel()
+    server = Outside(dest, names)
+    bypassed = None if asker else way_past(table, policy, app, server, port, Protocol.UDP.value)
+    if bypassed is not None:
+        return _for_datagrams(bypassed, server)
+    if app.id in serving:
         return Kernel()
     refused = check_path(source, dest, inside)
     if refused is not None:
@@ -190,8 +196,11 @@ def plan_datagrams(
         return Kernel()  # the DNS socket in the app's namespace answers, whatever the address
     if table.was_owned(dest) or dest.is_link_local or is_alias(dest):
         return Lost()  # an app that has gone, or a client that can only be answered
-    server = Outside(dest, names)
     plan = way_out(policy, app, server, port, Protocol.UDP.value, gateway=gateway, gateways=gateways)
+    return _for_datagrams(plan, server)
+
+
+def _for_datagrams(plan: Egress | Refuse, server: Outside) -> Egress | Refuse | Deny:
     return Deny(server, plan.verdict) if isinstance(plan, Refuse) and plan.verdict else plan
 
 

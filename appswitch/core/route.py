@@ -11,16 +11,16 @@ import random
 from collections.abc import Collection
 from ipaddress import IPv4Address, IPv6Address
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from appswitch.core.policy import LET_OUT, Policy, Verdict, explain
+from appswitch.core.bypass import bypass_of, is_named
+from appswitch.core.policy import LET_OUT, Policy, Verdict, explain, is_public
 from appswitch.core.service_table import ServiceTable
-from appswitch.model import Address, App, Listener, Outside
+from appswitch.model import DNS_PORT, Address, App, Bypass, Listener, Outside
 
 EPHEMERAL = range(32768, 61000)
 """Ports for bind to port 0 and for clients (ip(7), ip_local_port_range)."""
 
-DNS_PORT = 53
 LOOPBACK: dict[int, Address] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 BROADCAST = IPv4Address("255.255.255.255")
 
@@ -79,7 +79,8 @@ class Reach:
 class Egress:
     """Leave the cluster. gateways: the nodes by one of which (core/exits.py); none: by a socket of this host.
 
-    names: of the server, as far as is known (model.Outside); verdict: of policy.
+    names: of the server, as far as is known (model.Outside); verdict: of policy; bypass: what of the app's has it leave
+    by this host, be that a gateway or not.
     """
 
     ip: Address
@@ -87,6 +88,7 @@ class Egress:
     gateways: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     verdict: Verdict = LET_OUT
+    bypass: Bypass | None = None
 
     @property
     def server(self) -> Outside:
@@ -177,6 +179,10 @@ def plan_connect(
         refused = _check_source(app, bound[0], dest, inside)
         if refused is not None:
             return refused
+    outside = Outside(dest, names)
+    bypassed = way_past(table, policy, app, outside, port)
+    if bypassed is not None:
+        return bypassed
     if inside or table.owns(dest):
         instances = _instances(table, app, dest, port, inside)
         judged = tuple(Judged(each, policy.decide(app, each.app, port)) for each in instances)
@@ -199,7 +205,24 @@ def plan_connect(
         return Refuse(errno.ENETUNREACH, f"{dest} can't be connected to")
     if table.was_owned(dest):
         return Refuse(errno.ECONNREFUSED, f"the app with {dest} has gone")
-    return way_out(policy, app, Outside(dest, names), port, gateway=gateway, gateways=gateways)
+    return way_out(policy, app, outside, port, gateway=gateway, gateways=gateways)
+
+
+def way_past(
+    table: ServiceTable, policy: Policy, app: App, server: Outside, port: int, proto: str = "tcp"
+) -> Egress | Refuse | None:
+    """How `app` gets to what it bypasses AppSwitch for, if policy lets it; None: this is nothing of the kind.
+
+    What apps own stays theirs, and so does what one owned that has gone.
+    """
+    own = server.ip in (app.ip, app.alias)
+    if not app.bypasses or own or table.owns(server.ip) or table.was_owned(server.ip):
+        return None
+    bypass = bypass_of(app, server, port)
+    if bypass is None:
+        return None
+    plan = way_out(policy, app, server, port, proto, gateway=True, gateways=())
+    return evolve(plan, bypass=bypass) if isinstance(plan, Egress) else plan
 
 
 def way_out(
@@ -218,7 +241,10 @@ def way_out(
         return Refuse(errno.ECONNREFUSED, explain(verdict, app, server), verdict=verdict)
     if gateway or gateways:
         return Egress(server.ip, port, () if gateway else tuple(gateways), server.names, verdict)
-    return Refuse(errno.ENETUNREACH, f"no app has {server.ip}, and no gateway is there")
+    reason = f"no app has {server.ip}, and no gateway is there"
+    if any(is_named(app, name) for name in server.names) and not is_public(server.ip):
+        reason += "; --bypass with a name alone opens no address that isn't public"
+    return Refuse(errno.ENETUNREACH, reason)
 
 
 def _check_source(app: App, source: Address, dest: Address, inside: bool) -> Refuse | None:

@@ -27,6 +27,7 @@ from appswitch.model import (
     App,
     AppRecord,
     AppState,
+    Bypass,
     Expose,
     GatewayRecord,
     Listener,
@@ -99,6 +100,7 @@ class ServiceTable:
         started: float = 0.0,
         exposes: tuple[Expose, ...] = (),
         external: bool = False,
+        bypasses: tuple[Bypass, ...] = (),
     ) -> App:
         """Adds an app of this node. AppSwitchError `name-taken` when its name stands for another IP already."""
         self._last_app += 1
@@ -119,6 +121,7 @@ class ServiceTable:
             derived=ip is None and name is not None and self._derives(name, identity),
             exposes=exposes,
             external=external,
+            bypasses=bypasses,
         )
         return self.revive(app)
 

@@ -11,10 +11,10 @@ from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place, Relay
 from appswitch.core.exposing import exposed_at
 from appswitch.core.policy import Policy, explain
-from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Judged, Kernel, Reach, Refuse
+from appswitch.core.route import LOOPBACK, Egress, Judged, Kernel, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.errors import AppSwitchError
-from appswitch.model import Address, App, Outside, Party, Protocol
+from appswitch.model import DNS_PORT, Address, App, Outside, Party, Protocol
 
 Ways = tuple[bool, Collection[str]]
 """Whether this host is a gateway, and the other nodes that are."""
@@ -137,6 +137,11 @@ def _tell_ingress(
 
 
 def _tell_egress(plan: Egress, client: App) -> Told:
+    if plan.bypass is not None:
+        reason = (
+            f"--bypass {plan.bypass} leaves it to this host's network; {explain(plan.verdict, client, plan.server)}"
+        )
+        return Told("audit" if plan.verdict.audit else "bypass", reason, rule=plan.verdict.rule)
     by = f"the gateway {' or '.join(sorted(plan.gateways))}" if plan.gateways else "this host"
     reason = f"no app has this address: it is reached by way of {by}; {explain(plan.verdict, client, plan.server)}"
     return Told("audit" if plan.verdict.audit else "outside", reason, rule=plan.verdict.rule)

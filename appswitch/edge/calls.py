@@ -17,6 +17,7 @@ from attrs import define
 
 from appswitch.core import route
 from appswitch.core.balance import Balancer, by_connections
+from appswitch.core.bypass import is_named
 from appswitch.core.exits import Exits
 from appswitch.core.policy import explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Reach, Refuse
@@ -30,10 +31,12 @@ from appswitch.edge.leaving import Leaving
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
 from appswitch.edge.tcp_names import TcpNames
-from appswitch.model import DOMAIN, Address, App, Kind, Listener
+from appswitch.model import BYPASS, DOMAIN, Address, App, Kind, Listener
 from appswitch.wire import trap
+from appswitch.wire.dns import Found
 
 GRACE = 0.005  # seconds that a connect to a starting app waits for its bind
+LOOK_UP_WITHIN = 2.0  # seconds
 REFRESH_WITHIN = 0.2  # seconds that a connect waits for word of what other nodes serve
 PATIENCE_NONBLOCKING = 1.0  # seconds that a connect may wait for room in a full queue when it shouldn't block
 
@@ -73,6 +76,8 @@ class Calls:
     rng: random.Random
     netns: int
     """The cookie of our own network namespace."""
+    look_up: Callable[[str], Awaitable[Found | None]]
+    """What a name outside stands for."""
     refresh: Callable[[str], Awaitable[None]] | None = None
     """Fetches what another node has to say of its apps; None: there are no others."""
 
@@ -91,7 +96,7 @@ class Calls:
                 case trap.Listen():
                     return self._listen(app, request)
                 case trap.Resolve():
-                    return self._resolve(app, request)
+                    return await self._resolve(app, request)
                 case trap.Reverse():
                     return self._reverse(request)
                 case trap.OwnIps():
@@ -182,9 +187,10 @@ class Calls:
             return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name.packed), client)
         self.exits.check(plan.ip, plan.port)
         outside = start_egress(plan, request.family)
-        self.egress.add(outside, app, asked.dest, self.apps.table.node, plan.names)
+        medium = BYPASS if plan.bypass else "tcp"
+        self.egress.add(outside, app, asked.dest, self.apps.table.node, plan.names, medium=medium)
         for kind in plan.verdict.kinds:
-            self._publish(kind, app, request, rule=plan.verdict.rule, medium="tcp")
+            self._publish(kind, app, request, rule=plan.verdict.rule, medium=medium)
         return Answer(trap.encode_reply(kind=trap.FD_TCP), outside)
 
     def _plan_again(self, app: App, request: trap.Connect, channel: socket.socket) -> Reach:
@@ -293,9 +299,14 @@ class Calls:
         shared = [self.apps.epoch.fd] if request.want_epoch else []
         return Answer(trap.encode_reply(kind=answer.kind, text=text), answer.passed, shared)
 
-    def _resolve(self, app: App, request: trap.Resolve) -> Answer:
+    async def _resolve(self, app: App, request: trap.Resolve) -> Answer:
         name = plain_name(request.name)
         ip = self.apps.table.resolve(name)
+        if ip is None and is_named(app, name):  # it is about to ask the host's resolver, of which we hear nothing
+            with trio.move_on_after(LOOK_UP_WITHIN):
+                found = await self.look_up(name)
+                if found is not None:
+                    self.policing.learn(app.id, found)
         answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
         self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
         return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)

@@ -21,6 +21,7 @@ from attrs import Factory, define, field
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
+from appswitch.core.bypass import parse_bypass
 from appswitch.core.exposing import parse_expose
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.edge import namespaces
@@ -336,6 +337,7 @@ class ControlServer:
             exclusive=call.exclusive,
             tcp=call.tcp,
             exposes=exposes,
+            bypasses=tuple(dict.fromkeys(map(parse_bypass, call.bypasses))),
         )
         if call.netns:
             self.apps.bind_netns(app, caller.netns)

@@ -32,7 +32,7 @@ from appswitch.core import datagrams, route
 from appswitch.core.datagrams import Deny, Lost, Place, Relay
 from appswitch.core.exits import NO_WAY, Exit, Exits
 from appswitch.core.policy import explain
-from appswitch.core.route import DNS_PORT, LOOPBACK, Egress, Kernel, Refuse
+from appswitch.core.route import LOOPBACK, Egress, Kernel, Refuse
 from appswitch.edge.apps import Apps
 from appswitch.edge.askers import Askers
 from appswitch.edge.epoch import NEVER
@@ -42,7 +42,7 @@ from appswitch.edge.namespaces import Namespace
 from appswitch.edge.peer_channel import UnreachableError
 from appswitch.edge.placing import Pair, place, sockaddr
 from appswitch.edge.policing import Policing
-from appswitch.model import GATEWAY, Address, App, Kind
+from appswitch.model import BYPASS, DNS_PORT, GATEWAY, Address, App, Kind
 from appswitch.wire import trap
 
 Key = TypeVar("Key")
@@ -188,6 +188,7 @@ class Datagrams:
                 raise OSError(errno.ECONNREFUSED, "nobody is there")
             case Egress():
                 if request.netns == self.netns:
+                    self._publish_leaving(app, plan)
                     return Answer(trap.KERNEL, epoch=epoch)
                 return Answer(trap.FD_UDP, self._leave(app, plan, request.family, connected=True), epoch)
 
@@ -271,6 +272,7 @@ class Datagrams:
                 return Answer(trap.LOST, epoch=epoch)
             case Egress():
                 if request.netns == self.netns:
+                    self._publish_leaving(app, plan)
                     return Answer(trap.KERNEL, epoch=epoch)
                 if request.bound[1]:  # answers of other apps would no longer find it
                     reason = "a socket that has been used inside doesn't send to the outside"
@@ -426,9 +428,13 @@ class Datagrams:
         except OSError:
             outside.close()
             raise
-        for kind in plan.verdict.kinds:
-            self._publish(kind, app, to, rule=plan.verdict.rule, medium="udp")
+        self._publish_leaving(app, plan)
         return outside
+
+    def _publish_leaving(self, app: App, plan: Egress) -> None:
+        medium = BYPASS if plan.bypass else "udp"
+        for kind in plan.verdict.kinds:
+            self._publish(kind, app, (plan.ip, plan.port), rule=plan.verdict.rule, medium=medium)
 
     def _publish_connect(self, app: App, server: App, to: Pair) -> None:
         verdict = self.policing.policy.decide(app, server, to[1], "udp")

@@ -39,12 +39,14 @@ class EgressSockets:
         node: str,
         names: tuple[str, ...] = (),
         listener: Listener | None = None,
+        medium: str = "tcp",
     ) -> None:
         """`made`, its connect under way, is for `app`, which asked for `dest`. node: this; names: of that server;
-        listener: of an external server, if it is one.
+        listener: of an external server, if it is one; medium: of an app of this node.
         """
         cookie = cookie_of(made)
-        medium = "tcp" if app.node == node else GATEWAY
+        if app.node != node:
+            medium = GATEWAY
         self._made[cookie] = Connection(
             app,
             _address(made.getsockname()),

@@ -17,6 +17,7 @@ from attrs import define
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
+from appswitch.core.bypass import parse_bypass
 from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
 from appswitch.edge.calls import Answer, Calls, failure
 from appswitch.errors import AppSwitchError
@@ -123,6 +124,7 @@ class TrapHandler:
                 uid=caller.uid,
                 command=command_of(caller),
                 netns=False,
+                bypasses=tuple(map(parse_bypass, settings.get("APPSWITCH_BYPASS", "").split())),
             )
         except AppSwitchError as error:
             log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)

@@ -11,7 +11,8 @@ from appswitch.model import App, Party
 
 
 def why_row(dest: str, why: Why) -> dict[str, Any]:
-    """verdict: allow, audit, deny, unreachable, outside (allowed there), or dns (the app's DNS server answers).
+    """verdict: allow, audit, deny, unreachable, outside (allowed there), bypass (allowed, and so by --bypass), or dns
+    (the app's DNS server answers).
 
     dest: as it was asked for; others: further apps that the client may be; rule, reason: of the first candidate that
     may be reached, else of the first one, or why nothing is there.

@@ -34,6 +34,8 @@ class Spawn(msgspec.Struct, tag_field="call", tag="spawn", forbid_unknown_fields
     """The user that the program will run as."""
     exposes: list[str] = []
     """As `--expose` has it (core/exposing.py)."""
+    bypasses: list[str] = []
+    """As `--bypass` has it (core/bypass.py)."""
     ticket: str = ""
     """From outside; an app with a namespace of its own needs one."""
 
@@ -174,6 +176,7 @@ def app_row(app: App, state: AppState = AppState.UP) -> dict[str, Any]:
         "node": app.node,
         "pid": app.pid,
         "netns": app.netns,
+        "bypass": [str(each) for each in app.bypasses],
         "state": state.value,
         "command": list(app.command),
     }

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 import msgspec
 from attrs import define, field, frozen
 
-from appswitch.model import App, Expose, Listener, Protocol
+from appswitch.model import App, Bypass, Expose, Listener, Protocol
 
 VERSION = 1
 
@@ -43,6 +43,7 @@ class AppLine(msgspec.Struct, tag_field="is", tag="app"):
     started: float = 0.0
     derived: bool = False
     exposes: list[tuple[int, int | None, str | None, bool]] = []
+    bypasses: list[tuple[str, list[tuple[int, int]]]] = []
 
 
 class ReceiverLine(msgspec.Struct, tag_field="is", tag="receiver"):
@@ -103,6 +104,7 @@ def app_line(known: Known) -> AppLine:
         app.id, str(app.ip), app.name, list(app.tags), app.pid, app.uid, list(app.command), app.exclusive, app.tcp,
         known.netns, known.token.hex(), known.draining, app.started, app.derived,
         [(each.port, each.gateway_port, each.gateway, each.proxy) for each in app.exposes],
+        [(each.place, list(each.ports)) for each in app.bypasses],
     )  # fmt: skip
 
 
@@ -158,6 +160,7 @@ def _known(line: AppLine, node: str) -> Known:
         line.id, ip_address(line.ip), node, line.name, tuple(line.tags), line.pid, line.uid, tuple(line.command),
         bool(line.netns), line.exclusive, line.tcp, line.started, derived=line.derived,
         exposes=tuple(Expose(*each) for each in line.exposes),
+        bypasses=tuple(Bypass(place, tuple(ports)) for place, ports in line.bypasses),
     )  # fmt: skip
     return Known(app, line.netns, bytes.fromhex(line.token), line.draining)
 

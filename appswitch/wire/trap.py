@@ -86,7 +86,7 @@ class OwnIps:
 
 @frozen
 class Register:
-    """settings: APPSWITCH_NAME, APPSWITCH_IP, APPSWITCH_TAGS, where set."""
+    """settings: what is set of the APPSWITCH_ variables that say who a program is (shim/settings.c)."""
 
     settings: dict[str, str]
 

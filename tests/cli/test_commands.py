@@ -70,7 +70,10 @@ def test_help_names_every_command(cli: Switch) -> None:
             "--node --bind --join --gateway --policy --key-file --serf --socket --state-dir --http --dns-upstream",
         ),
         ("serve", "--gateway-bind --egress"),
-        ("spawn", "--ip --name --tag --expose --user --no-netns --tcp --exclusive --wait-for --wait-timeout --socket"),
+        (
+            "spawn",
+            "--ip --name --tag --expose --bypass --user --no-netns --tcp --exclusive --wait-for --wait-timeout",
+        ),
         ("ps", "-o --json --no-headers --socket"),
         ("services", "-o --json --no-headers --socket"),
         ("connections", "-o --json --no-headers --socket"),

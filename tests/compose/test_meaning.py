@@ -181,10 +181,13 @@ def test_ports_are_what_spawn_exposes(written: str, published: str) -> None:
 
 
 def test_ours() -> None:
-    line = "x-appswitch: {ip: 10.0.0.1, tags: {grp: back, n: 1}, node: b, netns: false, tcp: true, exclusive: true}"
+    line = (
+        "x-appswitch: {ip: 10.0.0.1, tags: {grp: back, n: 1}, node: b, netns: false, tcp: true, exclusive: true, "
+        "bypass: [10.0.0.0/8]}"
+    )
     web = service(line)
     assert (web.ip, web.tags, web.node) == ("10.0.0.1", ("grp=back", "n=1"), "b")
-    assert (web.netns, web.tcp, web.exclusive) == (False, True, True)
+    assert (web.netns, web.tcp, web.exclusive, web.bypasses) == (False, True, True, ("10.0.0.0/8",))
     assert service("x-appswitch: {tags: [grp=a, grp=b]}").tags == ("grp=a", "grp=b")
     assert understood("x-appswitch: {policy: p.toml}\nservices: {}").policy == DIRECTORY / "p.toml"
 
@@ -272,7 +275,8 @@ services:
     profiles: [p]
     ports: ["8080:80", 53]
     labels: {l: m}
-    x-appswitch: {ip: 10.0.0.1, tags: [grp=a], node: n, netns: false, tcp: true, exclusive: true}
+    x-appswitch: {ip: 10.0.0.1, tags: [grp=a], node: n, netns: false, tcp: true, exclusive: true,
+      bypass: ['*.x.example:80']}
   db: {command: db, expose: [5432, 53/udp], healthcheck: {interval: 1s}}
   job: {command: job, healthcheck: {disable: true}}
 x-appswitch: {policy: p.toml, egress: true}

@@ -10,13 +10,14 @@ from attrs import evolve, fields
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appswitch.model import App, Expose, Listener, Protocol
+from appswitch.model import App, Bypass, Expose, Listener, Protocol
 from appswitch.wire import journal
 from appswitch.wire.journal import GoneLine, Head, JournalError, Known
 
 HEAD = journal.encode(Head(journal.VERSION, "a boot", 7, 3))
 WEB = App(4, IPv4Address("10.1.1.1"), "n1", "web", (("grp", "1"),), 77, 1000, ("nginx", "-c", "x"), started=5.5,
-          exposes=(Expose(80, 8080, "gw", True), Expose(443)))  # fmt: skip
+          exposes=(Expose(80, 8080, "gw", True), Expose(443)),
+          bypasses=(Bypass("10.0.0.0/8", ((80, 80), (90, 99))), Bypass("*.example")))  # fmt: skip
 LONE = App(9, IPv6Address("fd00::1"), "n1", netns=False, exclusive=True, tcp=True, derived=True)
 UDP = Listener(12, WEB, 6, IPv6Address("::"), 53, v6only=True, listening=True, protocol=Protocol.UDP)
 
