@@ -21,10 +21,11 @@ from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
-from attrs import frozen
+from attrs import define, frozen
 
 from appswitch import cluster, gateway
 from appswitch.cluster import ClusterSettings, Ports
@@ -83,6 +84,9 @@ from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
 from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside, OpenPorts
 
+if TYPE_CHECKING:
+    from appswitch.web.serve import Door
+
 BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
 LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
@@ -106,6 +110,7 @@ class Settings:
     policy: Path | None = None
     egress: bool = True
     state_dir: Path | None = None
+    http: str | None = None
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
     ready_fd: int | None = None
@@ -149,12 +154,23 @@ def run(settings: Settings) -> None:
         epoch = Epoch()
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
+        door = _open_door(settings.http, state_dir) if settings.http is not None else None
+        if door is not None:
+            stack.callback(door.close)
         try:
-            trio.run(_serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance)
+            trio.run(
+                _serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance, door
+            )
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
                 raise
             raise _first_of(group) from None
+
+
+def _open_door(place: str, state_dir: Path) -> Door:
+    from appswitch.web.serve import Door  # what it needs is loaded only where it is used
+
+    return Door(place, state_dir)
 
 
 def _first_of(group: ExceptionGroup[Exception]) -> Exception:
@@ -190,6 +206,7 @@ async def _serve(
     state_dir: Path,
     ports: Ports | None,
     entrance: gateway.Entrance | None,
+    door: Door | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -286,8 +303,11 @@ async def _serve(
     control_server = ControlServer(apps, new_dns, netns, questions, exposing, datagrams.share_dns)
     await take_back(apps, sockets, host)
     externals.load()
+    health = Health(others)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
+        if door is not None:
+            nursery.start_soon(door.serve, questions, health.obstacle)
         if settings.policy is not None:
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
         if others is not None:
@@ -306,10 +326,29 @@ async def _serve(
         nursery.start_soon(sealed.close_at_end)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
+        health.serving = True
         log.info("serving", node=settings.node, socket=str(settings.trap), gateway=settings.gateway)
         if settings.ready_fd is not None:
             os.write(settings.ready_fd, b"ready\n")
             os.close(settings.ready_fd)
+
+
+@define
+class Health:
+    """How we are. serving: the trap socket is served."""
+
+    others: cluster.Cluster | None
+    serving: bool = False
+
+    def obstacle(self) -> str | None:
+        """Why apps aren't served as they should be; None: they are."""
+        if not self.serving:
+            return "starting: the trap socket isn't served yet"
+        if self.others is not None and self.others.serf.refused is not None:
+            return self.others.serf.refused
+        if self.others is not None and not self.others.serf.has_met:
+            return "joining: no other host of the cluster has answered yet"
+        return None
 
 
 async def _stop_on_signal(

@@ -10,7 +10,6 @@ import click
 from appswitch import server
 from appswitch.cli.options import socket_option
 from appswitch.cluster import read_settings
-from appswitch.errors import AppSwitchError
 from appswitch.host.paths import trap_socket
 
 
@@ -37,7 +36,9 @@ from appswitch.host.paths import trap_socket
 @socket_option
 @click.option("--state-dir", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
               help="Where to keep what is ours; by default beside the trap socket.")  # fmt: skip
-@click.option("--http", metavar="ADDR:PORT", help="Not yet: the map and the metrics.")
+@click.option("--http", metavar="ADDR:PORT",
+              help="Serve the map, metrics and health there, read-only: on 127.0.0.1 to all of this host, elsewhere to "
+                   "who has the token.")  # fmt: skip
 @click.option("--dns-upstream", metavar="ADDR", multiple=True,
               help="A name server for names that no app has; by default a gateway's, else those of "
                    "/etc/resolv.conf.")  # fmt: skip
@@ -56,16 +57,13 @@ def serve(
     policy: Path | None,
     socket: str | None,
     state_dir: Path | None,
+    http: str | None,
     dns_upstream: tuple[str, ...],
     exit_when_idle: bool,
     ready_fd: int | None,
-    **planned: object,
 ) -> None:
     """Run the trap handler of this host, in the foreground."""
     server.log_to_stderr()
-    for name, value in planned.items():
-        if value:
-            raise AppSwitchError("not-yet", f"--{name.replace('_', '-')} isn't there yet in this version")
     server.run(
         server.Settings(
             trap=trap_socket(socket),
@@ -77,6 +75,7 @@ def serve(
             policy=policy.absolute() if policy else None,
             egress=egress == "allow",
             state_dir=state_dir,
+            http=http,
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,
             ready_fd=ready_fd,

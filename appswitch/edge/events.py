@@ -52,8 +52,9 @@ class Filter:
 class Subscription:
     """What waits for one subscriber."""
 
-    def __init__(self, wanted: Filter, clock: Callable[[], float], node: str) -> None:
+    def __init__(self, wanted: Filter, clock: Callable[[], float], node: str, passive: bool = False) -> None:
         self.wanted = wanted
+        self.passive = passive
         self._clock = clock
         self._node = node
         self._waiting: list[Event] = []
@@ -88,6 +89,8 @@ class Events:
         self._clock = clock
         self._recent: deque[Event] = deque(maxlen=RECENT)
         self._subscriptions: list[Subscription] = []
+        self.taps: list[Callable[[Event], None]] = []
+        """Called with each event, at once."""
 
     def publish(self, kind: Kind, app: App | None = None, **facts: Any) -> None:
         """Something has happened. facts: as model.Event has them."""
@@ -95,6 +98,8 @@ class Events:
         self._recent.append(event)
         for each in self._subscriptions:
             each.offer(event)
+        for tap in self.taps:
+            tap(event)
         if kind not in UNLOGGED and event.source is None:  # of clients outside anybody can make any number
             log.info(kind.value, **self._told(control.event_row(event)))
 
@@ -108,9 +113,9 @@ class Events:
         return [each for each in self._recent if wanted.matches(each)]
 
     @contextmanager
-    def subscribe(self, wanted: Filter) -> Iterator[Subscription]:
-        """What happens while inside."""
-        subscription = Subscription(wanted, self._clock, self._node)
+    def subscribe(self, wanted: Filter, *, passive: bool = False) -> Iterator[Subscription]:
+        """What happens while inside. passive: nothing need happen otherwise for it (see `watched`)."""
+        subscription = Subscription(wanted, self._clock, self._node, passive)
         self._subscriptions.append(subscription)
         try:
             yield subscription
@@ -119,4 +124,4 @@ class Events:
 
     def watched(self, kind: Kind) -> bool:
         """Whether somebody wants to see every one of this kind."""
-        return any(each.wanted.wants(kind) for each in self._subscriptions)
+        return any(each.wanted.wants(kind) for each in self._subscriptions if not each.passive)

@@ -117,17 +117,6 @@ def test_usage_errors(cli: Switch, arguments: list[str]) -> None:
     assert "Usage: appswitch" in failed(cli, *arguments, status=2)
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"),
-    [("--http", "127.0.0.1:80")],
-)
-def test_flags_of_serve_that_are_not_there_yet_say_so(cli: Switch, flag: str, value: str) -> None:
-    said = failed(cli, "serve", flag, value, status=1)
-    assert flag in said
-    assert "yet" in said
-    assert not cli.trap.exists()
-
-
 @pytest.mark.parametrize("arguments", LISTS)
 def test_no_server(cli: Switch, arguments: list[str]) -> None:
     said = failed(cli, *arguments, status=1)
