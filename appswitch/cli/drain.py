@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from appswitch.cli import candidates
 from appswitch.cli.options import Seconds, ask, socket_option
 
 
 @click.command()
-@click.argument("app")
+@click.argument("app", shell_complete=candidates.apps)
 @click.option("--undo", is_flag=True, help="Put it back.")
 @click.option("--no-wait", is_flag=True, help="Don't wait until its connections are at an end.")
 @click.option("--timeout", type=Seconds(), metavar="SECONDS", help="How long to wait.  [default: for ever]")

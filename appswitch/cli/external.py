@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from appswitch.cli import candidates
 from appswitch.cli.options import ask, socket_option
 from appswitch.cli.show import listing, show
 
@@ -30,7 +31,7 @@ def add(name: str, backends: tuple[str, ...], ip: str | None, tags: tuple[str, .
 
 
 @external.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.externals)
 @socket_option
 def rm(name: str, socket: str | None) -> None:
     """Forget the external server NAME, which was registered on this host. Its connections go on."""

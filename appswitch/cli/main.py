@@ -27,6 +27,7 @@ COMMANDS = {
     "drain": "drain",
     "compose": "compose",
     "external": "external",
+    "completion": "completion",
 }
 USAGE = 2
 BAD_ARGUMENTS = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from appswitch.cli import candidates
 from appswitch.cli.options import ask, connect, printable, socket_option
 from appswitch.model import Kind
 
@@ -23,7 +24,12 @@ KINDS = [kind.value for kind in Kind]
 @click.option("--json", "as_json", is_flag=True, help="JSON, an event a line.")
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, metavar="KIND",
               help=f"Only these: {', '.join(KINDS)}.")  # fmt: skip
-@click.option("--app", metavar="APP", help="Only those of this app, either side: its name, id or virtual IP.")
+@click.option(
+    "--app",
+    metavar="APP",
+    shell_complete=candidates.apps,
+    help="Only those of this app, either side: its name, id or virtual IP.",
+)
 @click.option("-n", "--tail", metavar="N", type=click.IntRange(0), help="Only the last N of the recent events.")
 @socket_option
 def observe(

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from appswitch.cli import candidates
 from appswitch.cli.options import Seconds, ask, printable, socket_option
 from appswitch.errors import AppSwitchError
 
@@ -105,7 +106,7 @@ def _agreed(socket: str | None, timeout: float | None) -> list[Row]:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=candidates.apps)
 @listing
 def resolve(name: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Show the virtual IP that NAME stands for."""

@@ -8,6 +8,7 @@ import signal
 import click
 
 from appswitch import spawn as spawning
+from appswitch.cli import candidates
 from appswitch.cli.main import BAD_ARGUMENTS, USAGE, fail
 from appswitch.cli.options import Seconds, socket_option
 from appswitch.errors import AppSwitchError
@@ -29,14 +30,25 @@ from appswitch.host.processes import FAILED
 @click.option("--tcp", is_flag=True, help="Real TCP between programs of one host, too.")
 @click.option("--exclusive", is_flag=True, help="No other app may bind the same IP and port.")
 @click.option(
-    "--wait-for", metavar="NAME:PORT", multiple=True, help="Start once this is served; once all are, if several."
+    "--wait-for",
+    metavar="NAME:PORT",
+    multiple=True,
+    shell_complete=candidates.services,
+    help="Start once this is served; once all are, if several.",
 )
 @click.option("--wait-timeout", metavar="SECONDS", type=Seconds(),
               help="How long to wait for them, by default without end; then the exit status is 125.")  # fmt: skip
 @click.option("--supervised", metavar="PID", type=int, hidden=True)
 @click.option("--inside", metavar="PID", type=int, hidden=True)
 @socket_option
-@click.argument("command", metavar="[--] CMD ARG...", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument(
+    "command",
+    metavar="[--] CMD ARG...",
+    nargs=-1,
+    required=True,
+    type=click.UNPROCESSED,
+    shell_complete=candidates.command,
+)
 def spawn(
     ip: str | None,
     name: str | None,

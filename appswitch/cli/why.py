@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from appswitch.cli import candidates
 from appswitch.cli.options import ask
 from appswitch.cli.show import listing, print_table
 from appswitch.host.processes import tell
@@ -16,8 +17,8 @@ NARROW = ("app", "name", "node", "allowed", "reason")
 
 
 @click.command()
-@click.argument("client")
-@click.argument("dest", metavar="DEST:PORT[/udp]")
+@click.argument("client", shell_complete=candidates.apps)
+@click.argument("dest", metavar="DEST:PORT[/udp]", shell_complete=candidates.services)
 @listing
 def why(client: str, dest: str, socket: str | None, output: str, no_headers: bool) -> None:
     """Say whether CLIENT may connect to DEST:PORT, which rule decides, and who serves there.
