@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import random
 import re
@@ -16,8 +15,6 @@ import resource
 import signal
 import socket
 import sys
-import time
-from collections.abc import Iterator
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -25,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 import trio
-from attrs import define, frozen
+from attrs import define, field, frozen
 
 from appswitch import cluster, gateway
 from appswitch.cluster import ClusterSettings, Ports
@@ -74,12 +71,14 @@ from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
 from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import TcpNames
+from appswitch.edge.telling import keep_told
 from appswitch.edge.traps import TrapHandler
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
-from appswitch.host.paths import control_socket, make_directory
+from appswitch.host.own_sockets import open_own_sockets
+from appswitch.host.systemd import Manager
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
 from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside, OpenPorts
@@ -87,7 +86,6 @@ from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside
 if TYPE_CHECKING:
     from appswitch.web.serve import Door
 
-BACKLOG = 4096
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
 LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
 FIRST_CALL_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
@@ -98,7 +96,7 @@ log = structlog.get_logger()
 @frozen
 class Settings:
     """What `serve` is told. trap: the trap socket's path; state_dir: None: beside the trap socket; egress: whether apps
-    may leave where no rule fits.
+    may leave where no rule fits; manager: the service manager that started us, sockets: what it listens on for us.
     """
 
     trap: Path
@@ -114,6 +112,8 @@ class Settings:
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
     ready_fd: int | None = None
+    manager: Manager = field(factory=Manager)
+    sockets: tuple[socket.socket, ...] = ()
 
 
 def log_to_stderr() -> None:
@@ -134,12 +134,11 @@ def run(settings: Settings) -> None:
     policing = Policing(settings.policy, settings.egress)
     entrance = gateway.read_settings(settings.gateway, settings.gateway_bind, settings.gateway_limits)
     _raise_descriptor_limit()
+    patience = PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0
     with (
-        _only_one(settings.trap, PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0),
+        open_own_sockets(settings.trap, settings.sockets, patience) as (trap, control),
         contextlib.ExitStack() as stack,
     ):
-        trap = stack.enter_context(_listen(settings.trap, socket.SOCK_SEQPACKET, 0o666))
-        control = stack.enter_context(_listen(control_socket(settings.trap), socket.SOCK_STREAM, 0o600))
         state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -305,11 +304,12 @@ async def _serve(
     externals.load()
     health = Health(others)
     async with trio.open_nursery() as nursery:
-        await nursery.start(_stop_on_signal, nursery.cancel_scope)  # before we say that we are ready
+        manager = settings.manager
+        await nursery.start(_stop_on_signal, nursery.cancel_scope, manager)  # before we say that we are ready
         if door is not None:
             nursery.start_soon(door.serve, questions, health.obstacle)
-        if settings.policy is not None:
-            await nursery.start(policing.reload_on_signal, apps, connections.snapshot)
+        if settings.policy is not None or manager.listens:
+            await nursery.start(policing.reload_on_signal, apps, connections.snapshot, manager)
         if others is not None:
             await nursery.start(others.run, ports)
         if exposing.ports is not None:
@@ -331,6 +331,7 @@ async def _serve(
         if settings.ready_fd is not None:
             os.write(settings.ready_fd, b"ready\n")
             os.close(settings.ready_fd)
+        nursery.start_soon(keep_told, manager, apps, nodes)
 
 
 @define
@@ -352,12 +353,13 @@ class Health:
 
 
 async def _stop_on_signal(
-    scope: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    scope: trio.CancelScope, manager: Manager, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
             log.info("stopping", signal=signal.Signals(number).name)
+            manager.stopping()
             scope.cancel()
 
 
@@ -376,62 +378,6 @@ async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.Cancel
 
 def _has_processes(apps: Apps) -> bool:
     return any(not each.external for each in apps.table.own_apps())
-
-
-@contextlib.contextmanager
-def _only_one(trap: Path, patience: float) -> Iterator[None]:
-    """Makes the socket's directory and holds its lock, so that a stale socket can be told from a live one.
-
-    patience: seconds to wait for another trap handler to let go of it.
-    """
-    make_directory(trap)
-    try:
-        lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise AppSwitchError(
-            "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
-        ) from None
-    deadline = time.monotonic() + patience
-    while not _locked(lock):
-        if time.monotonic() >= deadline:
-            os.close(lock)
-            raise AppSwitchError(
-                "already-serving", f"a trap handler serves {trap} already", "stop it, or name another --socket"
-            )
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        os.close(lock)
-
-
-def _locked(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-@contextlib.contextmanager
-def _listen(path: Path, kind: socket.SocketKind, mode: int) -> Iterator[socket.socket]:
-    """A listening Unix socket; a stale one of an earlier server is replaced."""
-    if path.exists() and not path.is_socket():
-        raise AppSwitchError("bad-socket", f"{path} is there and is no socket", "name another one with --socket")
-    listening = socket.socket(socket.AF_UNIX, kind)
-    try:
-        path.unlink(missing_ok=True)
-        mask = os.umask(0o777 & ~mode)
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(mask)
-        listening.listen(BACKLOG)
-        listening.setblocking(False)
-        yield listening
-    finally:
-        listening.close()
-        path.unlink(missing_ok=True)
 
 
 def _raise_descriptor_limit() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import elf, paths, processes, seccomp, tracer
+from appswitch.host import elf, paths, processes, seccomp, systemd, tracer
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.keeper import Keeper
 from appswitch.host.maker import Maker
@@ -102,8 +102,18 @@ def run(options: Options) -> int:
             if value:  # a trap handler that doesn't know our token learns from these who we are
                 environment["APPSWITCH_" + key] = value
     _tie(options.supervised)  # again: a new user namespace may undo it
+    wrapper = os.getpid()
+
+    def become() -> NoReturn:
+        systemd.hand_on(environment, wrapper)
+        _become(command, environment, user)
+
     return processes.run(
-        lambda: _become(command, environment, user), lambda: _say_gone(trap), keeper, options.supervised is not None
+        become,
+        lambda: _say_gone(trap),
+        keeper,
+        whole=options.supervised is not None,
+        passed=systemd.passed(os.environ),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket as sockets
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import click
 from appswitch import server
 from appswitch.cli.options import socket_option
 from appswitch.cluster import read_settings
+from appswitch.host import systemd
 from appswitch.host.paths import trap_socket
 
 
@@ -64,6 +66,7 @@ def serve(
 ) -> None:
     """Run the trap handler of this host, in the foreground."""
     server.log_to_stderr()
+    manager, sockets_given = systemd.take(os.environ)
     server.run(
         server.Settings(
             trap=trap_socket(socket),
@@ -79,5 +82,7 @@ def serve(
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,
             ready_fd=ready_fd,
+            manager=manager,
+            sockets=tuple(sockets_given),
         )
     )

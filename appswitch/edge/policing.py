@@ -24,6 +24,7 @@ from appswitch.core.policy import Policy, explain
 from appswitch.edge.apps import Apps
 from appswitch.edge.connections import Source, cut
 from appswitch.errors import AppSwitchError
+from appswitch.host.systemd import Manager
 from appswitch.model import Address, App, Connection, Kind, Outside, Party
 from appswitch.wire.dns import Found
 
@@ -64,15 +65,21 @@ class Policing:
         return True
 
     async def reload_on_signal(
-        self, apps: Apps, snapshot: Source, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+        self,
+        apps: Apps,
+        snapshot: Source,
+        manager: Manager,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Reloads at every SIGHUP, for ever. snapshot: the connections of `apps`."""
+        """Reloads at every SIGHUP, for ever. snapshot: the connections of `apps`; manager: is told meanwhile."""
         with trio.open_signal_receiver(signal.SIGHUP) as signals:
             task_status.started()
             async for _ in signals:
+                manager.reloading()
                 if self.reload():
                     apps.services_changed()
                     await self._cut(apps, snapshot)
+                manager.ready()
 
     async def _cut(self, apps: Apps, snapshot: Source) -> None:
         """Ends what is denied now, where the rule says so. New ones are denied already: the snapshot has all."""

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from appswitch.errors import AppSwitchError
+from appswitch.host import systemd
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.paths import make_directory
 from appswitch.host.processes import tell
@@ -34,6 +35,7 @@ def start_server(trap: Path, *flags: str) -> ControlClient:
             subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, pass_fds=[write_end],
                 start_new_session=True, cwd="/",
+                env=systemd.without(os.environ),
             )  # fmt: skip
         os.close(write_end)
         said = os.read(ready, 64)

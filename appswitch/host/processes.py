@@ -18,7 +18,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -59,12 +59,16 @@ class Service(Protocol):
 
 
 def run(
-    program: Callable[[], NoReturn], hung_up: Callable[[], None], service: Service | None = None, whole: bool = False
+    program: Callable[[], NoReturn],
+    hung_up: Callable[[], None],
+    service: Service | None = None,
+    whole: bool = False,
+    passed: Iterable[int] = (),
 ) -> int:
     """Runs `program` (which execs) in a child; returns the exit status: its own, or 128+n.
 
     hung_up: called when the trap handler has gone; service: what the keeper does; whole: when the program ends, what
-    it has started is killed, and that is waited for.
+    it has started is killed, and that is waited for. passed: descriptors that are for the program alone.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, as a caller may leave it, an end goes unnoticed
     wanted = PASSED_ON | {signal.SIGCHLD, signal.SIGIO}
@@ -74,8 +78,9 @@ def run(
     keeper = os.fork()
     if keeper == 0:
         os.close(heard)
-        _keep(program, mask, wrapper, say, service, whole)
-    os.close(say)
+        _keep(program, mask, wrapper, say, service, whole, passed)
+    for fd in (say, *passed):
+        os.close(fd)
     if service is not None:
         service.close()
     child = int.from_bytes(os.read(heard, 4), "little")
@@ -110,6 +115,7 @@ def _keep(
     say: int,
     service: Service | None,
     whole: bool,
+    passed: Iterable[int],
 ) -> NoReturn:
     try:
         _libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -119,7 +125,7 @@ def _keep(
         if child == 0:
             _start(program, mask, keeper)
         os.write(say, child.to_bytes(4, "little"))
-        _let_go()
+        _let_go(passed)
         if service is not None:
             service.signal_requests()
         _reap(child, wrapper, say, service, whole)
@@ -141,8 +147,10 @@ def die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _let_go() -> None:
-    """The keeper holds up no terminal, no pipe and no directory."""
+def _let_go(passed: Iterable[int]) -> None:
+    """The keeper holds up no terminal, no pipe, no directory, and nothing that was meant for the program."""
+    for fd in passed:
+        os.close(fd)
     nothing = os.open(os.devnull, os.O_RDWR)
     for fd in range(3):
         os.dup2(nothing, fd)
