@@ -8,7 +8,7 @@ from collections import Counter
 
 import pytest
 
-from tests.harness import Switch, eventually
+from tests.harness import PATIENCE, Switch, eventually
 
 PYTHON = sys.executable
 SERVER = """
@@ -40,8 +40,8 @@ for line in sys.stdin:
     print(*(socket.create_connection(("web", 7000)).recv(9).decode() for _ in range(int(line))), flush=True)
 """
 RESTLESS = """
-import socket, sys
-for _ in range(int(sys.argv[1])):
+import select, socket, sys
+while not select.select([sys.stdin], [], [], 0)[0]:
     s = socket.create_connection(("web", 7000))
     try:
         print(s.recv(9).decode() or "lost")
@@ -172,17 +172,18 @@ def test_no_client_notices_an_instance_that_goes_and_comes(switch: Switch) -> No
     """10 x: the client runs throughout, one of two instances is killed and started again."""
     switch.spawn("--name", "web", PYTHON, "-c", SERVER, "a")
     switch.wait_for("web:7000")
-    client = switch.spawn(PYTHON, "-c", RESTLESS, "20000")
+    client = switch.spawn(PYTHON, "-c", RESTLESS, stdin=subprocess.PIPE)
     for _ in range(10):
         other = switch.spawn("--name", "web", PYTHON, "-c", SERVER, "b")
         while len(switch.rows("services")) < 2:
             pass
         other.kill()
         other.wait()
-    assert client.wait(60) == 0, switch.logs()
+    client.communicate(timeout=PATIENCE)
+    assert client.returncode == 0, switch.logs()
     counts: Counter[str] = Counter(client.log.read_text().split())  # type: ignore[attr-defined]
     assert set(counts) <= {"a", "b", "lost"}
-    assert counts["a"] > 5000
+    assert counts["a"] > 500
     assert counts["b"] > 0
     assert counts["lost"] < 100, "connections that sat in the queue of an instance when it was killed"
 
