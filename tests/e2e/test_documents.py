@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from docs.console import Shell, Step, blocks, files
-from tests.harness import PATIENCE
 from tests.hosts import Network, network
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENTS = ("README.md", "docs/guide.md", "docs/terminal.md")
 FIRST = "10.0.0.1"
 """In the documents the address of host a."""
+PATIENCE = 60.0  # seconds that a command may take
 QUESTIONS = ("ps", "services", "connections", "nodes", "why", "observe", "resolve")
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "curl", "dig", "redis-server", "redis-cli", "bash")]
@@ -83,6 +83,7 @@ def reader(directory: Path) -> Iterator[Reader]:
         yield Reader(net, directory, stack)
 
 
+@pytest.mark.timeout(400)  # the guide has some 40 commands, each a program or two
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_what_it_says(document: str, directory: Path, reader: Reader) -> None:
     text = (ROOT / document).read_text()
