@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,13 +33,15 @@ enum {
 
 struct side {
     int fd;
-    int8_t index;   /* in the pair */
-    bool watched;   /* by epoll, ... */
-    bool ended;     /* it sends no more, ... */
-    bool told;      /* and the other one knows */
-    bool starved;   /* there was no pipe for it */
+    int8_t index; /* in the pair */
+    bool watched; /* by epoll, ... */
+    bool ended;   /* it sends no more, ... */
+    bool told;    /* and the other one knows */
+    bool starved; /* there was no pipe for it */
+    bool urgent;  /* what is held isn't in the pipe, but this: */
+    char urgent_byte;
     uint32_t asked; /* ... for these events */
-    uint32_t held;  /* bytes in the pipe */
+    uint32_t held;  /* bytes, in the pipe */
     struct pipe pipe;
 };
 
@@ -118,14 +121,11 @@ static bool watch(struct side *side) {
     return true;
 }
 
-/* splice(2) finds nothing, although the socket is said to have something: it stops at urgent data (tcp_read_sock),
- * which is passed on as such, and what comes behind it, through memory. Bytes, 0: the end, or -1 with errno. */
-static ssize_t pass_urgent(struct side *side) {
-    char data[AS_MOST_HEAD];
-    if (recv(side->fd, data, 1, MSG_OOB | MSG_DONTWAIT) == 1)
-        send(other_of(side)->fd, data, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL);
-    ssize_t size = recv(side->fd, data, sizeof data, MSG_DONTWAIT);
-    return size > 0 ? write(side->pipe.in, data, (size_t)size) : size;
+/* At urgent data splice(2) stops, as if there were nothing, or, once a FIN has come, as if this were the end
+ * (tcp_read_sock, tcp_splice_read). It is one byte, in the stream here (SO_OOBINLINE), and is given on as urgent. */
+static bool is_at_urgent(int fd) {
+    int at_mark = 0;
+    return ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
 /* The pipe is empty: fills it. False: the pair has to be reset. */
@@ -136,18 +136,24 @@ static bool fill(struct side *side) {
         return true;
     }
     ssize_t size = splice(side->fd, NULL, side->pipe.in, NULL, MOST_AT_ONCE, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    if (size < 0 && errno == EAGAIN) size = pass_urgent(side);
+    if ((size == 0 || (size < 0 && errno == EAGAIN)) && is_at_urgent(side->fd)) {
+        size = recv(side->fd, &side->urgent_byte, 1, MSG_DONTWAIT);
+        side->urgent = size > 0;
+    }
     if (size < 0 && errno != EAGAIN && errno != EINTR) return false;
     if (size > 0) side->held = (uint32_t)size;
     side->ended = size == 0;
     return true;
 }
 
-/* Gives on what is in the pipe, as far as it goes. False: the pair has to be reset. */
+/* Gives on what is held, as far as it goes. False: the pair has to be reset. */
 static bool drain(struct side *side) {
     struct side *to = other_of(side);
-    ssize_t size = splice(side->pipe.out, NULL, to->fd, NULL, side->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    ssize_t size = side->urgent
+                       ? send(to->fd, &side->urgent_byte, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL)
+                       : splice(side->pipe.out, NULL, to->fd, NULL, side->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
     if (size < 0) return errno == EAGAIN || errno == EINTR;
+    side->urgent = false;
     side->held -= (uint32_t)size;
     passed += (uint64_t)size;
     pair_of(side)->last = now;
@@ -180,6 +186,8 @@ static void settle(struct pair *pair, bool works) {
 static bool prepare(int fd) {
     int yes = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes); /* a Unix socket has none */
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes,
+               sizeof yes); /* else a second urgent byte takes the first one's place */
     return fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0;
 }
 

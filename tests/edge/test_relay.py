@@ -168,6 +168,28 @@ async def test_urgent_data(relay: Relay) -> None:
         assert receive(server, 5) == b"after"
 
 
+@pytest.mark.parametrize("slow", [False, True])
+async def test_no_urgent_byte_is_lost(relay: Relay, slow: bool) -> None:
+    """Many in a row, also for a server that doesn't read: where there is no room, it waits as any other."""
+    client, server = await joined(relay)
+    await until(relay, lambda tally: tally.pairs == 1)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+    sent = bytearray()
+    with client, server:
+        client.setblocking(False)
+        for number in range(20_000):
+            data = bytes([number % 251]) * (1 + 4000 * slow * (number % 7 > 0))
+            try:
+                sent += data[: client.send(data, socket.MSG_OOB if number % 7 == 0 else 0)]
+            except BlockingIOError:
+                break
+        assert slow == (number < 19_999)
+        client.shutdown(socket.SHUT_WR)
+        got = bytearray()
+        await trio.to_thread.run_sync(receive_into, got, server)
+    assert got == sent
+
+
 # --- ends
 
 
