@@ -86,8 +86,9 @@ class Arrivals:
         until = trio.current_time() + ARRIVES_WITHIN + PATIENCE
         announced = Expected(client, (source, dest), listener, carrier, until)
         self.deliverer.names.reserve(announced.ends)
+        take, drop = partial(self._take, announced), partial(self._drop, announced)
         return Announced(
-            self.expected.add(caller.session, partial(self._take, announced), partial(self._drop, announced))
+            self.expected.add(caller.session, take, drop, client.id if isinstance(client, App) else caller.node)
         )
 
     async def client_of(self, node: str, number: int) -> App:

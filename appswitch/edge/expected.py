@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import trio
@@ -16,7 +17,7 @@ from attrs import define, field, frozen
 from appswitch.wire.peer_channel import PeerError, Session, arrival_number, check_arrival
 
 ARRIVES_WITHIN = 30.0  # seconds from the answer on: lost SYNs are sent again after 1, 3, 7 and 15
-MOST = 4096  # the oldest goes for a new one
+MOST = 4096  # whoever has most of them loses its oldest for a new one
 SWEEP_EVERY = 5.0  # seconds
 
 Take = Callable[[socket.socket], Awaitable[None]]
@@ -26,6 +27,7 @@ Take = Callable[[socket.socket], Awaitable[None]]
 @frozen
 class _Expected:
     session: Session
+    owner: object
     take: Take
     drop: Callable[[], None]
     until: float
@@ -37,12 +39,16 @@ class ExpectedConnections:
 
     _expected: dict[int, _Expected] = field(factory=dict)
 
-    def add(self, session: Session, take: Take, drop: Callable[[], None]) -> int:
-        """One more; its number. drop: called at the end, whether it has come or not."""
+    def add(self, session: Session, take: Take, drop: Callable[[], None], owner: object = None) -> int:
+        """One more; its number. drop: called at the end, whether it has come or not; owner: whose it is: one that
+        announces without end takes nobody's place but its own.
+        """
         if len(self._expected) >= MOST:
-            self._expected.pop(next(iter(self._expected))).drop()
+            ((greediest, _),) = Counter(each.owner for each in self._expected.values()).most_common(1)
+            oldest = next(number for number, each in self._expected.items() if each.owner == greediest)
+            self._expected.pop(oldest).drop()
         number = secrets.randbits(64)
-        self._expected[number] = _Expected(session, take, drop, trio.current_time() + ARRIVES_WITHIN)
+        self._expected[number] = _Expected(session, owner, take, drop, trio.current_time() + ARRIVES_WITHIN)
         return number
 
     async def arrived(self, preamble: bytes, connection: socket.socket) -> None:

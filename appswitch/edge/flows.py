@@ -24,9 +24,10 @@ import errno
 import os
 import secrets
 import socket
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from heapq import nsmallest
 from ipaddress import ip_address
 from typing import Any
 from weakref import WeakValueDictionary
@@ -51,6 +52,7 @@ Key = tuple[int, Pair, Pair]
 """The id of the app here, the name of its socket, that of the far one."""
 
 MOST = 16384  # flows: a descriptor each
+EVICTED = 64  # at a time, so that looking for them costs little each
 BATCH = 32  # datagrams
 LOOK_EVERY = 1.0  # seconds
 REVIEW_EVERY = 0.1  # seconds at least
@@ -119,6 +121,11 @@ class Flow:
     @property
     def key(self) -> Key:
         return self.app.id, self.near, self.far
+
+    @property
+    def client_id(self) -> int:
+        """Of who asked for it."""
+        return self.judged[0].id if self.judged and isinstance(self.judged[0], App) else self.app.id
 
     def receives(self) -> bool:
         """Whether there is a socket still that hears the peer."""
@@ -221,7 +228,7 @@ class Flows:
             if (home is None and not outside) or self._nursery is None:
                 raise OSError(errno.ENETDOWN, "the app has no network namespace, or this host no others")
             if len(self._flows) >= MOST:
-                raise OSError(errno.ENOBUFS, f"there are {MOST} flows already")
+                self._evict()
             relay = await place_relay(home, far, near) if home else connect_outside(near)
             if home is not None:
                 home.ours.add(cookie_of(relay))
@@ -229,6 +236,15 @@ class Flows:
             self._flows[key] = flow
             self._nursery.start_soon(self._relay, flow)
             return flow
+
+    def _evict(self) -> None:
+        """Ends some of the client that has most: those that are longest out of use. So none starves the others, and
+        what it goes on using is opened anew.
+        """
+        ((greediest, _),) = Counter(each.client_id for each in self._flows.values()).most_common(1)
+        of_one = [each for each in self._flows.values() if each.client_id == greediest]
+        for each in nsmallest(EVICTED, of_one, key=lambda flow: (flow.is_used, flow.last_used)):
+            self._end_unasked(each)
 
     async def _announce(self, flow: Flow) -> None:
         """OSError when the peer won't have it."""
@@ -394,8 +410,12 @@ class Flows:
         if flow.session is not None and not flow.receives():
             self.end(flow, Kind.CLOSED)
         elif now > flow.last_used + IDLE:
-            self.end(flow, Kind.CLOSED)
-            self.apps.epoch.advance()  # its socket is there still: who sends has to ask again
+            self._end_unasked(flow)
+
+    def _end_unasked(self, flow: Flow) -> None:
+        """Its socket is there still: who sends has to ask again."""
+        self.end(flow, Kind.CLOSED)
+        self.apps.epoch.advance()
 
     async def _keep_reviewed(self) -> None:
         """Ends flows of apps that have gone, and those that policy denies by now; for ever."""

@@ -57,7 +57,7 @@ class LettingOut:
         plan = self._judge(client, dest, said)
         if isinstance(plan, Reach):
             take = partial(self._join_backend, client, dest, plan)
-            return Announced(self.expected.add(caller.session, take, lambda: None))
+            return Announced(self.expected.add(caller.session, take, lambda: None, client.id))
         try:
             self.exits.check(*dest)
             outside = start_egress(plan, dest[0].version)
@@ -67,7 +67,7 @@ class LettingOut:
         self.egress.add(outside, client, dest, self.apps.table.node, plan.names)
         for kind in plan.verdict.kinds:
             self._publish(kind, client, dest, rule=plan.verdict.rule)
-        return Announced(self.expected.add(caller.session, partial(self._join, outside), outside.close))
+        return Announced(self.expected.add(caller.session, partial(self._join, outside), outside.close, client.id))
 
     def _judge(self, client: App, dest: Pair, said: Leave) -> Egress | Reach:
         """Reach: to backends of an external server. OSError when it may not leave."""

@@ -433,3 +433,32 @@ async def test_strangers_and_replays_get_nothing(world: World) -> None:
             stranger.recv(99)
         server.sendto(b"answer", sockaddr(4, CLIENT))
         assert await heard(client) == (b"answer", SERVER), "it goes where the peer is, not to who has replayed"
+
+
+async def taken(*_: object) -> None:
+    """Whatever is announced."""
+    await trio.lowlevel.checkpoint()
+
+
+async def test_an_app_with_very_many_loses_its_own(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it uses still is opened anew when it sends; the other app's go on."""
+    monkeypatch.setattr(flows_module, "MOST", 4)
+    monkeypatch.setattr(flows_module, "EVICTED", 1)
+    server = await world.b.socket((IPv4Address(0), SERVER[1]))
+    with server, await world.a.socket(CLIENT, SERVER) as modest, ExitStack() as stack:
+        await world.open()
+        greedy = world.a.apps.new_app(name="greedy", ip=ip_address("10.7.7.7"))
+        process, home = await home_of(str(greedy.ip), str(greedy.alias))
+        world.a.apps.namespaces[greedy.id] = home
+        stack.callback(home.close)
+        monkeypatch.setattr(world.a.flows, "announce", taken)
+        peer, epoch = world.app_on(world.a, world.b.app), world.a.apps.epoch.now
+        for port in range(5000, 5008):
+            await world.a.flows.open(greedy, (greedy.ip, port), peer, SERVER)
+        mine = [each.near for each in world.a.flows.all() if each.app.id == greedy.id]
+        assert mine == [(greedy.ip, port) for port in (5005, 5006, 5007)]
+        assert world.a.apps.epoch.now > epoch, "who sends by those that have ended asks again"
+        modest.send(b"still here")
+        assert await heard(server) == (b"still here", CLIENT)
+    with trio.CancelScope(shield=True):
+        await process.wait()

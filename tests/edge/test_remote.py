@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -415,6 +416,19 @@ async def test_the_oldest_of_too_many_announces_goes(world: World, monkeypatch: 
         assert await receive(gone) == b""
         last.send(preambles[2])
         (await world.take())[1].close()
+
+
+async def test_who_announces_without_end_takes_nobodys_place(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(expected, "MOST", 5)
+    there, dropped = ExpectedConnections(), list[str]()
+    session = (await world.a.peers.channel("b")).session
+
+    async def take(_: socket.socket) -> None:
+        await trio.lowlevel.checkpoint()
+
+    for owner in ("modest", *["greedy"] * 10, "modest", "late"):
+        there.add(session, take, partial(dropped.append, owner), owner)
+    assert dropped == ["greedy"] * 8
 
 
 def evolve_port(request: Announce, port: int) -> Announce:
