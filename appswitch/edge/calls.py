@@ -186,7 +186,7 @@ class Calls:
             client, name = await self.leaving.connect(app, plan, asked, source)
             return Answer(trap.encode_reply(kind=trap.FD_TCP, text=name.packed), client)
         self.exits.check(plan.ip, plan.port)
-        outside = start_egress(plan, request.family)
+        outside = start_egress(plan, request.family, for_program=True)
         medium = BYPASS if plan.bypass else "tcp"
         self.egress.add(outside, app, asked.dest, self.apps.table.node, plan.names, medium=medium)
         for kind in plan.verdict.kinds:

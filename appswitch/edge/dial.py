@@ -11,7 +11,7 @@ import errno
 import itertools
 import socket
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Protocol
 
 import structlog
@@ -24,6 +24,7 @@ from appswitch.core.service_table import ServiceTable
 from appswitch.edge.loads import Loads
 from appswitch.edge.peer_channel import UnreachableError
 from appswitch.edge.tcp_names import Name
+from appswitch.host.confined import confine_client
 from appswitch.model import Address, App, Listener
 
 # A listener whose queue of SYNs is full lets TCP's client wait; so do we, this long (seconds), tried again after each
@@ -188,15 +189,19 @@ class _Attempt:
         return self._dialer.tcp if listener.app.tcp or client is None or client.tcp else self._dialer.unix
 
 
-def start_egress(plan: Egress, family: int) -> socket.socket:
-    """A TCP socket of the host's namespace, its connect under way. OSError when it fails at once."""
+def start_egress(plan: Egress, family: int, *, for_program: bool = False) -> socket.socket:
+    """A TCP socket of the host's namespace, its connect under way. OSError when it fails at once.
+
+    for_program: it is to be good for nothing else (host/confined.py).
+    """
     kind = socket.AF_INET6 if family == 6 else socket.AF_INET
     text = f"::ffff:{plan.ip}" if family == 6 and plan.ip.version == 4 else str(plan.ip)
     client = socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
-        client.connect((text, plan.port))
-    except BlockingIOError:
-        pass
+        with suppress(BlockingIOError):
+            client.connect((text, plan.port))
+        if for_program:
+            confine_client(client, (text, plan.port))
     except OSError:
         client.close()
         raise

@@ -20,6 +20,7 @@ from appswitch.edge.dial import Asked, Dial, Dialled
 from appswitch.edge.leaving import Leaving
 from appswitch.edge.named import NamedSockets, Pair, no_port
 from appswitch.edge.tcp_names import Name, TcpNames
+from appswitch.host.confined import confine_client
 from appswitch.model import Listener
 from appswitch.wire.socknames import Medium
 
@@ -63,6 +64,11 @@ class ExternalWay:
         if end is None:
             raise no_port(source)
         client = await self.backends.connect(backend, asked.family)
+        try:
+            confine_client(client, client.getpeername()[:2])
+        except OSError:
+            client.close()
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the backend has closed the connection") from None
         name = Name(self.named.name(end, asked, listener.family, Medium.TCP_CLIENT), asked.app, listener)
         self.names.add(client, name)
         return Dialled(client, listener, name)

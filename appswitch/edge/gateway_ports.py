@@ -26,6 +26,7 @@ from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate, reset
 from appswitch.edge.ingress import Ingress
 from appswitch.errors import AppSwitchError
+from appswitch.host.confined import confine_listener
 from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
 
 BACKLOG = 4096
@@ -191,6 +192,7 @@ class GatewayPorts:
                 self._refuse(port, address)
 
     def _accept(self, exposure: Exposure, port: Port, address: Address) -> None:
+        confine_listener(port.sockets[address])
         port.sockets[address].listen(BACKLOG)
         scope = port.accepting[address] = trio.CancelScope()
         self._nursery.start_soon(self._keep_accepting, exposure, port.sockets[address], scope)

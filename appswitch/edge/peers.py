@@ -25,6 +25,7 @@ from attrs import define, field
 
 from appswitch.edge import peer_channel
 from appswitch.edge.peer_channel import Caller, Channel, Handler, UnreachableError, tune
+from appswitch.host.confined import confine_listener
 from appswitch.wire.peer import Answer, Request
 from appswitch.wire.peer_channel import HEAD_SIZE, NONCE_SIZE, Acceptor, Kind, Opener, PeerError, Session, rest_of
 
@@ -56,6 +57,7 @@ def listen(ip: str, port: int) -> socket.socket:
         if listening.family == socket.AF_INET6:
             listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listening.bind((for_family(ip, listening.family), port))
+        confine_listener(listening)
         listening.listen(BACKLOG)
         listening.setblocking(False)
     except OSError:

@@ -30,6 +30,7 @@ from appswitch.edge.named import NamedSockets, Pair, no_port
 from appswitch.edge.peer_channel import UnreachableError
 from appswitch.edge.peers import Peers, for_family
 from appswitch.edge.tcp_names import Name, TcpNames
+from appswitch.host.confined import confine_client
 from appswitch.model import Listener
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer import NO_APP, Announce, Announced
@@ -60,7 +61,8 @@ class Remote:
             address = self.peers.address_of(node)
             if address is None:
                 raise UnreachableError(errno.EHOSTUNREACH, f"node {node} isn't known any more")
-            client = await connect(address, asked.family, preamble, wait=not asked.nonblocking)
+            wait, for_program = not asked.nonblocking, asked.app is not None
+            client = await connect(address, asked.family, preamble, wait=wait, for_program=for_program)
             packed = self.named.name(source, asked, listener.family, Medium.TCP_CLIENT)
             name = Name(packed, asked.app, listener)
             self.names.add(client, name)
@@ -90,17 +92,22 @@ class Remote:
         raise no_port(source)
 
 
-async def connect(address: tuple[str, int], family: int, preamble: bytes, *, wait: bool) -> socket.socket:
+async def connect(
+    address: tuple[str, int], family: int, preamble: bytes, *, wait: bool, for_program: bool = False
+) -> socket.socket:
     """A socket, of family 6 or what the address wants, whose connection begins with the preamble. UnreachableError.
 
-    wait: until it stands.
+    wait: until it stands; for_program: it is to be good for nothing else (host/confined.py).
     """
     ip, port = address
     kind = socket.AF_INET6 if family == 6 or ":" in ip else socket.AF_INET
     client = socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         first = b"" if wait else preamble
-        left = preamble[_start(client, (for_family(ip, kind), port), first) :]
+        sent = _start(client, (for_family(ip, kind), port), first)
+        if for_program:
+            confine_client(client, address, sent)
+        left = preamble[sent:]
         if left:
             await _wait_until_connected(client)
         if left and client.send(left, socket.MSG_NOSIGNAL) != len(left):
