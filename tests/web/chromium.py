@@ -43,8 +43,9 @@ class PageError(Exception):
 class Page:
     """A tab, and what it said on its console."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
+    def __init__(self, browser: Browser, target: str, session: str) -> None:
         self._browser = browser
+        self._target = target
         self._session = session
         self.complaints: list[str] = []
         """Errors, exceptions and violations of the content security policy."""
@@ -73,9 +74,9 @@ class Page:
             raise PageError(answer["exceptionDetails"])
         return answer["result"].get("value")
 
-    def wait_for(self, script: str, within: float = PATIENCE) -> Any:
-        """Until an expression is true; its value. It's asked in each frame, by the page itself."""
-        check = f"(() => {{ try {{ return {script}; }} catch {{ return false; }} }})()"
+    def wait_for(self, script: str, within: float = PATIENCE) -> None:
+        """Until an expression is true, or an element."""
+        check = f"(() => {{ try {{ return Boolean({script}); }} catch {{ return false; }} }})()"
         deadline = time.monotonic() + within
         while True:
             wait = f"""new Promise((done) => {{
@@ -87,11 +88,11 @@ class Page:
                 look();
             }})"""
             try:
-                if value := self.run(wait):
-                    return value
+                if self.run(wait):
+                    return
             except (PageError, ProtocolError):  # the page was left meanwhile
                 pass
-            assert time.monotonic() < deadline, f"never: {script}\n{self.complaints}\n{self.run('document.body.innerText')}"
+            assert time.monotonic() < deadline, f"never: {script}\n{self.complaints}"
 
     def click(self, selector: str) -> None:
         """The first element that fits, clicked in its middle with the mouse."""
@@ -111,7 +112,9 @@ class Page:
 
     def press(self, key: str) -> None:
         """A key by its name: `Tab`, `Enter`, `ArrowDown`."""
-        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[key]
+        code = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}[
+            key
+        ]
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **text)
@@ -130,6 +133,10 @@ class Page:
     def picture(self, path: Path) -> None:
         """The window as a PNG."""
         path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"]))
+
+    def close(self) -> None:
+        """Closes the tab."""
+        self._browser.call("Target.closeTarget", {"targetId": self._target})
 
     def hear(self, message: dict[str, Any]) -> None:
         """An event of the protocol."""
@@ -160,7 +167,7 @@ class Browser:
         context = self.call("Target.createBrowserContext", {})["browserContextId"]
         target = self.call("Target.createTarget", {"url": "about:blank", "browserContextId": context})["targetId"]
         session = self.call("Target.attachToTarget", {"targetId": target, "flatten": True})["sessionId"]
-        page = self._pages[session] = Page(self, session)
+        page = self._pages[session] = Page(self, target, session)
         return page
 
     def call(self, method: str, parameters: dict[str, Any], session: str | None = None) -> dict[str, Any]:

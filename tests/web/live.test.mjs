@@ -92,6 +92,14 @@ test("asks sooner when the stream says so, but not more often than once a second
   assert.deepEqual(world.asked, [0, 1000, 2000, 3000]);
 });
 
+test("a stream that opens may have missed something: asks again", async () => {
+  const { world } = started();
+  await world.pass(100);
+  world.streams[0].onopen();
+  await world.pass(2000);
+  assert.deepEqual(world.asked, [0, 1000]);
+});
+
 test("a change while an answer is on its way is asked for afterwards", async () => {
   const { world, live } = started();
   await world.pass(0);

@@ -18,28 +18,58 @@ class State:
         ]
         self.value |= {"apps": [], "services": [], "flows": []}
 
-    def app(self, node: str, name: str | None, ip: str, *ports: int, tags: tuple[str, ...] = (), **more: Any) -> dict[str, Any]:
+    def app(
+        self, node: str, name: str | None, ip: str, *ports: int, tags: tuple[str, ...] = (), **more: Any
+    ) -> dict[str, Any]:
         """An app of a node that serves TCP ports, or none."""
         number = 1 + sum(app["node"] == node for app in self.value["apps"])
-        app = {"id": number, "name": name, "ip": ip, "tags": list(tags), "node": node, "pid": 1000 + number, "netns": True}
+        app = {
+            "id": number,
+            "name": name,
+            "ip": ip,
+            "tags": list(tags),
+            "node": node,
+            "pid": 1000 + number,
+            "netns": True,
+        }
         app |= {"state": "up", "command": [name or "curl"], **more}
         self.value["apps"].append(app)
         for port in ports:
-            service = {"name": name, "ip": ip, "port": port, "proto": "tcp", "app": number, "node": node, "tags": list(tags)}
+            service = {
+                "name": name,
+                "ip": ip,
+                "port": port,
+                "proto": "tcp",
+                "app": number,
+                "node": node,
+                "tags": list(tags),
+            }
             service |= {"real": "/run/x", "medium": "unix", "scope": "public", "state": "up", "exposed": []}
             self.value["services"].append(service)
         return app
 
-    def flow(self, client: dict[str, Any], server: dict[str, Any], port: int, medium: str = "unix", **numbers: Any) -> None:
+    def flow(
+        self, client: dict[str, Any], server: dict[str, Any], port: int, medium: str = "unix", **numbers: Any
+    ) -> None:
         """What goes from one app to another; both may be `outside(...)`."""
         ends = {
             "client": {key: client.get(key) for key in ("name", "ip", "node", "tags")} | {"app": client.get("id")},
-            "server": {key: server.get(key) for key in ("name", "ip", "node")} | {"app": server.get("id"), "port": port},
+            "server": {key: server.get(key) for key in ("name", "ip", "node")}
+            | {"app": server.get("id"), "port": port},
         }
-        flow = {**ends, "proto": "udp" if medium == "udp" else "tcp", "medium": medium, "connects": 10, "rate": 0.0, "open": 0}
+        flow = {
+            **ends,
+            "proto": "udp" if medium == "udp" else "tcp",
+            "medium": medium,
+            "connects": 10,
+            "rate": 0.0,
+            "open": 0,
+        }
         self.value["flows"].append(flow | {"denied": 0, "denied_rate": 0.0, "rule": None, "last": LAST, **numbers})
 
-    def deny(self, client: dict[str, Any], server: dict[str, Any], port: int, rule: str = "grp", denied: int = 3) -> None:
+    def deny(
+        self, client: dict[str, Any], server: dict[str, Any], port: int, rule: str = "grp", denied: int = 3
+    ) -> None:
         """A flow of denied attempts."""
         self.flow(client, server, port, connects=0, denied=denied, denied_rate=0.2, rule=rule)
 

@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
         name = "index.html" if path == "/" else path.removeprefix("/static/")
         file = files("appswitch.web").joinpath("static", name)
         if "/" in name or not file.is_file():
-            self._send("application/json", b'{"error": "there is no such thing", "hint": "look elsewhere"}', 404)
+            self._send("application/json", b'{"error": {"message": "there is no such thing"}}', 404)
         else:
             self._send(mimetypes.guess_type(name)[0] or "text/javascript", file.read_bytes())
 
@@ -81,6 +81,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Security-Policy", POLICY)
         self.send_header("Cache-Control", "no-cache")
+        self.send_header("Connection", "close")  # so that a server which stops is gone
         self.end_headers()
         self.wfile.write(body)
 

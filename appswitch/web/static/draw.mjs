@@ -19,8 +19,9 @@ export class Picture {
     root.append(arrowHeads(), ...Object.values(this.layers));
     this.elements = { columns: new Map(), hosts: new Map(), edges: new Map(), cards: new Map(), labels: new Map() };
     this.measure = measurer();
-    root.addEventListener("keydown", (event) => this.onKey(event));
-    root.addEventListener("focusin", (event) => this.onFocus(event));
+    const around = root.parentElement; // an <svg> that listens for the focus is a stop of the Tab key in Chromium
+    around.addEventListener("keydown", (event) => this.onKey(event));
+    around.addEventListener("focusin", (event) => this.onFocus(event));
   }
 
   /** @param graph  of bundle()  @param layout  of layout()  @param {?string} chosen  the key of a card drawn, or none */

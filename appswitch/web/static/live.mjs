@@ -47,22 +47,19 @@ export class Live {
       return;
     }
     this.asking = true;
-    try {
-      const state = await this.fetchState();
-      if (!this.running) return;
-      this.failures = 0;
+    const { state, error } = await this.fetchState().then((state) => ({ state }), (error) => ({ error }));
+    this.asking = false;
+    if (!this.running) return;
+    this.failures = error ? this.failures + 1 : 0;
+    this.later(error ? (RETRY[this.failures - 1] ?? REST) : this.again ? SOONEST : REST);
+    this.again = false;
+    if (error) {
+      this.tell.health({ is: error.refused ? "refused" : "stale", reason: error.message, heard: this.heard });
+    } else {
       this.heard = this.world.now();
       this.openStream();
       this.tell.health({ is: "live", reason: "", heard: this.heard });
       this.tell.state(state);
-    } catch (error) {
-      if (!this.running) return;
-      this.failures += 1;
-      this.tell.health({ is: error.refused ? "refused" : "stale", reason: error.message, heard: this.heard });
-    } finally {
-      this.asking = false;
-      if (this.running) this.later(this.failures ? (RETRY[this.failures - 1] ?? REST) : this.again ? SOONEST : REST);
-      this.again = false;
     }
   }
 
@@ -82,6 +79,7 @@ export class Live {
   openStream() {
     if (this.stream && this.stream.readyState !== 2) return; // 2: closed for good, as after an error status
     this.stream = new this.world.EventSource("api/events");
+    this.stream.onopen = () => this.changed(); // something may have, before it was open
     this.stream.onmessage = (message) => this.tell.event(JSON.parse(message.data));
     this.stream.addEventListener("state", () => this.changed());
     this.stream.onerror = () => this.broken();
