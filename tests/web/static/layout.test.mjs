@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { bundle } from "../../appswitch/web/static/bundle.mjs";
-import { buildGraph } from "../../appswitch/web/static/graph.mjs";
-import { layout } from "../../appswitch/web/static/layout.mjs";
+import { bundle } from "../../../appswitch/web/static/bundle.mjs";
+import { buildGraph } from "../../../appswitch/web/static/graph.mjs";
+import { layout } from "../../../appswitch/web/static/layout.mjs";
 import { made } from "./made.mjs";
 
 function draw(state, before = null) {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.web.chromium import Browser, Page, running_browser
+from tests.web.static.chromium import Browser, Page, running_browser
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Live, reasonOf } from "../../appswitch/web/static/live.mjs";
+import { Live, reasonOf } from "../../../appswitch/web/static/live.mjs";
 
 class World {
   constructor() {

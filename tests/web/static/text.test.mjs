@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { ago, endpoint, fit, plain, short } from "../../appswitch/web/static/text.mjs";
+import { ago, endpoint, fit, plain, short } from "../../../appswitch/web/static/text.mjs";
 
 test("what would move or hide the text around it is shown as such", () => {
   assert.equal(plain("a\u202eb\u0000\n\u200bc"), "a\ufffdb\ufffd\ufffd\ufffdc");

@@ -3,8 +3,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { applyFilter, chooses, formatFilter, parseFilter } from "../../appswitch/web/static/filter.mjs";
-import { buildGraph } from "../../appswitch/web/static/graph.mjs";
+import { applyFilter, chooses, formatFilter, parseFilter } from "../../../appswitch/web/static/filter.mjs";
+import { buildGraph } from "../../../appswitch/web/static/graph.mjs";
 import { made } from "./made.mjs";
 
 function shop() {

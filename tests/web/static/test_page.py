@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.harness import eventually
-from tests.web import states
-from tests.web.chromium import Page
-from tests.web.stub import StubServer, running_stub
+from tests.web.static import states
+from tests.web.static.chromium import Page
+from tests.web.static.stub import StubServer, running_stub
 
 pytestmark = pytest.mark.program("chromium")
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { buildGraph } from "../../appswitch/web/static/graph.mjs";
+import { buildGraph } from "../../../appswitch/web/static/graph.mjs";
 import { made } from "./made.mjs";
 
 const titles = (graph, kind) => [...graph.cards.values()].filter((card) => card.kind === kind).map((card) => card.title).sort();
