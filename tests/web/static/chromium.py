@@ -207,8 +207,8 @@ class Browser:
 
 
 @contextmanager
-def running_browser() -> Iterator[Browser]:
-    """A Chromium with a profile of its own, which is removed afterwards."""
+def running_browser(*prefix: str) -> Iterator[Browser]:
+    """A Chromium with a profile of its own, which is removed afterwards. prefix: what runs it where it shall be."""
     with tempfile.TemporaryDirectory(prefix="as-chromium-", ignore_cleanup_errors=True) as profile:
         read_requests, requests = os.pipe()
         answers, write_answers = os.pipe()
@@ -217,7 +217,7 @@ def running_browser() -> Iterator[Browser]:
         # A shell puts the pipes where the browser expects them.
         shell = f'exec "$@" 3<&{read_requests} 4>&{write_answers}'
         process = subprocess.Popen(
-            ["bash", "-c", shell, "chromium", *command],
+            ["bash", "-c", shell, "chromium", *prefix, *command],
             pass_fds=[read_requests, write_answers],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
