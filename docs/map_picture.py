@@ -81,14 +81,14 @@ def take(file: Path) -> None:
             start(alpha, "web", "80", "cart:8080/8 login:8080/2", *front)
         beta.wait_for("web:80")
         for number in range(1, 25):
-            start(alpha, f"visitor-{number}", "", "web:80/1")
+            start(alpha, f"visitor-{number}", "", "web:80/1", *front)
         start(alpha, "probe", "", "db:5432/1 cache:6379/0.5", "--tag", "env=test")
         start(beta, "report", "", "db:5432/0.4", *back)
-        start(gamma, "watch", "", "web:80/0.5")
+        start(gamma, "watch", "", "web:80/0.5", *front)
 
         with running_browser(*alpha.prefix) as browser:
             page = browser.new_page()
-            page.set_size(1460, 1000)
+            page.set_size(1460, 860)
             page.prefer(color_scheme="light", reduced_motion="reduce")
             page.open(f"http://127.0.0.1:{PORT}/")
             page.wait_for("document.querySelectorAll('.edge').length >= 12")
