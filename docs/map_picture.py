@@ -1,4 +1,4 @@
-"""Takes docs/map.png: the map of a shop on three hosts, which are namespaces of this machine, with programs that really run.
+"""Takes docs/map.png: the map of a shop on three hosts (namespaces of this machine), with programs that really run.
 
 python -m docs.map_picture [FILE]        (root only, with Chromium; a minute)
 """
