@@ -53,10 +53,11 @@ const live = new Live(world, {
 
 function showHealth() {
   const since = health.heard === null ? "" : `, last heard ${ago((Date.now() - health.heard) / 1000)} ago`;
-  const words = { starting: "connecting", live: "live", stale: `stale: no answer${since}`, refused: `refused: ${plain(health.reason)}` };
+  const words = { starting: "connecting", live: "live", stale: "stale: no answer", refused: `refused: ${plain(health.reason)}` };
   const element = byId("health");
   set(element, { "data-is": health.is, title: health.reason });
-  write(element, words[health.is]);
+  write(element.children[0], words[health.is]); // read aloud when it changes, which the time isn't
+  write(element.children[1], health.is === "stale" ? since : "");
   document.body.classList.toggle("stale", health.is === "stale" || health.is === "refused");
 }
 

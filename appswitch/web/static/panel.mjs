@@ -47,15 +47,15 @@ export class Panel {
   // --- an app ---
 
   cardParts(card, render) {
-    const what = { client: "client", service: "service", outside: "outside" }[card.kind];
+    const [first] = [...card.apps, ...card.backends];
     const facts = [
-      ["Name", card.apps.length || card.backends.length ? plain(card.members.length ? "" : (card.apps[0]?.name ?? card.backends[0]?.name ?? "")) : ""],
+      ["Name", plain(card.members.length ? "" : first?.name)],
       ["IP", plain(card.ip)],
       ["Host", plain(card.host)],
       ["Tags", card.tags.map(plain).join(" ")],
       ["State", card.state],
     ];
-    const parts = [this.heading(card.title, what), definitions(facts)];
+    const parts = [this.heading(card.title, card.kind), definitions(facts)];
     if (card.members.length) return [...parts, this.membersOf(card), this.traffic(card)];
     if (card.services.length) parts.push(...section("Serves", servedTable(card.services)));
     if (card.backends.length) parts.push(...section("Backends", backendTable(card.backends)));
