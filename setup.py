@@ -76,7 +76,7 @@ if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 
 setup(
-    cffi_modules=["shim/build_wire.py:ffibuilder", "shim/build_hand_over.py:ffibuilder"],
+    cffi_modules=["shim/build_wire.py:ffibuilder", "shim/build_gateway.py:ffibuilder"],
     ext_modules=extensions,
     cmdclass={"build_ext": BuildShim},
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import evolve, frozen
+from attrs import frozen
 
 from appswitch.core.balance import Balancer
 from appswitch.core.exposing import Gateway
@@ -15,7 +15,7 @@ from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer, Way
 from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate
-from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses, is_own
+from appswitch.edge.gateway_ports import GatewayPorts, OwnAddresses, choose_addresses
 from appswitch.edge.ingress import HandOver, Ingress
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_unix import LocalUnix
@@ -60,11 +60,11 @@ def make(
     """Puts it together. diag: of our namespace; remote: the way to other nodes."""
     addresses, limits = entrance.addresses, entrance.limits
     anywhere = any(each.is_unspecified for each in addresses)
-    gateway = Gateway(node, is_own if anywhere else addresses.__contains__)
+    gateway = Gateway(node, OwnAddresses() if anywhere else addresses.__contains__)
     here = HandOver(deliverer, Relayed(LocalUnix(deliverer.named), relay, limits.idle))
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
     ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
-    express = Express(gateway, apps, policing, balancer, deliverer) if evolve(limits, idle=None) == Limits() else None
+    express = Express(gateway, apps, policing, balancer, deliverer, gate) if limits.first_byte is None else None
     ports = GatewayPorts(gateway, addresses, apps, ingress, gate, express)
     return ports

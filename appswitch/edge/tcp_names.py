@@ -8,6 +8,7 @@ which ones do (wire/tcp_diag.py), in each namespace that we make such sockets in
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -22,6 +23,7 @@ from appswitch.wire.socknames import Medium
 from appswitch.wire.tcp_diag import TcpSocket
 
 SWEEP_EVERY = 5.0  # seconds
+AT_ONCE = 1000  # names that are looked at before other tasks have their turn
 
 Ends = tuple[tuple[Address, int], tuple[Address, int]]
 
@@ -73,10 +75,13 @@ class Name:
 
 
 class TcpNames:
-    """By cookie. diags: of the namespaces that the sockets are in."""
+    """By cookie. diags: of the namespaces that the sockets are in; take: has names put that are still on their way
+    here (edge/express.py).
+    """
 
     def __init__(self) -> None:
         self.diags: list[Diag] = []
+        self.take: Callable[[], None] = lambda: None
         self._names: dict[int, Name] = {}
         self._sockets_with: dict[Ends, int] = {}
 
@@ -102,6 +107,7 @@ class TcpNames:
 
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
+        self.take()
         name = self._names.get(cookie)
         return name.packed if name is not None and app.id in [each.id for each in name.apps] else None
 
@@ -125,17 +131,20 @@ class TcpNames:
 
     async def sweep(self) -> None:
         """Forgets closed sockets."""
+        self.take()
         known = list(self._names)  # one that is made meanwhile need not be among those that are found
         try:
             found = await self._sockets()
         except OSError as error:
             log.warning("TCP sockets can't be listed", error=error.strerror)
             return
-        for cookie in known:
+        for count, cookie in enumerate(known, 1):
             if cookie not in found:
                 name = self._names.pop(cookie)
                 if name.client is not None:
                     self.release(name.ends)
+            if count % AT_ONCE == 0:  # a gateway's may be a hundred thousand
+                await trio.lowlevel.checkpoint()
 
     async def _sockets(self) -> dict[int, TcpSocket]:
         """By cookie, those that are open."""
@@ -148,6 +157,7 @@ class TcpNames:
 
     async def connections(self) -> list[Connection]:
         """All that there are, for Connections.others."""
+        self.take()
         sockets = await self._sockets() if self._names else {}
         found: dict[Ends, dict[Medium, tuple[Name, TcpSocket]]] = {}
         for cookie, name in self._names.items():
