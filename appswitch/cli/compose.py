@@ -12,12 +12,11 @@ from functools import wraps
 from typing import Any
 
 import click
-import yaml
 
 from appswitch.cli.log_lines import Printer
 from appswitch.cli.options import Seconds, socket_option
 from appswitch.cli.show import formats, show
-from appswitch.compose import launch, load
+from appswitch.compose import document, launch, load
 from appswitch.compose.describe import described
 from appswitch.compose.home import Home
 from appswitch.compose.logbook import Line
@@ -35,9 +34,14 @@ class Chosen:
     """Which project: what the options that all commands have say."""
 
     def __init__(
-        self, file: str | None, name: str | None, profiles: tuple[str, ...], env_file: str | None, socket: str | None
+        self,
+        files: tuple[str, ...],
+        name: str | None,
+        profiles: tuple[str, ...],
+        env_file: str | None,
+        socket: str | None,
     ) -> None:
-        self.file = file
+        self.files = files
         self.name = name
         self.profiles = profiles
         self.env_file = env_file
@@ -45,11 +49,11 @@ class Chosen:
 
     def project(self, services: tuple[str, ...] = (), scales: dict[str, int] | None = None) -> Project:
         """As its file says. AppSwitchError."""
-        return load.load(load.find_file(self.file), self.name, self.profiles, self.env_file, _warn, services, scales)
+        return load.load(load.find_files(self.files), self.name, self.profiles, self.env_file, _warn, services, scales)
 
     def home(self) -> Home:
         """Of the project; a name is enough, a file isn't needed then."""
-        name = self.name or load.project_name(load.find_file(self.file), None, self.env_file)
+        name = self.name or load.project_name(load.find_files(self.files), None, self.env_file)
         return Home(trap_socket(self.socket), check_name(name))
 
 
@@ -61,16 +65,16 @@ def project_options(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def with_chosen(
-            file: str | None,
+            files: tuple[str, ...],
             project_name: str | None,
             profile: tuple[str, ...],
             env_file: str | None,
             socket: str | None,
             **others: Any,
         ) -> None:
-            before: Chosen = click.get_current_context().obj or Chosen(None, None, (), None, None)
+            before: Chosen = click.get_current_context().obj or Chosen((), None, (), None, None)
             chosen = Chosen(
-                file or before.file,
+                files or before.files,
                 project_name or before.name,
                 profile or before.profiles,
                 env_file or before.env_file,
@@ -86,7 +90,13 @@ def project_options(
                 "--profile", metavar="PROFILE", multiple=True, help="Services of this profile, too; * of all."
             ),
             click.option("-p", "--project-name", metavar="NAME", help="By default the file's, or its directory's."),
-            click.option(*file_flags, "file", metavar="FILE", help="By default compose.yaml in this directory."),
+            click.option(
+                *file_flags,
+                "files",
+                metavar="FILE",
+                multiple=True,
+                help="By default compose.yaml here or above; several: one upon the other.",
+            ),
         ):
             decorated = option(decorated)
         return decorated
@@ -187,7 +197,7 @@ def logs(
     """Show what services said."""
     for each in follow:  # `-f web` is `-f`, and a service; `-f compose.yaml` names the file, as everywhere
         if each.endswith(FILE_ENDS):
-            chosen.file = each
+            chosen.files = (*chosen.files, each)
         elif each:
             services = (each, *services)
     follows = any(not each.endswith(FILE_ENDS) for each in follow)
@@ -229,7 +239,7 @@ def config(chosen: Chosen, services: bool, quiet: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps(described(project), indent=2))
     else:
-        click.echo(yaml.safe_dump(described(project), sort_keys=False), nl=False)
+        click.echo(document.written(described(project)), nl=False)
 
 
 def _scale(text: str) -> tuple[str, int]:
