@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime
@@ -19,8 +21,8 @@ from appswitch.cli.show import formats, show
 from appswitch.compose import document, launch, load
 from appswitch.compose.describe import described
 from appswitch.compose.home import Home
-from appswitch.compose.logbook import Line
-from appswitch.compose.plan import Instance
+from appswitch.compose.logbook import Line, last_lines
+from appswitch.compose.plan import Change, Instance
 from appswitch.compose.project import Project, check_name
 from appswitch.errors import AppSwitchError
 from appswitch.host.control_client import ControlClient, HandlerGoneError
@@ -28,6 +30,8 @@ from appswitch.host.paths import trap_socket
 from appswitch.host.processes import tell
 
 FILE_ENDS = (".yaml", ".yml")
+NOTES = 100
+"""Lines of the log in which notes of the start are looked for."""
 
 
 class Chosen:
@@ -121,6 +125,7 @@ def compose(context: click.Context, chosen: Chosen) -> None:
 @click.option("--wait", is_flag=True, help="In the background: return once all is healthy.")
 @click.option("--wait-timeout", metavar="SECONDS", type=Seconds(), help="Then give up, and stop all.")
 @click.option("--scale", "scales", metavar="SERVICE=N", multiple=True, help="So many programs of a service.")
+@click.option("--remove-orphans", is_flag=True, help="Stop services that run and that the file doesn't have any more.")
 @click.option("--no-color", is_flag=True, help="Plain text.")
 @project_options()
 def up(
@@ -130,17 +135,37 @@ def up(
     wait: bool,
     wait_timeout: float | None,
     scales: tuple[str, ...],
+    remove_orphans: bool,
     no_color: bool,
 ) -> None:
     """Start all services, or these and what they depend on, and show what they say.
 
     Ctrl-C stops them, those first that others don't depend on; a second one kills. When one fails as it starts, all are
     stopped, and the exit status is 1.
+
+    If the project is up, what is missing starts, what has changed starts anew, and the rest stays as it is.
     """
     project = chosen.project(services, dict(map(_scale, scales)))
     home = Home(trap_socket(chosen.socket), project.name)
+    supervisor = home.connect()
+    if supervisor is not None:
+        arguments: dict[str, object] = {
+            "project": json.dumps(described(project)),
+            "keep": list(project.defined) if remove_orphans else None,
+            "ready": wait,
+            "patience": wait_timeout,
+        }
+        with closing(supervisor):
+            if detach or wait:
+                _take_up(home, supervisor, project, arguments)
+            else:
+                _take_up_and_follow(home, supervisor, project, arguments, no_color)
+        return
     if detach or wait:
         launch.run_in_background(project, home, wait, wait_timeout)
+        for line in last_lines(home.log, NOTES):
+            if line.note and not line.instance:
+                tell(f"appswitch: {line.text}")
         tell(f"appswitch: project {project.name} is up; `appswitch compose down -p {project.name}` stops it")
         return
     names = [
@@ -149,20 +174,66 @@ def up(
     os._exit(launch.run_here(project, home, Printer(names, no_color).show))
 
 
+def _take_up(home: Home, supervisor: ControlClient, project: Project, arguments: dict[str, object]) -> None:
+    """An `up` of a project that is up; says what has become of each program."""
+    changes: dict[str, str] = supervisor.call("up", arguments)
+    for name, change in changes.items():
+        tell(f"appswitch: {name} {'is ' if change == Change.LEFT.value else ''}{change}")
+    for orphan in sorted({str(row["service"]) for row in _ask(home)} - project.defined):
+        tell(f"appswitch: {orphan} isn't in the file, and stays; `--remove-orphans` stops it")
+    tell(f"appswitch: project {home.project} is up; `appswitch compose down -p {home.project}` stops it")
+
+
+def _take_up_and_follow(
+    home: Home, supervisor: ControlClient, project: Project, arguments: dict[str, object], no_color: bool
+) -> None:
+    """The same, and then what all say, until all has ended: by Ctrl-C, too, which stops all; a second one kills."""
+    received: list[int] = []
+
+    def stop_all(number: int, _frame: object) -> None:
+        threading.Thread(target=_stop, args=[home, bool(received)], daemon=True).start()
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_all)
+    with closing(_connect(home)) as reader:
+        pieces = reader.stream("logs", {"services": [], "tail": 0, "follow": True})
+        next(pieces)  # from now on we miss nothing
+        try:
+            _take_up(home, supervisor, project, arguments)
+            printer = Printer([row["name"] for row in _ask(home)], no_color)
+            for piece in pieces:
+                if piece is None:
+                    break
+                printer.show([Line(**each) for each in piece])
+        except AppSwitchError as error:
+            if not received and not isinstance(error, HandlerGoneError):
+                raise
+    if received:
+        home.wait_until_left()
+        sys.exit(128 + received[0])
+
+
 @compose.command()
 @click.option("--kill", is_flag=True, help="Without waiting for programs to end by themselves.")
 @project_options()
 def down(chosen: Chosen, kill: bool) -> None:
     """Stop all services, those first that others don't depend on."""
     home = chosen.home()
-    supervisor = home.connect()
-    if supervisor is None:
+    if not _stop(home, kill):
         home.tidy()
         tell(f"appswitch: project {home.project} isn't up")
-        return
+
+
+def _stop(home: Home, kill: bool) -> bool:
+    """Returns once all has ended; whether it was up."""
+    supervisor = home.connect()
+    if supervisor is None:
+        return False
     with closing(supervisor), suppress(HandlerGoneError):  # that is its answer
         supervisor.call("down", {"kill": kill})
     home.wait_until_left()
+    return True
 
 
 @compose.command()

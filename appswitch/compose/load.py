@@ -66,6 +66,13 @@ def load(
     return select(project, services, active, scales)
 
 
+def reread(text: str) -> Project:
+    """The project that `describe.described` has described, as JSON, which is YAML. AppSwitchError."""
+    return meaning.understand(
+        Document("the project", text, {}), lambda name: check_name(name or ""), Path("/"), {}, _read
+    )
+
+
 def project_name(paths: Sequence[Path], name: str | None, env_file: str | None) -> str:
     """The project's name alone, of files that may be wrong, or not be there any more. AppSwitchError."""
     variables = _variables(paths[0], env_file)

@@ -266,7 +266,7 @@ services:
     environment: {A: $$x, B: ''}
     working_dir: sub
     user: nobody
-    depends_on: {db: {condition: service_healthy, required: false}}
+    depends_on: {db: {condition: service_healthy, required: false, restart: true}}
     healthcheck: {test: [CMD, ask, $$y], interval: 5s, start_period: 1m}
     restart: on-failure:3
     stop_signal: SIGQUIT
