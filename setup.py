@@ -27,7 +27,7 @@ COMPILE = (
 )
 LINK = "-nostdlib -Wl,-z,now -Wl,-z,relro -Wl,-z,initfirst" + " -Wl,-e,land" * HAS_TRACER
 LINK_TRACER = "-nostdlib -static -no-pie"
-COMPILE_RELAY, LINK_RELAY = "-std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIE", "-pie"
+COMPILE_RELAY, LINK_RELAY = "-std=gnu11 -O2 -Wall -Wextra -Werror -fvisibility=hidden -fPIE -iquoteshim", "-pie"
 
 
 class BuildShim(build_ext):
@@ -67,16 +67,17 @@ def extension(name: str, sources: list[Path], link: str, compile_args: str = COM
 
 
 SHARED = [Path("shim/sys.c"), Path("shim/elf.c")]
+LANE = [Path("shim/lane/record.c"), Path("shim/lane/siphash.c")]
 SHIM_SOURCES = [*Path("shim").glob("*.c"), *(Path("shim/landing").glob("*.c") if HAS_TRACER else ())]
 extensions = [
     extension(SHIM, SHIM_SOURCES, LINK),
-    extension(RELAY, list(Path("shim/relay").glob("*.c")), LINK_RELAY, COMPILE_RELAY),
+    extension(RELAY, [*Path("shim/relay").glob("*.c"), *LANE], LINK_RELAY, COMPILE_RELAY),
 ]
 if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 
 setup(
-    cffi_modules=["shim/build_wire.py:ffibuilder", "shim/build_gateway.py:ffibuilder"],
+    cffi_modules=[f"shim/build_{name}.py:ffibuilder" for name in ("wire", "hand_over", "lanes")],
     ext_modules=extensions,
     cmdclass={"build_ext": BuildShim},
 )

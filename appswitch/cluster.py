@@ -25,6 +25,8 @@ from appswitch.edge.arrivals import Arrivals
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.expected import ExpectedConnections
 from appswitch.edge.flows import Flows, open_shared
+from appswitch.edge.lanes_in import LanesIn
+from appswitch.edge.passed import Passed
 from appswitch.edge.peers import Peers
 from appswitch.edge.policing import Policing
 from appswitch.edge.router import Router
@@ -32,7 +34,7 @@ from appswitch.edge.serf import PORT, Serf, SerfSettings
 from appswitch.errors import AppSwitchError
 from appswitch.host.cluster_key import ClusterKey, derive_peer_key, read_key
 from appswitch.model import Node
-from appswitch.wire.peer import Announce
+from appswitch.wire.peer import Announce, OpenLane
 
 Ports = tuple[socket.socket, socket.socket]
 """The peer port: a listening TCP socket, and a UDP socket."""
@@ -164,6 +166,7 @@ class Cluster:
     router: Router
     arrivals: Arrivals
     expected: ExpectedConnections
+    lanes_in: LanesIn
     returns: bool
 
     async def run(self, ports: Ports, task_status: trio.TaskStatus[None]) -> None:
@@ -175,6 +178,7 @@ class Cluster:
             await nursery.start(self.serf.run)
             nursery.start_soon(self.router.run)
             nursery.start_soon(self.expected.keep_swept)
+            nursery.start_soon(self.lanes_in.run)
             if self.returns:  # programs wait for us: what they ask for first may be on other hosts
                 with trio.move_on_after(AGREES_WITHIN):
                     await self.router.until_agreed()
@@ -204,7 +208,11 @@ def make(
     arrivals = Arrivals(apps, policing, deliverer, expected, router.refresh)
     to_peers.handlers[Announce] = arrivals.announce
     to_peers.arrived = expected.arrived
-    return Cluster(serf, to_peers, flows, router, arrivals, expected, returns)
+    passed = Passed(deliverer.names, apps.events)
+    lanes_in = LanesIn(apps, policing, arrivals, deliverer.named, to_peers, passed)
+    deliverer.names.takers.append(lanes_in.take)
+    to_peers.handlers[OpenLane] = lanes_in.open_lane
+    return Cluster(serf, to_peers, flows, router, arrivals, expected, lanes_in, returns)
 
 
 def _next_life(file: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from appswitch.core.balance import Balancer
 from appswitch.core.exposing import Gateway
@@ -13,12 +13,15 @@ from appswitch.edge.apps import Apps
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.diag import Diag
 from appswitch.edge.dial import Dialer, Way
+from appswitch.edge.doors import Doors
 from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate
-from appswitch.edge.gateway_ports import GatewayPorts, OwnAddresses, choose_addresses
+from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses, is_own
 from appswitch.edge.ingress import HandOver, Ingress
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_unix import LocalUnix
+from appswitch.edge.passed import Passed
+from appswitch.edge.peers import Peers
 from appswitch.edge.policing import Policing
 from appswitch.edge.relay import Relay
 from appswitch.edge.relayed import Relayed
@@ -56,15 +59,22 @@ def make(
     relay: Relay,
     diag: Diag,
     remote: Way | None,
+    peers: Peers,
 ) -> GatewayPorts:
-    """Puts it together. diag: of our namespace; remote: the way to other nodes."""
+    """Puts it together. diag: of our namespace; remote: the way to other nodes, if we are in a cluster."""
     addresses, limits = entrance.addresses, entrance.limits
     anywhere = any(each.is_unspecified for each in addresses)
-    gateway = Gateway(node, OwnAddresses() if anywhere else addresses.__contains__)
+    gateway = Gateway(node, is_own if anywhere else addresses.__contains__)
     here = HandOver(deliverer, Relayed(LocalUnix(deliverer.named), relay, limits.idle))
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
     ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
-    express = Express(gateway, apps, policing, balancer, deliverer, gate) if limits.first_byte is None else None
-    ports = GatewayPorts(gateway, addresses, apps, ingress, gate, express)
+    unlimited = evolve(limits, idle=None) == Limits()
+    express = Express(gateway, apps, policing, balancer, deliverer) if unlimited else None
+    doors = None
+    if unlimited and remote is not None:
+        passed = Passed(deliverer.names, apps.events)
+        doors = Doors(gateway, apps, policing, balancer, peers, relay, passed, limits.idle)
+        deliverer.names.flushes.append(doors.flush)
+    ports = GatewayPorts(gateway, addresses, apps, ingress, gate, express, doors)
     return ports

@@ -73,7 +73,6 @@ from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.telling import keep_told
 from appswitch.edge.traps import TrapHandler
-from appswitch.edge.trouble import OfTrio
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
 from appswitch.host.cookies import netns_of
@@ -128,7 +127,6 @@ def log_to_stderr() -> None:
         ],
         logger_factory=_LogFactory(sys.stderr),
     )
-    OfTrio().install()
 
 
 def run(settings: Settings) -> None:
@@ -296,7 +294,7 @@ async def _serve(
     exposing = Exposing(nodes, peers=peers if others else None)
     if entrance is not None:
         exposing.ports = gateway.make(
-            nodes.own, entrance, apps, policing, balancer, loads, deliverer, relay, host, dialer.remote
+            nodes.own, entrance, apps, policing, balancer, loads, deliverer, relay, host, dialer.remote, peers
         )
         if others is not None:
             peers.handlers[OpenPorts] = PortsOpener(exposing.ports, others.arrivals.client_of).answer

@@ -7,8 +7,7 @@ handler that is started again, is nothing to be afraid of: the next look has eve
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,8 +19,6 @@ from appswitch.host.paths import control_socket
 
 T = TypeVar("T")
 
-LOOK_EVERY = 1.0
-"""Seconds."""
 TRY_AGAIN = 0.2
 """Seconds, when there is no trap handler."""
 EPHEMERAL = 32768
@@ -32,8 +29,7 @@ MOST_BYTES = 1 << 16
 @frozen
 class Known:
     """node: this host; endpoints: what each `spawn` of this host, by its pid, listens on; names: of what is served;
-    exposed: where clients outside find what each `spawn` exposes; has_gateway: whether a node lets them in;
-    nodes: all of them.
+    exposed: where clients outside find what each `spawn` exposes; has_gateway: whether a node lets them in.
     """
 
     node: str
@@ -41,7 +37,6 @@ class Known:
     names: frozenset[str]
     exposed: Mapping[int, frozenset[str]]
     has_gateway: bool
-    nodes: frozenset[str]
 
     def fulfils(self, pid: int, health: Listens) -> bool:
         """Whether the app of that `spawn` listens as it should."""
@@ -49,20 +44,14 @@ class Known:
         return health.endpoints <= found if health.endpoints else bool(found)
 
 
-async def watch(trap: Path, elsewhere: Callable[[], bool]) -> AsyncGenerator[Known, None]:
-    """What is known, now and whenever it changes, for ever.
-
-    elsewhere: whether other hosts' services matter. The events are of this host: then it is looked every second, too.
-    """
+async def watch(trap: Path) -> AsyncGenerator[Known, None]:
+    """What is known, now and whenever it changes, for ever."""
     while True:
         try:
             async with await trio.open_unix_socket(str(control_socket(trap))) as events:
                 await _send(events, "observe", follow=True, tail=0, kinds=["app", "app-end", "listen", "close", "node"])
                 yield await look(trap)
-                data: bytes | bytearray = b"-"
-                while data:
-                    with trio.move_on_after(LOOK_EVERY if elsewhere() else math.inf):
-                        data = await events.receive_some(MOST_BYTES)
+                while await events.receive_some(MOST_BYTES):
                     yield await look(trap)
         except (OSError, trio.BrokenResourceError, ValueError, KeyError):  # it goes, or has gone
             pass
@@ -86,9 +75,7 @@ async def look(trap: Path) -> Known:
             if row["node"] == node and row["app"] in pids:
                 endpoints.setdefault(pids[row["app"]], set()).add(endpoint)
                 exposed.setdefault(pids[row["app"]], set()).update(row["exposed"])
-    has_gateway = any(each["gateway"] for each in nodes)
-    everywhere = frozenset(str(each["name"]) for each in nodes)
-    return Known(node, _frozen(endpoints), frozenset(names), _frozen(exposed), has_gateway, everywhere)
+    return Known(node, _frozen(endpoints), frozenset(names), _frozen(exposed), any(each["gateway"] for each in nodes))
 
 
 def _frozen(sets: Mapping[int, set[T]]) -> dict[int, frozenset[T]]:

@@ -64,6 +64,14 @@ def weight_of(app: App) -> int:
     return min(next((int(each) for each in app.values(WEIGHT) if each.isdecimal() and len(each) < 10), 1), MOST_WEIGHT)
 
 
+def one_round(instances: Sequence[Listener], most: int) -> list[Listener]:
+    """Who takes turns in which order until it begins anew; where that is longer, the first `most` turns."""
+    parts = _parts(instances)
+    turns = sum(parts.values()) // math.gcd(*parts.values())
+    rotation = Rotation()
+    return [rotation.turn(instances, parts)[0] for _ in range(min(turns, most))]
+
+
 def by_connections(candidates: Sequence[Listener]) -> bool:
     """Whether this service is balanced by least connections."""
     return any(LEAST_CONNECTIONS in each.app.values(BALANCE) for each in candidates)
@@ -144,16 +152,6 @@ class Balancer:
             if connections is not None:
                 first.sort(key=lambda each: (connections.get(each.id, 0) + 1) / parts[each.id])
         return [*first, *chain(*others), *aside, *(each for each in candidates if not parts[each.id])]
-
-    def shares(self, instances: Sequence[Listener]) -> list[tuple[Listener, int, int]]:
-        """For turns that are taken elsewhere (shim/gateway/door.c): each with its part, and what it has earned."""
-        parts = _parts(instances)
-        return [(each, parts[each.id], self._dialled.credit.get(each.id, 0)) for each in instances]
-
-    def settle(self, earned: Mapping[int, int]) -> None:
-        """After these turns. earned: by the listener's id."""
-        self._dialled.credit |= earned
-        self._forget_gone()
 
     def first_tier(self, candidates: Sequence[Listener]) -> list[Listener]:
         """Those that take turns while none is put aside."""

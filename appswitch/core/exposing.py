@@ -11,7 +11,7 @@ import errno
 import hashlib
 import re
 from collections.abc import Callable, Iterator
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from attrs import frozen
 
@@ -26,6 +26,9 @@ EXPOSE_FORM = "PORT, PORT:GATEWAY_PORT or PORT:GATEWAY:GATEWAY_PORT, for example
 
 CHOICE = range(20000, 32768)
 """Of ports, where an app names none: below those that clients have (ip(7), ip_local_port_range)."""
+
+ANYBODY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
+"""A client outside whose address makes no difference, by the IP version."""
 
 _FORM = re.compile(r"([0-9]{1,5})(?::(?:(\[[^]]+\]|[^:\[\]]+):)?([0-9]{1,5}))?(/(?:tcp|udp|proxy))?")
 

@@ -107,8 +107,10 @@ class Arrivals:
         with trio.move_on_after(REFRESH_WITHIN), suppress(OSError):
             await self.refresh(node)
 
-    async def _judge_outside(self, client: Outside, gateway: str, ends: Ends, number: int) -> Listener:
-        """As below, for one that has come to a gateway; OSError EAGAIN: what that exposes isn't known here, yet."""
+    async def exposed(self, gateway: str, number: int) -> Listener:
+        """A listener of this host that clients outside may come to through that node. ConnectionRefusedError; OSError
+        EAGAIN: what that exposes isn't known here, yet.
+        """
         table = self.apps.table
         listener = table.listeners.get(number)
         if listener is None or not table.is_local(listener.app) or not listener.listening:
@@ -117,6 +119,11 @@ class Arrivals:
             await self._refresh(gateway)
         if not is_exposed_by(table, gateway, listener):
             raise OSError(errno.EAGAIN, f"what gateway {gateway} exposes isn't known there")
+        return listener
+
+    async def _judge_outside(self, client: Outside, gateway: str, ends: Ends, number: int) -> Listener:
+        """As below, for one that has come to a gateway; OSError EAGAIN as of `exposed`."""
+        listener = await self.exposed(gateway, number)
         verdict = self.policing.policy.decide(client, listener.app, listener.port)
         if not verdict.allowed:
             reason = explain(verdict, client, listener.app)

@@ -116,13 +116,18 @@ class Channel:
 
     def __init__(self, connection: socket.socket, session: Session, node: str) -> None:
         self.session = session
-        self.is_over = False
+        self.ended = trio.Event()
         self._node = node
         self._connection = connection
         self._outbox = Outbox(connection, asks_key(session))
         self._numbers = itertools.count(1)
         self._waiting: dict[int, _Waiting] = {}
         self._used = self._heard = trio.current_time()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing can be asked any more."""
+        return self.ended.is_set()
 
     async def ask(self, request: Request, patience: float) -> Answer:
         """The answer. UnreachableError: ETIMEDOUT after `patience` seconds, ECONNRESET when the channel ends.
@@ -175,7 +180,7 @@ class Channel:
             reasons = ", ".join(str(each) for each in broken.exceptions)
             log.warning("the channel to a node broke", peer=self._node, reason=reasons)
         finally:
-            self.is_over = True
+            self.ended.set()
             self._connection.close()
             for each in self._waiting.values():
                 each.answered.set()

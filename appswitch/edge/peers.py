@@ -25,7 +25,6 @@ from attrs import define, field
 
 from appswitch.edge import peer_channel
 from appswitch.edge.peer_channel import Caller, Channel, Handler, UnreachableError, tune
-from appswitch.edge.trouble import Trouble
 from appswitch.host.confined import confine_listener
 from appswitch.wire.peer import Answer, Request
 from appswitch.wire.peer_channel import HEAD_SIZE, NONCE_SIZE, Acceptor, Kind, Opener, PeerError, Session, rest_of
@@ -116,6 +115,8 @@ class Peers:
         self._node = node
         self._key = key
         self._nursery: trio.Nursery | None = None
+        self._listening: socket.socket | None = None
+        self._accepting = trio.CancelScope()
         self._open: dict[str, Channel] = {}
         self._opening: dict[str, _Opening] = {}
         self._strangers = _Room()
@@ -130,21 +131,40 @@ class Peers:
     ) -> None:
         """Takes connections for ever, and keeps our channels. listening: non-blocking."""
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            trouble = Trouble("other nodes can't be accepted: they wait")
+            self._nursery, self._listening, self._accepting = nursery, listening, trio.CancelScope()
             task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(listening)
-                try:
-                    connection, _ = listening.accept()
-                except (BlockingIOError, ConnectionAbortedError):
-                    continue
-                except OSError as error:  # out of descriptors or memory: those who are connected go on
-                    trouble.note(error.errno)
-                    await trio.sleep(0.1)
-                    continue
-                connection.setblocking(False)
-                nursery.start_soon(self._meet, connection)
+            with self._accepting:
+                await self._accept(listening)
+            await trio.sleep_forever()
+
+    async def _accept(self, listening: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(listening)
+            try:
+                connection, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:  # out of descriptors or memory: those who are connected go on
+                log.error("can't accept a peer", error=str(error))
+                await trio.sleep(0.1)
+                continue
+            connection.setblocking(False)
+            self.meet(connection)
+
+    @property
+    def port(self) -> socket.socket:
+        """Where we accept, once we serve."""
+        assert self._listening is not None
+        return self._listening
+
+    def yield_port(self) -> None:
+        """From now on it is the caller who accepts there, and has us `meet` what isn't for itself."""
+        self._accepting.cancel()
+
+    def meet(self, connection: socket.socket) -> None:
+        """A new one, non-blocking."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._meet, connection)
 
     # --- asking
 
@@ -159,16 +179,21 @@ class Peers:
 
     async def ask_in_session(self, node: str, request: Request, patience: float) -> tuple[Answer, Session]:
         """As `ask`; and in which session it was answered."""
+        answer, channel = await self.ask_by_channel(node, request, patience)
+        return answer, channel.session
+
+    async def ask_by_channel(self, node: str, request: Request, patience: float) -> tuple[Answer, Channel]:
+        """As `ask`; and over which channel it was answered."""
         kept = self._open.get(node)
         if kept is not None and not kept.is_over:
             try:
-                return await kept.ask(request, patience), kept.session
+                return await kept.ask(request, patience), kept
             except UnreachableError:
                 if not kept.is_over:
                     raise
                 # Its trap handler may have been restarted since we asked last.
         channel = await self.channel(node)
-        return await channel.ask(request, patience), channel.session
+        return await channel.ask(request, patience), channel
 
     async def channel(self, node: str) -> Channel:
         """One that is open. UnreachableError."""

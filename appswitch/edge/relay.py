@@ -16,7 +16,7 @@ import trio
 from attrs import define, field
 
 from appswitch.host.paths import relay_path
-from appswitch.wire.relay import TALLY_SIZE, Tally, decode_tally, encode_join, encode_question
+from appswitch.wire.relay import TALLY_SIZE, Tally, decode_tally, encode_doors, encode_join, encode_question
 
 FULL_PAUSE = 0.02  # seconds; the kernel passes only so many descriptors at a time (ETOOMANYREFS in unix(7))
 
@@ -40,12 +40,12 @@ class Relay:
         still be connecting. OSError: there is no relay, and both are closed. ValueError: as of encode_join.
         """
         with one, other:
-            message, fds = encode_join(head, idle), [one.fileno(), other.fileno()]
-            try:
-                await self._send(message, fds)
-            except (BrokenPipeError, ConnectionResetError):
-                self._forget()
-                await self._send(message, fds)
+            await self._send_surely(encode_join(head, idle), [one.fileno(), other.fileno()])
+
+    async def lend_doors(self, channel: socket.socket) -> None:
+        """It gets the other end of a channel for its doors (edge/doors.py); `channel` is closed here. OSError."""
+        with channel:
+            await self._send_surely(encode_doors(), [channel.fileno()])
 
     async def tally(self) -> Tally:
         """What the relay has. OSError: there is none."""
@@ -67,6 +67,14 @@ class Relay:
         if self._channel is not None:
             log.error("the relay has gone, and with it the connections that it had")
         self.close()
+
+    async def _send_surely(self, message: bytes, fds: list[int]) -> None:
+        """To another relay where the first has gone. OSError: there is none."""
+        try:
+            await self._send(message, fds)
+        except (BrokenPipeError, ConnectionResetError):
+            self._forget()
+            await self._send(message, fds)
 
     async def _send(self, message: bytes, fds: list[int]) -> socket.socket:
         """The channel that it went by. OSError: there is no relay; BrokenPipeError, ConnectionResetError: any more."""

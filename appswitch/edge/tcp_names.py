@@ -8,7 +8,7 @@ which ones do (wire/tcp_diag.py), in each namespace that we make such sockets in
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import structlog
@@ -23,7 +23,6 @@ from appswitch.wire.socknames import Medium
 from appswitch.wire.tcp_diag import TcpSocket
 
 SWEEP_EVERY = 5.0  # seconds
-AT_ONCE = 1000  # names that are looked at before other tasks have their turn
 
 Ends = tuple[tuple[Address, int], tuple[Address, int]]
 
@@ -75,13 +74,16 @@ class Name:
 
 
 class TcpNames:
-    """By cookie. diags: of the namespaces that the sockets are in; take: has names put that are still on their way
-    here (edge/express.py).
+    """By cookie. diags: of the namespaces that the sockets are in.
+
+    takers: have names put that are still on their way here (edge/lanes_in.py); flushes: do so, too, but it takes a
+    while (edge/doors.py).
     """
 
     def __init__(self) -> None:
         self.diags: list[Diag] = []
-        self.take: Callable[[], None] = lambda: None
+        self.takers: list[Callable[[], None]] = []
+        self.flushes: list[Callable[[], Awaitable[None]]] = []
         self._names: dict[int, Name] = {}
         self._sockets_with: dict[Ends, int] = {}
 
@@ -95,6 +97,11 @@ class TcpNames:
         if name.client is not None:
             self.reserve(name.ends)
 
+    def take(self) -> None:
+        """Names that are on their way here are here."""
+        for each in self.takers:
+            each()
+
     def reserve(self, ends: Ends) -> None:
         """They are taken, too, as often as they are not released."""
         self._sockets_with[ends] = self._sockets_with.get(ends, 0) + 1
@@ -107,7 +114,8 @@ class TcpNames:
 
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
-        self.take()
+        if cookie not in self._names:
+            self.take()
         name = self._names.get(cookie)
         return name.packed if name is not None and app.id in [each.id for each in name.apps] else None
 
@@ -138,13 +146,11 @@ class TcpNames:
         except OSError as error:
             log.warning("TCP sockets can't be listed", error=error.strerror)
             return
-        for count, cookie in enumerate(known, 1):
+        for cookie in known:
             if cookie not in found:
                 name = self._names.pop(cookie)
                 if name.client is not None:
                     self.release(name.ends)
-            if count % AT_ONCE == 0:  # a gateway's may be a hundred thousand
-                await trio.lowlevel.checkpoint()
 
     async def _sockets(self) -> dict[int, TcpSocket]:
         """By cookie, those that are open."""
@@ -157,6 +163,8 @@ class TcpNames:
 
     async def connections(self) -> list[Connection]:
         """All that there are, for Connections.others."""
+        for flush in self.flushes:
+            await flush()
         self.take()
         sockets = await self._sockets() if self._names else {}
         found: dict[Ends, dict[Medium, tuple[Name, TcpSocket]]] = {}

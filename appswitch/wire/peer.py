@@ -65,6 +65,22 @@ class Announced(msgspec.Struct, frozen=True, array_like=True, tag="announced", f
     number: Annotated[int, msgspec.Meta(ge=0)]
 
 
+class OpenLane(msgspec.Struct, frozen=True, array_like=True, tag="lane", forbid_unknown_fields=True):
+    """From a gateway: may all clients outside come to one of your listeners, with nothing announced for each of them?
+
+    family: 4 or 6, of the clients.
+    """
+
+    listener: int
+    family: int
+
+
+class LaneOpened(msgspec.Struct, frozen=True, array_like=True, tag="lane-opened", forbid_unknown_fields=True):
+    """They may, each with a record of the lane that has this number (wire/lanes.py)."""
+
+    number: Annotated[int, msgspec.Meta(ge=0)]
+
+
 HostName = Annotated[str, msgspec.Meta(max_length=255)]
 HostNames = Annotated[tuple[HostName, ...], msgspec.Meta(max_length=MOST_NAMES)]
 
@@ -156,8 +172,8 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag="refused", forbi
     reason: str
 
 
-Request = Announce | AskHealths | Leave | LookUp | OpenFlow | OpenOutside | OpenPorts | Pull | Status
-Answer = Announced | FlowOpened | Healths | LookedUp | PortsOpened | Pulled | Status | Refused
+Request = Announce | AskHealths | Leave | LookUp | OpenFlow | OpenLane | OpenOutside | OpenPorts | Pull | Status
+Answer = Announced | FlowOpened | Healths | LaneOpened | LookedUp | PortsOpened | Pulled | Status | Refused
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

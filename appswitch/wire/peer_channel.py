@@ -15,7 +15,8 @@ secret of the session comes from all three, so both have seen the same ones: no 
 changed under way.
 
 A TCP connection of two apps has one, ARRIVAL, of a fixed size: the number that was announced over a channel, with a MAC
-by that session's secret. It is good once; from there on it is the apps' alone.
+by that session's secret. It is good once; from there on it is the apps' alone. (Connections by a lane begin with an
+opening of another kind and size, which only C reads: wire/lanes.py.)
 
 A frame of a channel: the size of the body (4 bytes), the body, 16 bytes of a MAC by the session's secret for this
 direction, which covers a counter that isn't sent: what is lost, repeated, changed or put elsewhere doesn't fit.
@@ -33,7 +34,7 @@ from typing import TypeVar
 import msgspec
 from attrs import frozen
 
-VERSION = 2
+VERSION = 3
 MAGIC = b"ASPC"
 NONCE_SIZE = 16
 MOST_BODY = 1024  # bytes of an opening's

@@ -31,6 +31,11 @@ def encode_join(head: bytes, idle: float | None) -> bytes:
     return bytes(ffi.buffer(ffi.new("struct as_join *", {"op": lib.AS_JOIN, "idle_ms": idle_ms}))) + head
 
 
+def encode_doors() -> bytes:
+    """Goes with a socket: the channel for its doors (wire/lanes.py)."""
+    return bytes(ffi.buffer(ffi.new("struct as_join *", {"op": lib.AS_DOORS})))
+
+
 def encode_question() -> bytes:
     """Its answer is a tally."""
     return bytes(ffi.buffer(ffi.new("struct as_join *", {"op": lib.AS_TALLY})))

@@ -14,7 +14,8 @@ enum {
 enum as_relay_op {
     AS_JOIN =
         1, /* with two stream sockets (SCM_RIGHTS); after the struct: bytes that the second gets before all else */
-    AS_TALLY = 2 /* -> as_tally, of the relay that takes new ones */
+    AS_TALLY = 2, /* -> as_tally, of the relay that takes new ones */
+    AS_DOORS = 3  /* with a SOCK_SEQPACKET socket (SCM_RIGHTS): the channel of doors.h, in the place of any before */
 };
 
 struct as_join {

@@ -21,6 +21,7 @@
 #include "join.h"
 #include "pairs.h"
 #include "pipes.h"
+#include "take_in.h"
 
 enum {
     CHANNEL = 0,
@@ -44,10 +45,10 @@ static void let_go(void) {
     setsid();
 }
 
-static bool is_stream(int fd) {
+static bool is_socket(int fd, int wanted) {
     int type = 0;
     socklen_t size = sizeof type;
-    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == SOCK_STREAM;
+    return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == wanted;
 }
 
 static int take_fds(struct msghdr *message, int fds[MOST_FDS]) {
@@ -74,8 +75,11 @@ static void answer(void) {
 
 /* A message that makes no sense is passed over. */
 static void obey(const struct as_join *join, size_t size, int *fds, int found) {
-    if (size >= sizeof *join && join->op == AS_JOIN && found == 2 && is_stream(fds[0]) && is_stream(fds[1]))
+    if (size >= sizeof *join && join->op == AS_JOIN && found == 2 && is_socket(fds[0], SOCK_STREAM) &&
+        is_socket(fds[1], SOCK_STREAM))
         return join_pair(fds[0], fds[1], join + 1, size - sizeof *join, join->idle_ms);
+    if (size == sizeof *join && join->op == AS_DOORS && found == 1 && is_socket(fds[0], SOCK_SEQPACKET))
+        return use_channel(fds[0]);
     while (found) close(fds[--found]);
     if (size == sizeof *join && join->op == AS_TALLY) answer();
 }
@@ -105,13 +109,21 @@ static bool read_message(void) {
 }
 
 static bool may_take(void) {
-    return channel_open && have_room(MOST_FDS) && have_pipe();
+    return have_room(MOST_FDS) && have_pipe();
 }
+
+static void on_channel(struct watched *watched, uint32_t events) {
+    (void)watched;
+    (void)events;
+    for (int left = MESSAGES; left && channel_open && may_take() && read_message(); left--) continue;
+}
+
+static struct watched channel_as = {on_channel};
 
 /* Only while something may be taken. (Its end would be told again and again.) */
 static void watch_channel(bool wanted) {
     if (wanted == channel_watched) return;
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &channel_as};
     epoll_ctl(epoll, wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, CHANNEL, &event);
     channel_watched = wanted;
 }
@@ -128,24 +140,31 @@ static void hand_on(void) {
     if (status) return;
     close(CHANNEL);
     channel_open = false;
+    leave_doors(); /* the trap handler opens them at the other one */
+}
+
+/* -1: for ever. */
+static int sooner(int one, int other) {
+    return one < 0 || (other >= 0 && other < one) ? other : one;
 }
 
 static void run(void) {
     struct epoll_event events[EVENTS];
-    while (channel_open || pairs_open()) {
+    while (channel_open || pairs_open() || dials_open()) {
         if (channel_open && !have_room(MOST_FDS) && pairs_open()) hand_on();
-        watch_channel(may_take());
-        int wait = next_round_in();
-        if (channel_open && !channel_watched && (wait < 0 || wait > LOOK_AGAIN)) wait = LOOK_AGAIN;
+        bool may = may_take();
+        let_in(may);
+        watch_channel(channel_open && may);
+        int wait = sooner(next_round_in(), next_doors_round_in());
+        if (channel_open && !channel_watched) wait = sooner(wait, LOOK_AGAIN);
         int count = epoll_wait(epoll, events, EVENTS, wait);
         begin_round();
         for (int i = 0; i < count; i++) {
-            if (events[i].data.ptr)
-                on_event(events[i].data.ptr, events[i].events);
-            else
-                for (int left = MESSAGES; left && may_take() && read_message(); left--) continue;
+            struct watched *each = events[i].data.ptr;
+            each->on_event(each, events[i].events);
         }
         end_round();
+        end_doors_round();
     }
 }
 
@@ -164,6 +183,7 @@ int main(void) {
     epoll = epoll_create1(EPOLL_CLOEXEC);
     open_pipes(OPEN_AT_START);
     open_pairs(epoll);
+    open_doors(epoll);
     run();
     return 0;
 }

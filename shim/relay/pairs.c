@@ -16,6 +16,7 @@
 #include <netinet/tcp.h>
 #include <stdbool.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #include "join.h"
+#include "lane/lane.h"
 #include "pipes.h"
 
 enum {
@@ -32,6 +34,7 @@ enum {
 };
 
 struct side {
+    struct watched watched_as;
     int fd;
     int8_t index; /* in the pair */
     bool watched; /* by epoll, ... */
@@ -50,7 +53,9 @@ struct pair {
     struct pair *next, **before;
     uint64_t last; /* when something passed, in milliseconds */
     uint32_t idle_ms;
-    bool dead; /* to be freed: there may be an event of it in this round still */
+    bool unsure;                 /* whether it is taken: the other host may begin with ... */
+    uint8_t refusal[AS_REFUSAL]; /* ... this */
+    bool dead;                   /* to be freed: there may be an event of it in this round still */
 };
 
 static int epoll;
@@ -113,7 +118,7 @@ static uint32_t wanted(struct side *side) {
 
 /* False: it can't be watched. */
 static bool watch(struct side *side) {
-    struct epoll_event event = {.events = wanted(side), .data.ptr = side};
+    struct epoll_event event = {.events = wanted(side), .data.ptr = &side->watched_as};
     if (side->watched ? event.events == side->asked : event.events == 0) return true;
     if (epoll_ctl(epoll, side->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, side->fd, &event) < 0) return false;
     side->watched = true;
@@ -128,8 +133,18 @@ static bool is_at_urgent(int fd) {
     return ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
+/* Or reset, which is told once only. */
+static bool is_refused(struct pair *pair) {
+    uint8_t begin[AS_REFUSAL];
+    ssize_t size = recv(pair->sides[1].fd, begin, sizeof begin, MSG_PEEK | MSG_DONTWAIT);
+    pair->unsure = size < 0;
+    if (size < 0) return errno != EAGAIN;
+    return size == sizeof begin && memcmp(begin, pair->refusal, sizeof begin) == 0;
+}
+
 /* The pipe is empty: fills it. False: the pair has to be reset. */
 static bool fill(struct side *side) {
+    if (side->index == 1 && pair_of(side)->unsure && is_refused(pair_of(side))) return false;
     if (side->pipe.in == NO_PIPE && !take_pipe(&side->pipe)) {
         side->starved = true;
         starving++;
@@ -191,33 +206,8 @@ static bool prepare(int fd) {
     return fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0;
 }
 
-void join_pair(int one, int other, const void *head, size_t length, uint32_t idle_ms) {
-    struct pair *pair = calloc(1, sizeof *pair);
-    if (pair == NULL) {
-        close(one);
-        close(other);
-        return;
-    }
-    pair->sides[0] = (struct side){.fd = one, .index = 0, .pipe = {NO_PIPE, NO_PIPE}};
-    pair->sides[1] = (struct side){.fd = other, .index = 1, .pipe = {NO_PIPE, NO_PIPE}};
-    pair->last = now;
-    pair->idle_ms = idle_ms;
-    if (idle_ms && now + idle_ms < next_idle) next_idle = now + idle_ms;
-    link_pair(pair, &pairs);
-    count_sockets(2);
-    count++;
-    joined++;
-    bool works = prepare(one) && prepare(other);
-    if (length) {
-        struct side *side = &pair->sides[0];
-        works = works && take_pipe(&side->pipe) && write(side->pipe.in, head, length) == (ssize_t)length;
-        side->held = (uint32_t)length;
-        works = works && pass_on(side);
-    }
-    settle(pair, works);
-}
-
-void on_event(struct side *side, uint32_t events) {
+static void on_event(struct watched *watched, uint32_t events) {
+    struct side *side = (struct side *)watched; /* its first member */
     struct pair *pair = pair_of(side);
     if (pair->dead) return;
     bool works = true;
@@ -232,6 +222,54 @@ void on_event(struct side *side, uint32_t events) {
         }
     }
     settle(pair, works);
+}
+
+/* NULL: there is no memory, and both are closed. */
+static struct pair *new_pair(int one, int other, uint32_t idle_ms) {
+    struct pair *pair = calloc(1, sizeof *pair);
+    if (pair == NULL) {
+        close(one);
+        close(other);
+        return NULL;
+    }
+    for (int i = 0; i < 2; i++)
+        pair->sides[i] = (struct side){
+            .watched_as = {on_event}, .fd = i ? other : one, .index = (int8_t)i, .pipe = {NO_PIPE, NO_PIPE}};
+    pair->last = now;
+    pair->idle_ms = idle_ms;
+    if (idle_ms && now + idle_ms < next_idle) next_idle = now + idle_ms;
+    link_pair(pair, &pairs);
+    count_sockets(2);
+    count++;
+    joined++;
+    return pair;
+}
+
+void join_pair(int one, int other, const void *head, size_t length, uint32_t idle_ms) {
+    struct pair *pair = new_pair(one, other, idle_ms);
+    if (pair == NULL) return;
+    bool works = prepare(one) && prepare(other);
+    if (length) {
+        struct side *side = &pair->sides[0];
+        works = works && take_pipe(&side->pipe) && write(side->pipe.in, head, length) == (ssize_t)length;
+        side->held = (uint32_t)length;
+        works = works && pass_on(side);
+    }
+    settle(pair, works);
+}
+
+void join_watched(int one, int other, const uint8_t *refusal, uint32_t idle_ms) {
+    struct pair *pair = new_pair(one, other, idle_ms);
+    if (pair == NULL) return;
+    pair->unsure = refusal != NULL;
+    if (refusal) memcpy(pair->refusal, refusal, AS_REFUSAL);
+    for (int i = 0; i < 2; i++) {
+        int yes = 1;
+        setsockopt(pair->sides[i].fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes); /* as prepare does */
+        pair->sides[i].watched = true;
+        pair->sides[i].asked = ~0u; /* something else */
+    }
+    settle(pair, true);
 }
 
 static void reset_idle(void) {
@@ -285,6 +323,10 @@ int next_round_in(void) {
     uint64_t left = next_idle <= now ? 0 : next_idle - now;
     if (starving && left > STARVED_EVERY) return STARVED_EVERY;
     return next_idle == UINT64_MAX ? -1 : left > 60000 ? 60000 : (int)left + 1;
+}
+
+uint64_t round_time(void) {
+    return now;
 }
 
 uint32_t pairs_open(void) {

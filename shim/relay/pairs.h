@@ -5,16 +5,20 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct side;
+#include "watched.h"
 
-/* To be watched by this epoll(7): data.ptr is a side. */
+/* To be watched by this epoll(7). */
 void open_pairs(int epoll);
 
 /* Takes both sockets. head: the second one gets it before all else; idle_ms: 0: for ever. */
 void join_pair(int one, int other, const void *head, size_t length, uint32_t idle_ms);
 
-/* What epoll says of a side. */
-void on_event(struct side *side, uint32_t events);
+/* The same for two that are non-blocking, without Nagle's algorithm, and watched already. refusal: AS_REFUSAL bytes; if
+ * the second one begins with these, the pair is reset (lane/lane.h). NULL: it doesn't. */
+void join_watched(int one, int other, const uint8_t *refusal, uint32_t idle_ms);
+
+/* What begin_round has read, in milliseconds. */
+uint64_t round_time(void);
 
 /* After a round of events: frees what has ended, resets what was idle too long, goes on where a pipe was missing. */
 void end_round(void);
