@@ -67,6 +67,7 @@ class Reader:
             path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
             shell = Shell(self._directory, {**made.environment, "PATH": path}, made.namespace.enter)
             self._stack.callback(shell.close)
+            self._stack.callback(shell.run, "[ ! -e compose.yaml ] || appswitch compose down 2>/dev/null || :")
             self._shells[host] = shell
         return self._shells[host]
 
