@@ -77,7 +77,7 @@ if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))
 
 setup(
-    cffi_modules=[f"shim/build_{name}.py:ffibuilder" for name in ("wire", "hand_over", "lanes")],
+    cffi_modules=[f"shim/build_{name}.py:ffibuilder" for name in ("wire", "gateway", "lanes")],
     ext_modules=extensions,
     cmdclass={"build_ext": BuildShim},
 )

@@ -16,7 +16,7 @@ from appswitch.edge.dial import Dialer, Way
 from appswitch.edge.doors import Doors
 from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate
-from appswitch.edge.gateway_ports import GatewayPorts, choose_addresses, is_own
+from appswitch.edge.gateway_ports import GatewayPorts, OwnAddresses, choose_addresses
 from appswitch.edge.ingress import HandOver, Ingress
 from appswitch.edge.loads import Loads
 from appswitch.edge.local_unix import LocalUnix
@@ -64,15 +64,14 @@ def make(
     """Puts it together. diag: of our namespace; remote: the way to other nodes, if we are in a cluster."""
     addresses, limits = entrance.addresses, entrance.limits
     anywhere = any(each.is_unspecified for each in addresses)
-    gateway = Gateway(node, is_own if anywhere else addresses.__contains__)
+    gateway = Gateway(node, OwnAddresses() if anywhere else addresses.__contains__)
     here = HandOver(deliverer, Relayed(LocalUnix(deliverer.named), relay, limits.idle))
     elsewhere = Relayed(remote, relay, limits.idle) if remote else None
     ingress = Ingress(gateway, apps, policing, Dialer(apps.table, balancer, loads, here, here, elsewhere))
     gate = Gate(limits, diag, lambda: ports.numbers())
-    unlimited = evolve(limits, idle=None) == Limits()
-    express = Express(gateway, apps, policing, balancer, deliverer) if unlimited else None
+    express = Express(gateway, apps, policing, balancer, deliverer, gate) if limits.first_byte is None else None
     doors = None
-    if unlimited and remote is not None:
+    if remote is not None and evolve(limits, idle=None) == Limits():
         passed = Passed(deliverer.names, apps.events)
         doors = Doors(gateway, apps, policing, balancer, peers, relay, passed, limits.idle)
         deliverer.names.flushes.append(doors.flush)

@@ -73,6 +73,7 @@ from appswitch.edge.sealed import Sealed
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.telling import keep_told
 from appswitch.edge.traps import TrapHandler
+from appswitch.edge.trouble import OfTrio
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
 from appswitch.host.cookies import netns_of
@@ -127,6 +128,7 @@ def log_to_stderr() -> None:
         ],
         logger_factory=_LogFactory(sys.stderr),
     )
+    OfTrio().install()
 
 
 def run(settings: Settings) -> None:

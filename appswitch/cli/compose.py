@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
 from datetime import datetime
@@ -12,16 +14,15 @@ from functools import wraps
 from typing import Any
 
 import click
-import yaml
 
 from appswitch.cli.log_lines import Printer
 from appswitch.cli.options import Seconds, socket_option
 from appswitch.cli.show import formats, show
-from appswitch.compose import launch, load
+from appswitch.compose import document, launch, load
 from appswitch.compose.describe import described
 from appswitch.compose.home import Home
-from appswitch.compose.logbook import Line
-from appswitch.compose.plan import Instance
+from appswitch.compose.logbook import Line, last_lines
+from appswitch.compose.plan import Change, Instance
 from appswitch.compose.project import Project, check_name
 from appswitch.errors import AppSwitchError
 from appswitch.host.control_client import ControlClient, HandlerGoneError
@@ -29,15 +30,22 @@ from appswitch.host.paths import trap_socket
 from appswitch.host.processes import tell
 
 FILE_ENDS = (".yaml", ".yml")
+NOTES = 100
+"""Lines of the log in which notes of the start are looked for."""
 
 
 class Chosen:
     """Which project: what the options that all commands have say."""
 
     def __init__(
-        self, file: str | None, name: str | None, profiles: tuple[str, ...], env_file: str | None, socket: str | None
+        self,
+        files: tuple[str, ...],
+        name: str | None,
+        profiles: tuple[str, ...],
+        env_file: str | None,
+        socket: str | None,
     ) -> None:
-        self.file = file
+        self.files = files
         self.name = name
         self.profiles = profiles
         self.env_file = env_file
@@ -45,11 +53,11 @@ class Chosen:
 
     def project(self, services: tuple[str, ...] = (), scales: dict[str, int] | None = None) -> Project:
         """As its file says. AppSwitchError."""
-        return load.load(load.find_file(self.file), self.name, self.profiles, self.env_file, _warn, services, scales)
+        return load.load(load.find_files(self.files), self.name, self.profiles, self.env_file, _warn, services, scales)
 
     def home(self) -> Home:
         """Of the project; a name is enough, a file isn't needed then."""
-        name = self.name or load.project_name(load.find_file(self.file), None, self.env_file)
+        name = self.name or load.project_name(load.find_files(self.files), None, self.env_file)
         return Home(trap_socket(self.socket), check_name(name))
 
 
@@ -61,16 +69,16 @@ def project_options(
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def with_chosen(
-            file: str | None,
+            files: tuple[str, ...],
             project_name: str | None,
             profile: tuple[str, ...],
             env_file: str | None,
             socket: str | None,
             **others: Any,
         ) -> None:
-            before: Chosen = click.get_current_context().obj or Chosen(None, None, (), None, None)
+            before: Chosen = click.get_current_context().obj or Chosen((), None, (), None, None)
             chosen = Chosen(
-                file or before.file,
+                files or before.files,
                 project_name or before.name,
                 profile or before.profiles,
                 env_file or before.env_file,
@@ -86,7 +94,13 @@ def project_options(
                 "--profile", metavar="PROFILE", multiple=True, help="Services of this profile, too; * of all."
             ),
             click.option("-p", "--project-name", metavar="NAME", help="By default the file's, or its directory's."),
-            click.option(*file_flags, "file", metavar="FILE", help="By default compose.yaml in this directory."),
+            click.option(
+                *file_flags,
+                "files",
+                metavar="FILE",
+                multiple=True,
+                help="By default compose.yaml here or above; several: one upon the other.",
+            ),
         ):
             decorated = option(decorated)
         return decorated
@@ -111,6 +125,7 @@ def compose(context: click.Context, chosen: Chosen) -> None:
 @click.option("--wait", is_flag=True, help="In the background: return once all is healthy.")
 @click.option("--wait-timeout", metavar="SECONDS", type=Seconds(), help="Then give up, and stop all.")
 @click.option("--scale", "scales", metavar="SERVICE=N", multiple=True, help="So many programs of a service.")
+@click.option("--remove-orphans", is_flag=True, help="Stop services that run and that the file doesn't have any more.")
 @click.option("--no-color", is_flag=True, help="Plain text.")
 @project_options()
 def up(
@@ -120,17 +135,37 @@ def up(
     wait: bool,
     wait_timeout: float | None,
     scales: tuple[str, ...],
+    remove_orphans: bool,
     no_color: bool,
 ) -> None:
     """Start all services, or these and what they depend on, and show what they say.
 
     Ctrl-C stops them, those first that others don't depend on; a second one kills. When one fails as it starts, all are
     stopped, and the exit status is 1.
+
+    If the project is up, what is missing starts, what has changed starts anew, and the rest stays as it is.
     """
     project = chosen.project(services, dict(map(_scale, scales)))
     home = Home(trap_socket(chosen.socket), project.name)
+    supervisor = home.connect()
+    if supervisor is not None:
+        arguments: dict[str, object] = {
+            "project": json.dumps(described(project)),
+            "keep": list(project.defined) if remove_orphans else None,
+            "ready": wait,
+            "patience": wait_timeout,
+        }
+        with closing(supervisor):
+            if detach or wait:
+                _take_up(home, supervisor, project, arguments)
+            else:
+                _take_up_and_follow(home, supervisor, project, arguments, no_color)
+        return
     if detach or wait:
         launch.run_in_background(project, home, wait, wait_timeout)
+        for line in last_lines(home.log, NOTES):
+            if line.note and not line.instance:
+                tell(f"appswitch: {line.text}")
         tell(f"appswitch: project {project.name} is up; `appswitch compose down -p {project.name}` stops it")
         return
     names = [
@@ -139,20 +174,66 @@ def up(
     os._exit(launch.run_here(project, home, Printer(names, no_color).show))
 
 
+def _take_up(home: Home, supervisor: ControlClient, project: Project, arguments: dict[str, object]) -> None:
+    """An `up` of a project that is up; says what has become of each program."""
+    changes: dict[str, str] = supervisor.call("up", arguments)
+    for name, change in changes.items():
+        tell(f"appswitch: {name} {'is ' if change == Change.LEFT.value else ''}{change}")
+    for orphan in sorted({str(row["service"]) for row in _ask(home)} - project.defined):
+        tell(f"appswitch: {orphan} isn't in the file, and stays; `--remove-orphans` stops it")
+    tell(f"appswitch: project {home.project} is up; `appswitch compose down -p {home.project}` stops it")
+
+
+def _take_up_and_follow(
+    home: Home, supervisor: ControlClient, project: Project, arguments: dict[str, object], no_color: bool
+) -> None:
+    """The same, and then what all say, until all has ended: by Ctrl-C, too, which stops all; a second one kills."""
+    received: list[int] = []
+
+    def stop_all(number: int, _frame: object) -> None:
+        threading.Thread(target=_stop, args=[home, bool(received)], daemon=True).start()
+        received.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop_all)
+    with closing(_connect(home)) as reader:
+        pieces = reader.stream("logs", {"services": [], "tail": 0, "follow": True})
+        next(pieces)  # from now on we miss nothing
+        try:
+            _take_up(home, supervisor, project, arguments)
+            printer = Printer([row["name"] for row in _ask(home)], no_color)
+            for piece in pieces:
+                if piece is None:
+                    break
+                printer.show([Line(**each) for each in piece])
+        except AppSwitchError as error:
+            if not received and not isinstance(error, HandlerGoneError):
+                raise
+    if received:
+        home.wait_until_left()
+        sys.exit(128 + received[0])
+
+
 @compose.command()
 @click.option("--kill", is_flag=True, help="Without waiting for programs to end by themselves.")
 @project_options()
 def down(chosen: Chosen, kill: bool) -> None:
     """Stop all services, those first that others don't depend on."""
     home = chosen.home()
-    supervisor = home.connect()
-    if supervisor is None:
+    if not _stop(home, kill):
         home.tidy()
         tell(f"appswitch: project {home.project} isn't up")
-        return
+
+
+def _stop(home: Home, kill: bool) -> bool:
+    """Returns once all has ended; whether it was up."""
+    supervisor = home.connect()
+    if supervisor is None:
+        return False
     with closing(supervisor), suppress(HandlerGoneError):  # that is its answer
         supervisor.call("down", {"kill": kill})
     home.wait_until_left()
+    return True
 
 
 @compose.command()
@@ -187,7 +268,7 @@ def logs(
     """Show what services said."""
     for each in follow:  # `-f web` is `-f`, and a service; `-f compose.yaml` names the file, as everywhere
         if each.endswith(FILE_ENDS):
-            chosen.file = each
+            chosen.files = (*chosen.files, each)
         elif each:
             services = (each, *services)
     follows = any(not each.endswith(FILE_ENDS) for each in follow)
@@ -229,7 +310,7 @@ def config(chosen: Chosen, services: bool, quiet: bool, as_json: bool) -> None:
     elif as_json:
         click.echo(json.dumps(described(project), indent=2))
     else:
-        click.echo(yaml.safe_dump(described(project), sort_keys=False), nl=False)
+        click.echo(document.written(described(project)), nl=False)
 
 
 def _scale(text: str) -> tuple[str, int]:

@@ -1,6 +1,7 @@
 """`appswitch compose`: the programs of a Compose-like file, started, watched and stopped together.
 
     document, interpolation, dotenv    text -> values that know their line
+    merge                              several documents, one upon the other
     file                               values -> what may be written, and in which types (schema: the same for editors)
     meaning, project                   what was written -> what is meant, and which of it is wanted
     describe                           the way back

@@ -22,7 +22,12 @@ def _described(service: Service) -> dict[str, object]:
     extension |= {"bypass": list(service.bypasses)}
     extension = {key: value for key, value in extension.items() if value not in (None, [])}
     dependencies = {
-        each.service: {"condition": each.condition, "required": each.required} for each in service.dependencies
+        each.service: {
+            "condition": each.condition,
+            "required": each.required,
+            **({"restart": True} if each.restart else {}),
+        }
+        for each in service.dependencies
     }
     restart = service.restart
     most = f":{restart.most}" if restart.most else ""

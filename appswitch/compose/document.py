@@ -7,6 +7,7 @@ contain is never read as YAML. And each value's line is kept, for the errors of 
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
@@ -36,6 +37,10 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012 - PyYAML's own
 
 
+class _Dumper(yaml.SafeDumper):
+    """Quotes what would be no text for YAML 1.2's readers, and what would be none for 1.1's."""
+
+
 for _name, _form, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
@@ -44,6 +49,7 @@ for _name, _form, _first in (
     ("merge", "<<", ["<"]),
 ):
     _Loader.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_form})\\Z"), _first)
+    _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_form})\\Z"), _first)
 
 _SCALARS: dict[str, Callable[[str], Any]] = {
     _STRING: str,
@@ -61,8 +67,9 @@ class Document:
         """AppSwitchError `bad-compose`: the text can't be read."""
         self.name = name
         self.warnings: list[str] = []
+        self.places: dict[Path, str] = {}
+        """Of each value: FILE:LINE."""
         self._variables = variables
-        self._lines: dict[Path, int] = {}
         self._active: set[int] = set()
         self.data: Any = None
         try:
@@ -84,14 +91,20 @@ class Document:
 
     def place(self, path: Path) -> str:
         """The file, the line and the keys."""
-        known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self._lines), ())
+        known = next((path[:n] for n in range(len(path), -1, -1) if path[:n] in self.places), ())
         keys = ".".join(map(str, path))
-        return f"{self.name}:{self._lines.get(known, 1)}" + (f": {keys}" if keys else "")
+        return self.places.get(known, f"{self.name}:1") + (f": {keys}" if keys else "")
+
+    def with_data(self, data: Any, places: Mapping[Path, str]) -> Document:
+        """A copy that has other values, and their places."""
+        made = copy.copy(self)
+        made.data, made.places, made.warnings = data, dict(places), list(self.warnings)
+        return made
 
     def _make(self, node: yaml.Node, path: Path, line: int | None = None) -> Any:
         """The node's value. line: of its key; the value may begin below it, or be an alias of one that is elsewhere."""
-        self._lines[path] = line or node.start_mark.line + 1
-        if len(self._lines) > MOST_VALUES:
+        self._put_place(path, line or node.start_mark.line + 1)
+        if len(self.places) > MOST_VALUES:
             raise self.error(path, f"the file has more than {MOST_VALUES} values")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
@@ -139,8 +152,11 @@ class Document:
         return {**merged, **own}
 
     def _fail(self, path: Path, line: int, message: str) -> NoReturn:
-        self._lines[path] = line
+        self._put_place(path, line)
         raise self.error(path, message)
+
+    def _put_place(self, path: Path, line: int) -> None:
+        self.places[path] = f"{self.name}:{line}"
 
     def _scalar(self, node: yaml.ScalarNode, path: Path) -> Any:
         if node.tag not in _SCALARS:
@@ -158,6 +174,12 @@ class Document:
 
     def _warn(self, path: Path, name: str) -> None:
         self.warnings.append(f"{self.place(path)}: {name} isn't set: nothing stands in its place")
+
+
+def written(data: Any) -> str:
+    """YAML of such values."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False)
+    return text
 
 
 def is_texts(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The socket of a supervisor: `ps`, `logs` and `down` come in here."""
+"""The socket of a supervisor: `ps`, `logs`, `down` and further `up`s come in here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from appswitch.compose import requests
+from appswitch.compose import load, requests
 from appswitch.compose.supervisor import Supervisor
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import control_socket
@@ -57,6 +57,9 @@ async def _carry_out(supervisor: Supervisor, request: requests.Request, stream: 
                 async for lines in pieces:
                     await stream.send_all(requests.encode_ok(lines))
             await stream.send_all(requests.encode_ok(None))
+        case requests.Up(project=text, keep=keep, ready=ready, patience=patience):
+            changes = await supervisor.take_up(load.reread(text), keep, ready, patience)
+            await stream.send_all(requests.encode_ok(changes))
         case requests.Down(kill=kill):
             supervisor.stop(kill)
             await trio.sleep_forever()  # the connection ends with us: then nothing is left

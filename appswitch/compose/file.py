@@ -28,7 +28,7 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
 
 class Dependency(Part, frozen=True):
-    """A service that has to be there first. restart: of explicit restarts, which there are none here."""
+    """A service that has to be there first. restart: when `up` starts it anew, this one, too."""
 
     condition: Condition = "service_started"
     required: bool = True

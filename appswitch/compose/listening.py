@@ -7,7 +7,8 @@ handler that is started again, is nothing to be afraid of: the next look has eve
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Mapping
+import math
+from collections.abc import AsyncGenerator, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from appswitch.host.paths import control_socket
 
 T = TypeVar("T")
 
+LOOK_EVERY = 1.0
+"""Seconds."""
 TRY_AGAIN = 0.2
 """Seconds, when there is no trap handler."""
 EPHEMERAL = 32768
@@ -29,7 +32,8 @@ MOST_BYTES = 1 << 16
 @frozen
 class Known:
     """node: this host; endpoints: what each `spawn` of this host, by its pid, listens on; names: of what is served;
-    exposed: where clients outside find what each `spawn` exposes; has_gateway: whether a node lets them in.
+    exposed: where clients outside find what each `spawn` exposes; has_gateway: whether a node lets them in;
+    nodes: all of them.
     """
 
     node: str
@@ -37,6 +41,7 @@ class Known:
     names: frozenset[str]
     exposed: Mapping[int, frozenset[str]]
     has_gateway: bool
+    nodes: frozenset[str]
 
     def fulfils(self, pid: int, health: Listens) -> bool:
         """Whether the app of that `spawn` listens as it should."""
@@ -44,14 +49,20 @@ class Known:
         return health.endpoints <= found if health.endpoints else bool(found)
 
 
-async def watch(trap: Path) -> AsyncGenerator[Known, None]:
-    """What is known, now and whenever it changes, for ever."""
+async def watch(trap: Path, elsewhere: Callable[[], bool]) -> AsyncGenerator[Known, None]:
+    """What is known, now and whenever it changes, for ever.
+
+    elsewhere: whether other hosts' services matter. The events are of this host: then it is looked every second, too.
+    """
     while True:
         try:
             async with await trio.open_unix_socket(str(control_socket(trap))) as events:
                 await _send(events, "observe", follow=True, tail=0, kinds=["app", "app-end", "listen", "close", "node"])
                 yield await look(trap)
-                while await events.receive_some(MOST_BYTES):
+                data: bytes | bytearray = b"-"
+                while data:
+                    with trio.move_on_after(LOOK_EVERY if elsewhere() else math.inf):
+                        data = await events.receive_some(MOST_BYTES)
                     yield await look(trap)
         except (OSError, trio.BrokenResourceError, ValueError, KeyError):  # it goes, or has gone
             pass
@@ -75,7 +86,9 @@ async def look(trap: Path) -> Known:
             if row["node"] == node and row["app"] in pids:
                 endpoints.setdefault(pids[row["app"]], set()).add(endpoint)
                 exposed.setdefault(pids[row["app"]], set()).update(row["exposed"])
-    return Known(node, _frozen(endpoints), frozenset(names), _frozen(exposed), any(each["gateway"] for each in nodes))
+    has_gateway = any(each["gateway"] for each in nodes)
+    everywhere = frozenset(str(each["name"]) for each in nodes)
+    return Known(node, _frozen(endpoints), frozenset(names), _frozen(exposed), has_gateway, everywhere)
 
 
 def _frozen(sets: Mapping[int, set[T]]) -> dict[int, frozenset[T]]:

@@ -3,30 +3,46 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 
 from appswitch.compose import dotenv, meaning
 from appswitch.compose.document import Document
+from appswitch.compose.merge import merged
 from appswitch.compose.project import Project, check_name, plain_name, select
 from appswitch.errors import AppSwitchError
 
 FILES = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+OVERRIDES = ("compose.override.yaml", "compose.override.yml",
+             "docker-compose.override.yaml", "docker-compose.override.yml")  # fmt: skip
 MOST_BYTES = 1 << 20
 
 
-def find_file(given: str | None) -> Path:
-    """The compose file: as given, else the one in the working directory. AppSwitchError `no-file`."""
-    if given is not None:
-        return Path(given).absolute()
-    for name in FILES:
-        if Path(name).is_file():
-            return Path(name).absolute()
-    raise AppSwitchError("no-file", f"there is no {FILES[0]} in {Path.cwd()}", "name a file with -f")
+def find_files(given: Sequence[str]) -> list[Path]:
+    """The compose files: as given, else as COMPOSE_FILE says, else the one in the working directory or above it.
+
+    Beside that, its override counts, too. AppSwitchError `no-file`.
+    """
+    separator = os.environ.get("COMPOSE_PATH_SEPARATOR", os.pathsep)
+    named = given or [each for each in os.environ.get("COMPOSE_FILE", "").split(separator) if each]
+    if named:
+        return [Path(each).absolute() for each in named]
+    here = Path.cwd()
+    for directory in (here, *here.parents):
+        found = _first_of(directory, FILES)
+        if found is not None:
+            override = _first_of(directory, OVERRIDES)
+            return [found] if override is None else [found, override]
+    raise AppSwitchError("no-file", f"there is no {FILES[0]} in {here}, nor above it", "name a file with -f")
+
+
+def _first_of(directory: Path, names: Sequence[str]) -> Path | None:
+    return next((directory / each for each in names if (directory / each).is_file()), None)
 
 
 def load(
-    path: Path,
+    paths: Sequence[Path],
     name: str | None,
     profiles: Collection[str],
     env_file: str | None,
@@ -34,9 +50,13 @@ def load(
     services: Collection[str] = (),
     scales: Mapping[str, int] | None = None,
 ) -> Project:
-    """The project, as it is wanted. name: of the project, whatever else it may be called. AppSwitchError."""
+    """The project, as it is wanted, of its files: later ones upon earlier ones; the first one's directory counts.
+
+    name: of the project, whatever else it may be called. AppSwitchError.
+    """
+    path = paths[0]
     variables = _variables(path, env_file)
-    document = Document(os.path.relpath(path), _text(path), variables)
+    document = _document(paths, variables)
     project = meaning.understand(
         document, lambda written: _name(path, name, written, variables), path.parent, variables, _read
     )
@@ -46,14 +66,25 @@ def load(
     return select(project, services, active, scales)
 
 
-def project_name(path: Path, name: str | None, env_file: str | None) -> str:
-    """The project's name alone, of a file that may be wrong, or not be there any more. AppSwitchError."""
-    variables = _variables(path, env_file)
+def reread(text: str) -> Project:
+    """The project that `describe.described` has described, as JSON, which is YAML. AppSwitchError."""
+    return meaning.understand(
+        Document("the project", text, {}), lambda name: check_name(name or ""), Path("/"), {}, _read
+    )
+
+
+def project_name(paths: Sequence[Path], name: str | None, env_file: str | None) -> str:
+    """The project's name alone, of files that may be wrong, or not be there any more. AppSwitchError."""
+    variables = _variables(paths[0], env_file)
     written = None
     if name is None:
-        data = Document(os.path.relpath(path), _text(path), variables).data
+        data = _document(paths, variables).data
         written = data.get("name") if isinstance(data, dict) else None
-    return _name(path, name, written if isinstance(written, str) else None, variables)
+    return _name(paths[0], name, written if isinstance(written, str) else None, variables)
+
+
+def _document(paths: Sequence[Path], variables: Mapping[str, str]) -> Document:
+    return reduce(merged, (Document(os.path.relpath(each), _text(each), variables) for each in paths))
 
 
 def _name(path: Path, given: str | None, written: str | None, variables: Mapping[str, str]) -> str:

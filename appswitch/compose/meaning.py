@@ -44,7 +44,12 @@ def understand(
     _check_dependencies(document, services)
     policy = written.x_appswitch.policy
     return Project(
-        name(written.name), directory, services, directory / policy if policy else None, written.x_appswitch.egress
+        name=name(written.name),
+        directory=directory,
+        services=services,
+        policy=directory / policy if policy else None,
+        egress=written.x_appswitch.egress,
+        defined=frozenset(services),
     )
 
 
@@ -246,7 +251,7 @@ class _Reader:
 
 def _dependencies(written: Sequence[str] | Mapping[str, file.Dependency]) -> tuple[Dependency, ...]:
     if isinstance(written, Mapping):
-        return tuple(Dependency(name, each.condition, each.required) for name, each in written.items())
+        return tuple(Dependency(name, each.condition, each.required, each.restart) for name, each in written.items())
     return tuple(Dependency(name) for name in dict.fromkeys(written))
 
 

@@ -7,16 +7,18 @@ No I/O and no clock: what has happened is told (`Healthy`, `Ended`, ...), what t
 - A dependency that can't fulfil its condition any more, or a program that fails as it starts, ends the whole: then, as
   when a person says so, who runs is stopped once nobody that depends on it runs any more.
 - Who has ended starts again as its restart policy says, after a pause that doubles.
+- When other services are wanted (`Wanted`), what is there and as wanted stays; what has changed is stopped and starts
+  anew; what is missing, or has ended, starts.
 
 What is run on another node isn't started here. It is there once it is served.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from appswitch.compose.project import Dependency, Service
 
@@ -116,7 +118,24 @@ class KillWanted:
     """By a person who won't wait."""
 
 
-Event = Healthy | Unhealthy | Ended | PauseOver | Served | StartOver | StopWanted | GivenUp | KillWanted
+@frozen
+class Wanted:
+    """By a person: these services. keep: of the others that there are, these stay; None: all."""
+
+    services: Mapping[str, Service]
+    keep: Collection[str] | None = None
+
+
+Event = Healthy | Unhealthy | Ended | PauseOver | Served | StartOver | StopWanted | GivenUp | KillWanted | Wanted
+
+
+class Change(Enum):
+    """What `Wanted` means for an instance."""
+
+    LEFT = "as it was"
+    STARTED = "started"
+    ANEW = "started anew"
+    STOPPED = "stopped"
 
 
 @frozen
@@ -160,34 +179,46 @@ class Standing:
     restarts: int = 0
     pause: float = FIRST_PAUSE
     was_ready: bool = False
+    then: Change | None = None
+    """What comes after its end: ANEW, or STOPPED: it is forgotten."""
+    hopeless: str = ""
+    """Why it doesn't start."""
 
 
 class Plan:
     """What has happened, and what follows. node: the one that we are on."""
 
     def __init__(self, services: Mapping[str, Service], node: str) -> None:
-        self._services = services
-        self._elsewhere = {name for name, each in services.items() if each.node not in (None, node)}
+        self._node = node
+        self._set_services(services)
         self._served = frozenset[str]()
-        self._dependents: dict[str, set[str]] = {name: set() for name in services}
-        for service in services.values():
-            for each in service.dependencies:
-                self._dependents[each.service].add(service.name)
         self.standings = {
-            Instance(name, number): Standing()
-            for name, each in services.items()
-            if name not in self._elsewhere
-            for number in range(1, each.scale + 1)
+            each: Standing() for name in services if name not in self._elsewhere for each in self._instances(name)
         }
         self._start_over = False
         self.stopping = False
         self.failure: str | None = None
         """Why all is stopped, unless a person wanted it."""
+        self.changes: dict[Instance, Change] = {}
+        """What the last `Wanted` came to."""
+
+    def _set_services(self, services: Mapping[str, Service]) -> None:
+        self.services = services
+        self._elsewhere = {name for name, each in services.items() if each.node not in (None, self._node)}
+        self._dependents: dict[str, set[str]] = {name: set() for name in services}
+        for service in services.values():
+            for each in service.dependencies:
+                self._dependents[each.service].add(service.name)
+
+    @property
+    def elsewhere(self) -> dict[str, str]:
+        """Services that other nodes run -> which."""
+        return {name: self.services[name].node or "" for name in self.services if name in self._elsewhere}
 
     @property
     def started(self) -> bool:
-        """Whether nobody waits for others any more."""
-        return all(each.phase is not Phase.WAITING for each in self.standings.values())
+        """Whether nobody waits for others any more, nor ends to start anew."""
+        return all(each.phase is not Phase.WAITING and each.then is None for each in self.standings.values())
 
     @property
     def unready(self) -> list[Instance]:
@@ -206,7 +237,11 @@ class Plan:
     def tell(self, event: Event) -> list[Action]:
         """What to do now that this has happened. What comes too late, of one that has ended, changes nothing."""
         actions: list[Action] = []
+        if isinstance(event, (Healthy, Unhealthy, Ended, PauseOver)) and event.instance not in self.standings:
+            return []
         match event:
+            case Wanted(services, keep) if not self.stopping:
+                actions += self._adopt(services, keep)
             case Healthy(instance) if self.standings[instance].phase in RUNS:
                 self.standings[instance].phase = Phase.HEALTHY
                 self.standings[instance].was_ready = True
@@ -238,8 +273,12 @@ class Plan:
         standing.status = status
         if standing.phase is Phase.STOPPING or self.stopping:
             standing.phase = Phase.ENDED
+            if standing.then is Change.STOPPED:
+                del self.standings[instance]
+            elif standing.then is Change.ANEW and not self.stopping:
+                self.standings[instance] = Standing()
             return
-        restart = self._services[instance.service].restart
+        restart = self.services[instance.service].restart
         wanted = restart.after_failure if status else restart.after_success
         if wanted and (restart.most is None or standing.restarts < restart.most):
             standing.phase = Phase.RESTARTING
@@ -251,8 +290,48 @@ class Plan:
         if status and not standing.was_ready and seconds < SETTLED and not self._start_over:
             self._fail(f"{instance} has ended with status {status} as it started")
 
+    def _adopt(self, wanted: Mapping[str, Service], keep: Collection[str] | None) -> Iterable[Action]:
+        """From now on who fails as it starts fails alone: others were there before."""
+        self._start_over = True
+        changed = _changed(self.services, wanted)
+        others = {
+            name: each for name, each in self.services.items() if name not in wanted and (keep is None or name in keep)
+        }
+        self._set_services(_without_lost_dependencies({**others, **wanted}))
+        self.changes = {}
+        here = [each for name in self.services if name not in self._elsewhere for each in self._instances(name)]
+        for instance, standing in list(self.standings.items()):
+            if instance not in here:
+                change = Change.STOPPED
+            elif instance.service in changed or (standing.then is not None and instance.service in wanted):
+                change = Change.ANEW
+            elif instance.service in wanted and standing.phase is Phase.ENDED:
+                change = Change.STARTED
+            else:
+                change = Change.LEFT
+            if instance.service in wanted or change is Change.STOPPED:
+                self.changes[instance] = change
+            yield from self._change(instance, standing, change)
+        for instance in here:
+            if instance not in self.standings:
+                self.standings[instance] = Standing()
+                self.changes[instance] = Change.STARTED
+
+    def _change(self, instance: Instance, standing: Standing, change: Change) -> Iterable[Action]:
+        if change is Change.LEFT:
+            return
+        if standing.phase in RUNS:
+            standing.phase = Phase.STOPPING
+            yield Stop(instance)
+        if standing.phase is Phase.STOPPING:
+            standing.then = change
+        elif change is Change.STOPPED:
+            del self.standings[instance]
+        else:
+            self.standings[instance] = Standing()
+
     def _start(self, instance: Instance) -> Start:
-        asked = self._services[instance.service].health is not None
+        asked = self.services[instance.service].health is not None
         self.standings[instance].phase = Phase.STARTING if asked else Phase.RUNNING
         return Start(instance)
 
@@ -261,19 +340,31 @@ class Plan:
         self.failure = self.failure or reason
 
     def _next(self) -> list[Action]:
-        waiting = [instance for instance, each in self.standings.items() if each.phase is Phase.WAITING]
-        if not self.stopping:  # first: nobody starts when another one can't
+        while not self.stopping:  # first: nobody starts when another one can't
+            waiting = self._waiting()
             for service in dict.fromkeys(each.service for each in waiting):
-                self._look_for_hopeless(self._services[service])
+                self._look_for_hopeless(self.services[service])
+            if self._waiting() == waiting:
+                break
         if self.stopping:
             return list(self._stops())
-        return [self._start(each) for each in waiting if self._may_start(self._services[each.service])]
+        return [self._start(each) for each in self._waiting() if self._may_start(self.services[each.service])]
+
+    def _waiting(self) -> list[Instance]:
+        return [instance for instance, each in self.standings.items() if each.phase is Phase.WAITING]
 
     def _look_for_hopeless(self, service: Service) -> None:
+        """Ends all, or, once the start is over, it alone."""
         for dependency in service.dependencies:
             _, hopeless = self._judge(dependency)
-            if hopeless and dependency.required:
+            if not hopeless or not dependency.required:
+                continue
+            if not self._start_over:
                 self._fail(f"{service.name} can't start: {hopeless}")
+            for instance in self._waiting() if self._start_over else []:
+                if instance.service == service.name:
+                    standing = self.standings[instance]
+                    standing.phase, standing.hopeless = Phase.ENDED, hopeless
 
     def _may_start(self, service: Service) -> bool:
         """Whether its dependencies are there, or won't ever be and needn't."""
@@ -285,6 +376,11 @@ class Plan:
         if name in self._elsewhere:
             return name in self._served, ""
         standings = [(each, self.standings[each]) for each in self._instances(name)]
+        if any(each.then is not None for _, each in standings):  # it ends, and starts anew
+            return False, ""
+        for instance, each in standings:
+            if each.hopeless:
+                return False, f"{instance} can't start: {each.hopeless}"
         if dependency.condition == "service_started":
             return all(each.phase is not Phase.WAITING for _, each in standings), ""
         healthy = dependency.condition == "service_healthy"
@@ -296,7 +392,7 @@ class Plan:
         return all(each.phase is (Phase.HEALTHY if healthy else Phase.ENDED) for _, each in standings), ""
 
     def _instances(self, service: str) -> list[Instance]:
-        return [Instance(service, number) for number in range(1, self._services[service].scale + 1)]
+        return [Instance(service, number) for number in range(1, self.services[service].scale + 1)]
 
     def _stops(self) -> Iterable[Action]:
         """Ends those that don't run, and stops those that do and have no dependents that do."""
@@ -312,7 +408,34 @@ class Plan:
                 yield Stop(instance)
 
 
+def _changed(old: Mapping[str, Service], new: Mapping[str, Service]) -> set[str]:
+    """Services whose programs have to start anew; so have those that depend on them, where they say `restart`."""
+    changed = {name for name in new if name in old and _runs_otherwise(old[name], new[name])}
+    while True:
+        more = {
+            name
+            for name, each in new.items()
+            if name in old and any(one.restart and one.service in changed for one in each.dependencies)
+        }
+        if more <= changed:
+            return changed
+        changed |= more
+
+
+def _runs_otherwise(old: Service, new: Service) -> bool:
+    """How many there are, and after whom they start, is nothing to a program that runs."""
+    return old != evolve(new, scale=old.scale, dependencies=old.dependencies, profiles=old.profiles)
+
+
+def _without_lost_dependencies(services: Mapping[str, Service]) -> dict[str, Service]:
+    """Of those that stay though the file has them no more; what they depended on may be gone."""
+    return {
+        name: evolve(each, dependencies=tuple(one for one in each.dependencies if one.service in services))
+        for name, each in services.items()
+    }
+
+
 def _is_ready(standing: Standing) -> bool:
     if standing.phase is Phase.ENDED:
-        return standing.status == 0 or standing.was_ready
+        return not standing.hopeless and (standing.status == 0 or standing.was_ready)
     return standing.phase in (Phase.HEALTHY, Phase.RUNNING)

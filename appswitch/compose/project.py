@@ -48,11 +48,14 @@ class Restart:
 
 @frozen
 class Dependency:
-    """A service that has to be there first. required: else its failure is none of ours."""
+    """A service that has to be there first. required: else its failure is none of ours; restart: when
+    it is started anew, so are we.
+    """
 
     service: str
     condition: Condition = "service_started"
     required: bool = True
+    restart: bool = False
 
 
 @frozen
@@ -86,8 +89,9 @@ class Service:
 
 @frozen
 class Project:
-    """name: of the project; directory: of its file. Of the trap handler, if it is started for this: policy: a file;
-    egress: whether programs may leave for the outside.
+    """name: of the project; directory: of its file; defined: all services of that, be they wanted or not.
+
+    Of the trap handler, if it is started for this: policy: a file; egress: whether programs may leave for the outside.
     """
 
     name: str
@@ -95,6 +99,7 @@ class Project:
     services: Mapping[str, Service]
     policy: Path | None = None
     egress: bool = False
+    defined: frozenset[str] = frozenset()
 
 
 def plain_name(text: str) -> str:

@@ -30,7 +30,20 @@ class Down(msgspec.Struct, tag_field="call", tag="down", forbid_unknown_fields=T
     kill: bool = False
 
 
-Request = Ps | Logs | Down
+class Up(msgspec.Struct, tag_field="call", tag="up", forbid_unknown_fields=True):
+    """Other services are wanted; answer once they are started, or, with `ready`, are healthy or have done their work.
+
+    project: as `config --json` prints it; keep: of other services that there are, these stay; null: all; patience:
+    seconds. The answer: NAME -> what has become of it.
+    """
+
+    project: str
+    keep: list[str] | None = None
+    ready: bool = False
+    patience: float | None = None
+
+
+Request = Ps | Logs | Down | Up
 
 _decoder: msgspec.json.Decoder[Request] = msgspec.json.Decoder(Request)
 

@@ -6,6 +6,7 @@ Whatever ends the supervisor, be it SIGKILL, ends the programs: the kernel ties 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
@@ -13,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import trio
+from attrs import evolve
 
 from appswitch.compose import plan
 from appswitch.compose.home import Home
@@ -22,6 +24,7 @@ from appswitch.compose.plan import Instance, Plan
 from appswitch.compose.probe import probe
 from appswitch.compose.program import Program
 from appswitch.compose.project import Check, Listens, Project
+from appswitch.errors import AppSwitchError
 
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 SAY_AFTER = 5.0
@@ -41,6 +44,8 @@ class Supervisor:
         self._background = background
         self._programs: dict[Instance, Program] = {}
         self._known: Known | None = None
+        self.starting = background
+        """Whether somebody waits for the start to be over."""
         self._changed = trio.Event()
         self._over = trio.Event()
         self.logbook = LogBook(home.log)
@@ -50,8 +55,11 @@ class Supervisor:
         """Until all has ended. tasks: beside it, cancelled at the end."""
         known = await look(self._home.trap)
         self.plan = Plan(self._project.services, known.node)
-        if not known.has_gateway and any(each.published for each in self._project.services.values()):
-            self.note("no host is a gateway, so nobody outside reaches `ports`: `appswitch serve --gateway` is one")
+        if self.plan.elsewhere and not self.plan.standings:
+            nodes = ", ".join(sorted(set(self.plan.elsewhere.values())))
+            reason = f"this is node {known.node}, and all of project {self._project.name} is run by others: {nodes}"
+            raise AppSwitchError("elsewhere", reason, f"run `appswitch compose up` on {nodes}")
+        self._look_around(known)
         try:
             async with trio.open_nursery() as self._nursery:
                 for each in tasks:
@@ -66,6 +74,60 @@ class Supervisor:
         finally:
             self.logbook.close()
 
+    def _look_around(self, known: Known) -> None:
+        """Says what other hosts have to do with it, and don't yet."""
+        if not known.has_gateway and any(each.published for each in self.plan.services.values()):
+            self.note("no host is a gateway, so nobody outside reaches `ports`: `appswitch serve --gateway` is one")
+        for name, node in self.plan.elsewhere.items():
+            there = "run `appswitch compose up` there, too" if node in known.nodes else "there is no such node yet"
+            self.note(f"{name} is run by node {node}, and this is {known.node}: {there}")
+
+    async def take_up(
+        self, project: Project, keep: Collection[str] | None, ready: bool, patience: float | None
+    ) -> dict[str, str]:
+        """Changes to what is wanted now; what has become of each program, once all is started (`ready`: healthy).
+
+        keep: of other services, as `Wanted`; patience: seconds. AppSwitchError: it can't be, or something has failed;
+        what has been started stays.
+        """
+        self._check(project)
+        known = await look(self._home.trap)
+        self._tell(plan.Wanted(project.services, keep))
+        self._project = evolve(project, services=self.plan.services)
+        self._look_around(known)
+        changes = dict(self.plan.changes)
+        with trio.move_on_after(math.inf if patience is None else patience):
+            while not self.plan.stopping and not (self.plan.started and not (ready and self._still_to_come(changes))):
+                await self.changed()
+        if self.plan.stopping:
+            raise AppSwitchError("start-failed", "the project was stopped meanwhile")
+        bad = [f"{each} {_why(standing)}" for each, standing in self._bad(changes)]
+        if not bad and ready and self._still_to_come(changes):
+            bad = [f"not ready after {patience:g} s: {', '.join(map(str, self._still_to_come(changes)))}"]
+        if not bad and not self.plan.started:
+            bad = [f"not all is started after {patience:g} s"]
+        if bad:
+            raise AppSwitchError("start-failed", "; ".join(bad), "`appswitch compose logs` shows what programs said")
+        return {str(each): change.value for each, change in changes.items()}
+
+    def _check(self, project: Project) -> None:
+        if self.starting:
+            hint = "wait until the `up` that starts it is through"
+            raise AppSwitchError("starting", f"project {self._project.name} is still being started", hint)
+        for key in ("policy", "egress"):
+            if getattr(project, key) != getattr(self._project, key):
+                reason = f"x-appswitch.{key} is of the trap handler, which runs already"
+                raise AppSwitchError("has-policy", reason, "`appswitch compose down`, then `up`")
+
+    def _bad(self, among: Collection[Instance]) -> list[tuple[Instance, plan.Standing]]:
+        """Those that have ended as they shouldn't."""
+        ended = [(each, self.plan.standings[each]) for each in self.plan.unready if each in among]
+        return [(each, standing) for each, standing in ended if standing.phase is plan.Phase.ENDED]
+
+    def _still_to_come(self, among: Collection[Instance]) -> list[Instance]:
+        bad = {each for each, _ in self._bad(among)}
+        return [each for each in self.plan.unready if each in among and each not in bad]
+
     @property
     def failed(self) -> bool:
         """Whether it failed as a whole, or a program of it, nobody having told it to end."""
@@ -75,7 +137,7 @@ class Supervisor:
     @property
     def services(self) -> Collection[str]:
         """Their names."""
-        return self._project.services.keys()
+        return self.plan.services.keys()
 
     async def changed(self) -> None:
         """Returns once something has happened."""
@@ -87,6 +149,7 @@ class Supervisor:
 
     def start_is_over(self) -> None:
         """Who fails from now on fails alone."""
+        self.starting = False
         self._tell(plan.StartOver())
 
     def give_up(self, reason: str) -> None:
@@ -122,8 +185,11 @@ class Supervisor:
 
     async def _run(self, instance: Instance) -> None:
         """One program, from its start to its end."""
+        if self.plan.standings[instance].phase is plan.Phase.STOPPING:  # since it was told to start, just now
+            self._tell(plan.Ended(instance, 0, 0.0))
+            return
         try:
-            program = Program(self._project.services[instance.service], self._project.name, self._home.trap)
+            program = Program(self.plan.services[instance.service], self._project.name, self._home.trap)
         except OSError as error:
             self._note(instance, f"can't be started: {error.strerror}: {error.filename}")
             status = NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
@@ -152,15 +218,14 @@ class Supervisor:
 
     async def _stop(self, instance: Instance) -> None:
         program = self._programs.get(instance)
-        service = self._project.services[instance.service]
         if program is None:
             return
-        program.signal(service.stop_signal)
-        with trio.move_on_after(service.grace):
+        program.signal(program.service.stop_signal)
+        with trio.move_on_after(program.service.grace):
             while self._programs.get(instance) is program:
                 await self.changed()
         if self._programs.get(instance) is program:
-            self._note(instance, f"is killed: it hasn't ended {service.grace:g} s after it was told to")
+            self._note(instance, f"is killed: it hasn't ended {program.service.grace:g} s after it was told to")
             program.kill()
 
     async def _record(self, instance: Instance, program: Program, said: trio.Event) -> None:
@@ -193,7 +258,7 @@ class Supervisor:
         self._tell(plan.Healthy(instance) if healthy else plan.Unhealthy(instance))
 
     async def _hear(self) -> None:
-        async with aclosing(watch(self._home.trap)) as changes:
+        async with aclosing(watch(self._home.trap, lambda: bool(self.plan.elsewhere))) as changes:
             async for known in changes:
                 self._known = known
                 self._tell(plan.Served(known.names))
@@ -227,5 +292,9 @@ class Supervisor:
             "exposed": sorted(exposed),
             "restarts": standing.restarts,
             "status": standing.status,
-            "command": list(self._project.services[instance.service].command),
+            "command": list((program.service if program else self.plan.services[instance.service]).command),
         }
+
+
+def _why(standing: plan.Standing) -> str:
+    return f"can't start: {standing.hopeless}" if standing.hopeless else f"has ended with status {standing.status}"

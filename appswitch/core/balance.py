@@ -153,6 +153,16 @@ class Balancer:
                 first.sort(key=lambda each: (connections.get(each.id, 0) + 1) / parts[each.id])
         return [*first, *chain(*others), *aside, *(each for each in candidates if not parts[each.id])]
 
+    def shares(self, instances: Sequence[Listener]) -> list[tuple[Listener, int, int]]:
+        """For turns that are taken elsewhere (shim/gateway/door.c): each with its part, and what it has earned."""
+        parts = _parts(instances)
+        return [(each, parts[each.id], self._dialled.credit.get(each.id, 0)) for each in instances]
+
+    def settle(self, earned: Mapping[int, int]) -> None:
+        """After these turns. earned: by the listener's id."""
+        self._dialled.credit |= earned
+        self._forget_gone()
+
     def first_tier(self, candidates: Sequence[Listener]) -> list[Listener]:
         """Those that take turns while none is put aside."""
         parts = _parts(candidates)

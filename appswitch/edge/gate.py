@@ -8,6 +8,7 @@ the kernel: all that have one of our ports (sock_diag(7)).
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Container
 from functools import partial
 from ipaddress import ip_address
@@ -16,29 +17,36 @@ import structlog
 import trio
 from attrs import define, field
 
-from appswitch.core.limits import Limits, Turnstile
+from appswitch.core.limits import Limits
 from appswitch.edge.arrivals import RESET
 from appswitch.edge.diag import Diag
+from appswitch.edge.trouble import Trouble
+from appswitch.edge.turnstile import Turnstile
 from appswitch.model import Address
 from appswitch.wire import tcp_diag
 
 PAUSE = 0.1  # seconds, where nobody can be accepted
+COUNT_EVERY = 60.0  # seconds, also where nobody is at a limit: what has ended takes room in the table
 
 log = structlog.get_logger()
 
 
 @define
 class Gate:
-    """Of a gateway, for all its ports. diag: of the namespace that they are in; ports: those that are open now."""
+    """Of a gateway, for all its ports. diag: of the namespace that they are in; ports: those that are open now; clock:
+    of the turnstile.
+    """
 
     limits: Limits
     diag: Diag | None = None
     ports: Callable[[], Container[int]] = tuple
-    _turnstile: Turnstile = field(init=False)
+    clock: Callable[[], float] = time.monotonic
+    turnstile: Turnstile = field(init=False)
     _counting: trio.Lock = field(factory=trio.Lock)
+    trouble: Trouble = field(factory=lambda: Trouble("clients can't be accepted: they wait"))
 
     def __attrs_post_init__(self) -> None:
-        self._turnstile = Turnstile(self.limits)
+        self.turnstile = Turnstile(self.limits)
 
     async def accept(self, listening: socket.socket) -> socket.socket:
         """The next client that may come in; non-blocking."""
@@ -50,15 +58,16 @@ class Gate:
             try:
                 accepted, name = listening.accept()
             except BlockingIOError:
+                self.turnstile.give_back()
                 await trio.lowlevel.wait_readable(listening)
             except ConnectionAbortedError:
                 pass
             except OSError as error:  # descriptors are short, or the network has trouble (accept(2))
-                log.warning("a client can't be accepted", reason=error.strerror)
+                self.trouble.note(error.errno)
                 await trio.sleep(PAUSE)
             else:
                 accepted.setblocking(False)
-                if not self.limits.need_count or await self._let_in(_plain(name[0])):
+                if not self.limits.need_count or await self._let_in(plain(name[0])):
                     return accepted
                 reset(accepted)
 
@@ -74,30 +83,40 @@ class Gate:
     async def _wait(self) -> None:
         """Until one more may be let in."""
         while True:
-            if self._turnstile.is_full:
-                await self._count()
-            elif pause := self._turnstile.pause(trio.current_time()):
+            if self.turnstile.is_full:
+                await self.count()
+            elif pause := self.turnstile.pause(self.clock()):
                 await trio.sleep(pause)
             else:
                 return
 
     async def _let_in(self, ip: Address) -> bool:
         """False: it has too many already."""
-        self._turnstile.let_in(ip)
-        if self._turnstile.has_too_many(ip) and not self._turnstile.may_count_in(trio.current_time()):
-            await self._count()
-        if not self._turnstile.has_too_many(ip):
+        self.turnstile.let_in(ip)
+        return await self.may_stay(ip)
+
+    async def may_stay(self, ip: Address) -> bool:
+        """Whether one that was let in isn't one too many of its source; else it is turned away."""
+        if self.turnstile.has_too_many(ip) and not self.turnstile.may_count_in(self.clock()):
+            await self.count()
+        if not self.turnstile.has_too_many(ip):
             return True
-        self._turnstile.turn_away(ip)
+        self.turnstile.turn_away(ip)
         return False
 
-    async def _count(self) -> None:
+    async def keep_counting(self) -> None:
+        """For ever, now and then."""
+        while self.limits.need_count:
+            await trio.sleep(COUNT_EVERY)
+            await self.count()
+
+    async def count(self) -> None:
         """Asks the kernel, once it is time."""
         async with self._counting:
-            await trio.sleep(self._turnstile.may_count_in(trio.current_time()))
-            self._turnstile.count(trio.current_time())
+            await trio.sleep(self.turnstile.may_count_in(self.clock()))
+            self.turnstile.count(self.clock())
             try:
-                self._turnstile.counted(await self._clients())
+                self.turnstile.counted(await self._clients())
             except OSError as error:
                 log.warning("connections can't be counted", reason=error.strerror)
 
@@ -110,7 +129,8 @@ class Gate:
         return found
 
 
-def _plain(text: str) -> Address:
+def plain(text: str) -> Address:
+    """What accept says, without a scope."""
     return ip_address(text.partition("%")[0])
 
 

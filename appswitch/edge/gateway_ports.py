@@ -26,6 +26,7 @@ from appswitch.edge.doors import Doors
 from appswitch.edge.express import Express
 from appswitch.edge.gate import Gate, reset
 from appswitch.edge.ingress import Ingress
+from appswitch.edge.trouble import Trouble
 from appswitch.errors import AppSwitchError
 from appswitch.host.confined import confine_listener
 from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
@@ -33,6 +34,7 @@ from appswitch.model import GATEWAY_KEY, Address, App, Exposure, GatewayRecord
 BACKLOG = 4096
 AT_ONCE = 128  # connections of one port that are on their way to an instance; further ones wait in the kernel's queue
 RETRY_EVERY = 2.0  # seconds
+SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 ANYWHERE: tuple[Address, ...] = (IPv4Address("0.0.0.0"), IPv6Address("::"))
 ELSEWHERE = {4: "192.0.2.1", 6: "2001:db8::1"}
@@ -72,6 +74,9 @@ class GatewayPorts:
     _failed: dict[Exposure, str] = field(factory=dict)
     """The keys of their records."""
     _try_again: float = 0.0
+    _is_short: bool = False
+    """A port couldn't begin, or cease, to take connections, for want of descriptors or memory."""
+    _trouble: Trouble = field(factory=lambda: Trouble("ports can't be opened, or closed, in full: tried again"))
     _keys: Iterator[int] = field(factory=itertools.count)
     _nursery: trio.Nursery = field(init=False)
 
@@ -79,12 +84,15 @@ class GatewayPorts:
         """Keeps open what is to be, for ever."""
         async with trio.open_nursery() as self._nursery:
             try:
+                self._nursery.start_soon(self.gate.keep_counting)
+                if self.express is not None:
+                    self._nursery.start_soon(self.express.run)
                 if self.doors is not None:
                     await self._nursery.start(self.doors.run)
                 task_status.started()
                 while True:
                     self.settle()
-                    with trio.move_on_at(self._try_again if self._failed else math.inf):
+                    with trio.move_on_at(self._try_again if self._failed or self._is_short else math.inf):
                         await self.apps.changed()
             finally:
                 for port in self._open.values():
@@ -117,12 +125,18 @@ class GatewayPorts:
                 self._try(exposure, rival)
         if again:
             self._try_again = now + RETRY_EVERY
+        self._is_short = False
         for exposure, port in list(self._open.items()):
             try:
                 self._accept_where_served(exposure, port)
-            except OSError:  # another program has bound it, too, and was quicker
-                self._close(exposure)
-                self._try(exposure, None)
+            except OSError as error:
+                if error.errno in SHORT:  # it stays ours, as it is
+                    self._try_again = now + RETRY_EVERY
+                    self._is_short = True
+                    self._trouble.note(error.errno)
+                else:  # another program has bound it, too, and was quicker
+                    self._close(exposure)
+                    self._try(exposure, None)
         if self.apps.table.gateways.get(self.gateway.node.name, {}) != before:
             self.apps.note_change()
 
@@ -185,6 +199,8 @@ class GatewayPorts:
     def _stop_accepting(self, port: Port, address: Address) -> None:
         """From here on nobody is let in; the relay may have the socket still."""
         port.accepting.pop(address).cancel()
+        if self.express is not None:
+            self.express.leave(port.sockets[address])
         if self.doors is not None:
             self.doors.forget(port.sockets[address])
         port.sockets[address].shutdown(socket.SHUT_RDWR)
@@ -209,9 +225,11 @@ class GatewayPorts:
 
     def _refuse(self, port: Port, address: Address) -> None:
         """From now on the kernel does: another socket takes the place of the one that listens."""
+        fresh = new_socket(address)  # there mayn't be a descriptor for it
         self._stop_accepting(port, address)
         with port.sockets[address]:
-            port.sockets[address] = bind(address, port.number)
+            port.sockets[address] = fresh
+            fresh.bind((str(address), port.number))
 
     async def _keep_accepting(self, exposure: Exposure, listening: socket.socket, scope: trio.CancelScope) -> None:
         room = trio.Semaphore(AT_ONCE)
@@ -240,10 +258,7 @@ class GatewayPorts:
         if self.express is not None:
             await trio.lowlevel.checkpoint_if_cancelled()  # then it is closed
             try:
-                left = self.express.hand_over(listening, exposure)
-            except BlockingIOError:
-                await trio.lowlevel.wait_readable(listening)
-                return []
+                left = await self.express.hand_over(listening, exposure)
             except OSError as error:
                 log.debug("connections can't be accepted", reason=error.strerror)  # the gate says it, if it stays so
                 left = None
@@ -271,11 +286,8 @@ class GatewayPorts:
 
 def bind(address: Address, port: int) -> socket.socket:
     """A non-blocking TCP socket. OSError. Connections that were accepted here and go on are in nobody's way."""
-    bound = socket.socket(FAMILIES[address.version], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    bound = new_socket(address)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if address.version == 6:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind((str(address), port))
     except BaseException:
         bound.close()
@@ -283,18 +295,36 @@ def bind(address: Address, port: int) -> socket.socket:
     return bound
 
 
-def is_own(address: Address) -> bool:
-    """Whether it is one of this host's."""
-    try:
-        bind(address, 0).close()
-    except OSError:
-        return False
-    return True
+def new_socket(address: Address) -> socket.socket:
+    """To be bound there."""
+    made = socket.socket(FAMILIES[address.version], socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if address.version == 6:
+        made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    return made
+
+
+class OwnAddresses:
+    """Those of our host, which come and go. Where there is no descriptor to find out with, what was true last holds."""
+
+    def __init__(self) -> None:
+        self._known: set[Address] = set()
+
+    def __call__(self, address: Address) -> bool:
+        try:
+            bind(address, 0).close()
+        except OSError as error:
+            if error.errno not in SHORT:
+                self._known.discard(address)
+        else:
+            self._known.add(address)
+        return address in self._known
 
 
 def choose_addresses(given: Iterable[str]) -> tuple[Address, ...]:
     """Where a gateway listens: `--gateway-bind`, by default everywhere. AppSwitchError `bad-gateway-bind`."""
     addresses = tuple(dict.fromkeys(map(_read_address, given)))
+    is_own = OwnAddresses()
     for each in addresses:
         if not is_own(each):
             raise AppSwitchError("bad-gateway-bind", f"{each} is no address of this host", "`ip address` lists them")

@@ -25,6 +25,7 @@ from attrs import define, field
 
 from appswitch.edge import peer_channel
 from appswitch.edge.peer_channel import Caller, Channel, Handler, UnreachableError, tune
+from appswitch.edge.trouble import Trouble
 from appswitch.host.confined import confine_listener
 from appswitch.wire.peer import Answer, Request
 from appswitch.wire.peer_channel import HEAD_SIZE, NONCE_SIZE, Acceptor, Kind, Opener, PeerError, Session, rest_of
@@ -138,6 +139,7 @@ class Peers:
             await trio.sleep_forever()
 
     async def _accept(self, listening: socket.socket) -> None:
+        trouble = Trouble("other nodes can't be accepted: they wait")
         while True:
             await trio.lowlevel.wait_readable(listening)
             try:
@@ -145,7 +147,7 @@ class Peers:
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:  # out of descriptors or memory: those who are connected go on
-                log.error("can't accept a peer", error=str(error))
+                trouble.note(error.errno)
                 await trio.sleep(0.1)
                 continue
             connection.setblocking(False)

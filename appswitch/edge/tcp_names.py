@@ -23,6 +23,7 @@ from appswitch.wire.socknames import Medium
 from appswitch.wire.tcp_diag import TcpSocket
 
 SWEEP_EVERY = 5.0  # seconds
+AT_ONCE = 1000  # names that are looked at before other tasks have their turn
 
 Ends = tuple[tuple[Address, int], tuple[Address, int]]
 
@@ -76,8 +77,8 @@ class Name:
 class TcpNames:
     """By cookie. diags: of the namespaces that the sockets are in.
 
-    takers: have names put that are still on their way here (edge/lanes_in.py); flushes: do so, too, but it takes a
-    while (edge/doors.py).
+    takers: have names put that are still on their way here (edge/express.py, edge/lanes_in.py); flushes: do so, too,
+    but it takes a while (edge/doors.py).
     """
 
     def __init__(self) -> None:
@@ -146,11 +147,13 @@ class TcpNames:
         except OSError as error:
             log.warning("TCP sockets can't be listed", error=error.strerror)
             return
-        for cookie in known:
+        for count, cookie in enumerate(known, 1):
             if cookie not in found:
                 name = self._names.pop(cookie)
                 if name.client is not None:
                     self.release(name.ends)
+            if count % AT_ONCE == 0:  # a gateway's may be a hundred thousand
+                await trio.lowlevel.checkpoint()
 
     async def _sockets(self) -> dict[int, TcpSocket]:
         """By cookie, those that are open."""

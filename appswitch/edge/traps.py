@@ -13,13 +13,14 @@ from collections.abc import Sequence
 
 import structlog
 import trio
-from attrs import define
+from attrs import define, field
 
 from appswitch.core import names
 from appswitch.core.balance import check_tags
 from appswitch.core.bypass import parse_bypass
 from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
 from appswitch.edge.calls import Answer, Calls, failure
+from appswitch.edge.trouble import Trouble
 from appswitch.errors import AppSwitchError
 from appswitch.model import App
 from appswitch.wire import trap
@@ -36,6 +37,7 @@ class TrapHandler:
     calls: Calls
     netns: int
     """The cookie of our own network namespace."""
+    _trouble: Trouble = field(factory=lambda: Trouble("programs' channels can't be accepted: they wait"))
 
     async def serve(self, listening: socket.socket) -> None:
         """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
@@ -47,7 +49,7 @@ class TrapHandler:
                 except BlockingIOError:
                     continue
                 except OSError as error:  # out of descriptors or memory: those who have a channel go on
-                    log.error("can't accept a channel", error=str(error))
+                    self._trouble.note(error.errno)
                     await trio.sleep(0.1)
                     continue
                 nursery.start_soon(self._serve_channel, channel)

@@ -14,8 +14,8 @@ SOCK_DIAG_BY_FAMILY = 20  # the type of the request and of the answers
 AF_INET6 = 10
 TCP = 6
 ESTABLISHED, SYN_SENT = 1, 2  # linux/net/tcp_states.h
-TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV = 6, 7, 10, 12
-NO_CONNECTION = 1 << TIME_WAIT | 1 << CLOSE | 1 << LISTEN | 1 << NEW_SYN_RECV
+TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV, BOUND_INACTIVE = 6, 7, 10, 12, 13
+NO_CONNECTION = 1 << TIME_WAIT | 1 << CLOSE | 1 << LISTEN | 1 << NEW_SYN_RECV | 1 << BOUND_INACTIVE
 
 _REQUEST = struct.Struct("=BBBxI48x")  # struct inet_diag_req_v2; no particular socket
 _ANSWER = struct.Struct("=BBBB40xIIIIIII")  # struct inet_diag_msg

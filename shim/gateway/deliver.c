@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "deliver.h"
 
+#include <errno.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
@@ -22,15 +23,24 @@ static int pass(int carrier, int fd) {
     return sendmsg(carrier, &message, MSG_NOSIGNAL) == 1 ? 0 : -1;
 }
 
-int deliver(int fd, const struct as_client_name *name, int handle) {
+int make_carrier(void) {
+    int made = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    return made < 0 ? -errno : made;
+}
+
+int deliver_by(int carrier, int fd, const struct as_client_name *name, int handle) {
     struct sockaddr_un own = {.sun_family = AF_UNIX}, to = {.sun_family = AF_UNIX};
     memcpy(own.sun_path, name, sizeof *name);
-    int carrier = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (carrier < 0) return 0;
     int size = snprintf(to.sun_path, sizeof to.sun_path, "/proc/self/fd/%d", handle);
     socklen_t head = offsetof(struct sockaddr_un, sun_path);
-    int done = !bind(carrier, (struct sockaddr *)&own, head + sizeof *name) &&
-               !connect(carrier, (struct sockaddr *)&to, head + (socklen_t)size + 1) && !pass(carrier, fd);
+    return !bind(carrier, (struct sockaddr *)&own, head + sizeof *name) &&
+           !connect(carrier, (struct sockaddr *)&to, head + (socklen_t)size + 1) && !pass(carrier, fd);
+}
+
+int deliver(int fd, const struct as_client_name *name, int handle) {
+    int carrier = make_carrier();
+    if (carrier < 0) return 0;
+    int done = deliver_by(carrier, fd, name, handle);
     close(carrier);
     return done;
 }

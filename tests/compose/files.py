@@ -19,6 +19,13 @@ def understood(
     text: str, environment: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
 ) -> Project:
     """The project of a file. files: what else there is, by path."""
+    return meant(Document("c.yaml", text, environment or {}), environment, files)
+
+
+def meant(
+    document: Document, environment: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+) -> Project:
+    """The same, of a file that has been read."""
 
     def read(path: Path) -> str:
         try:
@@ -26,7 +33,6 @@ def understood(
         except KeyError:
             raise FileNotFoundError(2, "No such file or directory", str(path)) from None
 
-    document = Document("c.yaml", text, environment or {})
     return meaning.understand(document, lambda name: name or "shop", DIRECTORY, environment or {}, read)
 
 

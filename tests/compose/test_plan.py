@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from appswitch.compose import plan
 from appswitch.compose.plan import (
+    Change,
     Ended,
     GivenUp,
     Healthy,
@@ -28,6 +29,7 @@ from appswitch.compose.plan import (
     Stop,
     StopWanted,
     Unhealthy,
+    Wanted,
 )
 from appswitch.compose.project import Dependency, Listens, Restart, Service
 
@@ -245,7 +247,6 @@ class Life(RuleBasedStateMachine):
 
     @initialize(made=services())
     def begin(self, made: Mapping[str, Service]) -> None:
-        self.services = made
         self.plan = Plan(made, "here")
         self.running: set[Instance] = set()
         self.pausing: set[Instance] = set()
@@ -267,19 +268,22 @@ class Life(RuleBasedStateMachine):
                     assert plan.FIRST_PAUSE <= seconds <= plan.LONGEST_PAUSE
                     self.pausing.add(instance)
                 case Stop():
-                    assert self.plan.stopping
                     assert instance in self.running - self.told_to_stop
-                    assert not self.dependents(instance.service) & self.running, "somebody needs it still"
+                    if self.plan.stopping:
+                        assert not self.dependents(instance.service) & self.running, "somebody needs it still"
+                    else:
+                        assert self.plan.standings[instance].then in (Change.ANEW, Change.STOPPED)
                     self.told_to_stop.add(instance)
                 case Kill():
                     assert instance in self.running
                     self.told_to_stop.add(instance)
 
     def holds(self, instance: Instance) -> bool:
-        for dependency in self.services[instance.service].dependencies:
+        for dependency in self.plan.services[instance.service].dependencies:
             if dependency.required:
-                for number in range(1, self.services[dependency.service].scale + 1):
+                for number in range(1, self.plan.services[dependency.service].scale + 1):
                     standing = self.plan.standings[Instance(dependency.service, number)]
+                    assert standing.then is None, "it is about to end"
                     wanted = {
                         "service_started": standing.phase is not Phase.WAITING,
                         "service_healthy": standing.phase is Phase.HEALTHY,
@@ -290,10 +294,9 @@ class Life(RuleBasedStateMachine):
         return True
 
     def dependents(self, name: str) -> set[Instance]:
-        return {
-            each for each in self.plan.standings
-            if name in [dependency.service for dependency in self.services[each.service].dependencies]
-        }  # fmt: skip
+        services = self.plan.services
+        depend = {each for each in services if name in [one.service for one in services[each].dependencies]}
+        return {each for each in self.plan.standings if each.service in depend}
 
     def pick(self, data: st.DataObject, among: set[Instance]) -> Instance:
         return data.draw(st.sampled_from(sorted(among, key=str)))
@@ -318,6 +321,18 @@ class Life(RuleBasedStateMachine):
         instance = self.pick(data, self.pausing)
         self.pausing.remove(instance)
         self.heed(self.plan.tell(PauseOver(instance)))
+
+    @rule(wanted=services(), only=st.booleans())
+    def want(self, wanted: Mapping[str, Service], only: bool) -> None:
+        before = set(self.plan.standings)
+        self.heed(self.plan.tell(Wanted(wanted, () if only else None)))
+        if not self.plan.stopping:
+            there = {each for each, known in self.plan.standings.items() if known.then is not Change.STOPPED}
+            asked = {Instance(name, n) for name, each in wanted.items() for n in range(1, each.scale + 1)}
+            assert asked <= there
+            assert {each.service for each in there - asked}.isdisjoint(wanted), "too many of a service"
+            assert not only or there == asked
+            assert set(self.plan.changes) <= asked | before
 
     @rule()
     def start_over(self) -> None:
@@ -353,6 +368,110 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, deadline=None)
+
+
+def wanted(made: Plan, *services: Service, only: bool = False) -> list[plan.Action]:
+    return made.tell(Wanted({each.name: each for each in services}, () if only else None))
+
+
+def test_what_is_there_and_as_wanted_stays() -> None:
+    made = running_chain()
+    assert wanted(made, *chain().services.values()) == []
+    assert set(made.changes.values()) == {Change.LEFT}
+    assert made.started
+    assert made.unready == []
+
+
+def test_what_is_missing_starts_and_what_is_too_much_ends() -> None:
+    made = new(service("web", scale=2))
+    made.begin()
+    second = Instance("web", 2)
+    assert wanted(made, service("web"), service("db")) == [Stop(second), Start(DB)]
+    assert made.changes == {WEB: Change.LEFT, second: Change.STOPPED, DB: Change.STARTED}
+    made.tell(Ended(second, 143, 1))
+    assert second not in made.standings
+    assert wanted(made, service("web", scale=2), service("db")) == [Start(second)]
+
+
+def test_what_has_ended_starts_again() -> None:
+    made = new(service("job", health=None), service("web"))
+    made.begin()
+    made.tell(Ended(JOB, 0, 1))
+    assert wanted(made, service("job", health=None), service("web")) == [Start(JOB)]
+    assert made.changes == {JOB: Change.STARTED, WEB: Change.LEFT}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_has_changed_starts_anew_after_what_it_waits_for(restart: bool) -> None:
+    dependency = Dependency("db", "service_healthy", restart=restart)
+    made = new(service("web", dependency), service("db"))
+    made.begin()
+    for each in (DB, WEB):
+        made.tell(Healthy(each))
+    changed = service("db", environment={"A": "1"})
+    stops = wanted(made, service("web", dependency), changed)
+    assert stops == [Stop(WEB), Stop(DB)] if restart else stops == [Stop(DB)]
+    assert not made.started
+    if restart:
+        assert made.tell(Ended(WEB, 143, 60)) == [], "the db isn't there"
+    assert made.tell(Ended(DB, 143, 60)) == [Start(DB)]
+    assert made.tell(Healthy(DB)) == ([Start(WEB)] if restart else [])
+    assert made.started
+
+
+def test_others_stay_unless_only_these_are_wanted() -> None:
+    made = running_chain()
+    assert wanted(made, service("db")) == []
+    assert made.changes == {DB: Change.LEFT}
+    assert wanted(made, service("db"), only=True) == [Stop(WEB), Stop(APP)]
+    for each in (WEB, APP):
+        made.tell(Ended(each, 143, 60))
+    assert set(made.standings) == {DB}
+
+
+def test_who_fails_then_fails_alone() -> None:
+    made = new(service("db"))
+    made.begin()
+    made.tell(Healthy(DB))
+    depends = service("web", Dependency("app", "service_started")), service("app", Dependency("job", CONDITIONS[2]))  # type: ignore[arg-type]
+    assert wanted(made, service("db"), service("job"), *depends) == [Start(JOB)]
+    assert made.tell(Ended(JOB, 1, 0.1)) == []
+    assert made.failure is None
+    assert made.standings[APP].hopeless == "job-1 has ended with status 1"
+    assert made.standings[WEB].hopeless == f"app-1 can't start: {made.standings[APP].hopeless}"
+    assert made.unready == [JOB, WEB, APP]
+    assert made.standings[DB].phase is Phase.HEALTHY
+
+
+def test_nothing_new_while_all_is_stopped() -> None:
+    made = running_chain()
+    made.tell(StopWanted())
+    assert wanted(made, service("job")) == []
+    assert JOB not in made.standings
+
+
+@given(services(), services(), st.booleans())
+def test_from_one_set_of_services_to_another(before: dict[str, Service], after: dict[str, Service], only: bool) -> None:
+    """Nobody fails: then what is wanted is there, once."""
+    made = Plan(before, "here")
+    running: set[Instance] = set()
+    todo = made.begin()
+    for actions in (todo, None):
+        todo = made.tell(Wanted(after, () if only else None)) if actions is None else actions
+        while todo:
+            action = todo.pop()
+            if isinstance(action, Start):
+                assert action.instance not in running
+                running.add(action.instance)
+                todo += made.tell(Healthy(action.instance))
+            elif isinstance(action, Stop):
+                running.remove(action.instance)
+                todo += made.tell(Ended(action.instance, 143, 60))
+    asked = {Instance(name, n) for name, each in after.items() for n in range(1, each.scale + 1)}
+    assert asked <= set(made.standings)
+    assert not only or set(made.standings) == asked
+    assert running == {each for each, known in made.standings.items() if known.phase is Phase.HEALTHY}
 
 
 @given(services())

@@ -123,7 +123,6 @@ def test_in_the_background(compose: Compose) -> None:
     assert "job-1   | name: shop\n" in logs
     assert "cache-1 | " in logs
     assert compose.run("logs", "-n", "2", "job").stdout == "job-1   | OK\njob-1 exited with status 0\n"
-    assert "project shop is up already" in compose.run("up", "-d", check=False).stderr
     compose.run("down")
     assert compose.nothing_is_left()
     assert "isn't up" in compose.run("down").stderr
@@ -138,6 +137,132 @@ def test_by_the_projects_name_from_anywhere(compose: Compose, tmp_path_factory: 
     for arguments in (["ps", "-p", "other"], ["-p", "other", "logs"]):
         assert "cache-1" in compose.switch.command("compose", *arguments, cwd=elsewhere).stdout
     compose.switch.command("compose", "down", "-p", "other", cwd=elsewhere)
+    assert compose.nothing_is_left()
+
+
+UP = """
+name: shop
+services:
+  web: {command: PYTHON -m http.server 80, scale: 2, environment: {A: "1"}}
+  cache: {command: REDIS}
+  job: {command: "echo done", healthcheck: {disable: true}}
+"""
+
+
+def pids(compose: Compose) -> dict[str, int]:
+    return {name: row["pid"] for name, row in compose.ps().items() if row["pid"]}
+
+
+@pytest.mark.program("redis-server", "redis-cli")
+def test_up_again_starts_what_is_missing_and_anew_what_has_changed(compose: Compose) -> None:
+    compose.write(UP)
+    compose.run("up", "-d", "--wait")
+    first = pids(compose)
+    said = compose.run("up", "-d", "--wait").stderr
+    assert "web-1 is as it was" in said
+    assert "job-1 started" in said
+    assert pids(compose) == first
+    compose.write(UP.replace('A: "1"', 'A: "2"').replace("job:", "other:").replace("echo done", "sleep 1000"))
+    said = compose.run("up", "-d", "--wait", "--scale", "web=1").stderr
+    for each in (
+        "web-1 started anew",
+        "web-2 stopped",
+        "cache-1 is as it was",
+        "other-1 started",
+        "job isn't in the file",
+    ):
+        assert each in said
+    second = pids(compose)
+    assert second["cache-1"] == first["cache-1"]
+    assert second["web-1"] != first["web-1"]
+    assert set(second) == {"cache-1", "web-1", "other-1"}
+    assert "A=2" in Path(f"/proc/{second['web-1']}/environ").read_text().split("\0")
+    os.kill(second["cache-1"], signal.SIGKILL)
+    eventually(lambda: compose.ps()["cache-1"]["state"] == "exited")
+    assert "cache-1 started" in compose.run("up", "-d", "--wait", "cache", "--remove-orphans").stderr
+    assert compose.switch.run("redis-cli", "-h", "cache", "ping").stdout == "PONG\n"
+    assert set(compose.ps()) == {"cache-1", "web-1", "other-1"}, "what the file has, stays, though it isn't named"
+    compose.run("down")
+    assert compose.nothing_is_left()
+
+
+def test_up_again_that_fails_stops_nothing(compose: Compose) -> None:
+    compose.write(UP)
+    compose.run("up", "-d", "--wait")
+    first = pids(compose)
+    bad = "  bad: {command: sh -c 'exit 3'}\n  late: {command: x, depends_on: {bad: {condition: service_healthy}}}\n"
+    compose.write(UP + bad)
+    failed = compose.run("up", "-d", "--wait", check=False)
+    assert failed.returncode == 1
+    assert "bad-1 has ended with status 3; late-1 can't start: bad-1 has ended with status 3" in failed.stderr
+    compose.write(UP + "  mute: {command: sleep 1000}\n")
+    failed = compose.run("up", "-d", "--wait", "--wait-timeout", "0.5", check=False)
+    assert "not ready after 0.5 s: mute-1" in failed.stderr
+    compose.write(UP + "x-appswitch: {egress: true}\n")
+    assert "x-appswitch.egress is of the trap handler" in compose.run("up", "-d", check=False).stderr
+    assert first.items() <= pids(compose).items()
+
+
+def test_up_again_in_the_foreground_shows_all_and_ctrl_c_stops_all(compose: Compose) -> None:
+    compose.write(UP)
+    compose.run("up", "-d", "--wait")
+    process = compose.start("up")
+    assert "web-1 is as it was" in read_until(process, "project shop is up")
+    assert compose.switch.run(PYTHON, "-c", "import urllib.request as u; u.urlopen('http://web/')").returncode == 0
+    read_until(process, "GET / HTTP")
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=PATIENCE)[0]
+    assert "cache-1 exited with status 0" in said
+    assert process.returncode == 130
+    assert compose.nothing_is_left()
+
+
+def test_several_files(compose: Compose) -> None:
+    compose.write(UP)
+    override = compose.directory / "more.yaml"
+    override.write_text(
+        "services:\n  web: {scale: 1, environment: [B=3]}\n  extra: {command: sleep 1000, profiles: [x]}\n"
+    )
+    compose.run("-f", "compose.yaml", "-f", "more.yaml", "up", "-d", "--wait")
+    environment = Path(f"/proc/{pids(compose)['web-1']}/environ").read_text().split("\0")
+    assert {"A=1", "B=3"} <= set(environment)
+    assert set(compose.ps()) == {"web-1", "cache-1", "job-1"}
+    override.write_text("services:\n  web:\n    sale: 1\n")
+    failed = compose.run("-f", "compose.yaml", "-f", "more.yaml", "config", check=False)
+    assert "more.yaml:3: services.web.sale: the key sale isn't known here" in failed.stderr
+
+
+def test_an_override_is_found_and_so_is_a_file_above(compose: Compose) -> None:
+    compose.write(UP)
+    (compose.directory / "compose.override.yaml").write_text("services: {web: {command: mine}}\n")
+    below = compose.directory / "a" / "b"
+    below.mkdir(parents=True)
+
+    def command(**environment: str) -> str:
+        done = compose.switch.command(
+            "compose", "config", "--json", cwd=below, env={**compose.switch.environment, **environment}
+        )
+        return str(json.loads(done.stdout)["services"]["web"]["command"][0])
+
+    assert command() == "mine"
+    assert command(COMPOSE_FILE=str(compose.file)) == PYTHON
+
+
+def test_profiles(compose: Compose) -> None:
+    compose.write(UP + "  debug: {command: sleep 1000, profiles: [debug], healthcheck: {disable: true}}\n")
+    compose.run("up", "-d", "--wait")
+    assert "debug-1" not in compose.ps()
+    compose.run("--profile", "debug", "up", "-d", "--wait")
+    assert compose.ps()["debug-1"]["state"] == "running"
+
+
+def test_all_of_it_is_another_nodes(compose: Compose) -> None:
+    compose.write("services: {web: {command: PYTHON -m http.server 80, x-appswitch: {node: b}}}")
+    for flags in ([], ["-d"]):
+        failed = compose.run("up", *flags, check=False)
+        assert failed.returncode == 1
+        assert "this is node n1, and all of project project is run by others: b" in failed.stderr
+        assert "hint: run `appswitch compose up` on b" in failed.stderr
     assert compose.nothing_is_left()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from ipaddress import IPv4Address
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -119,3 +120,24 @@ def test_a_row_has_every_field_and_is_json() -> None:
     assert (full["address"], full["errno"]) == ("10.1.1.9", "9999")
     assert set(full) == set(control.event_row(Event(0, Kind.LOST, "n1", count=3)))
     assert json.loads(json.dumps(full)) == full
+
+
+def test_what_is_put_together_only_when_it_is_wanted() -> None:
+    events, made = Events("n1", lambda: 5.0), []
+
+    def facts() -> dict[str, Any]:
+        made.append(True)
+        return {"port": 80}
+
+    events.publish_unmade(Kind.CONNECT, facts)
+    assert not made
+    (event,) = events.recent(ALL)
+    assert (event.time, event.kind, event.port) == (5.0, Kind.CONNECT, 80)
+    made.clear()
+    with events.subscribe(Filter(frozenset({Kind.DENY}))):
+        events.publish_unmade(Kind.CONNECT, facts)
+        assert not made
+    with events.subscribe(ALL) as subscription:
+        events.publish_unmade(Kind.CONNECT, facts)
+        assert made
+        assert len(subscription._waiting) == 1

@@ -33,7 +33,7 @@ class Door:
         self.diag = Diag(stack.enter_context(namespace.open_diag_socket()))
 
     def gate(self, wanted: Limits) -> Gate:
-        return Gate(wanted, self.diag, lambda: {self.port})
+        return Gate(wanted, self.diag, lambda: {self.port}, trio.current_time)
 
     def come(self, address: str = "127.0.0.1") -> socket.socket:
         client = socket.create_connection((address, self.port), source_address=(address, 0), timeout=PATIENCE)
