@@ -85,7 +85,7 @@ from appswitch.wire.dns import Zone
 from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside, OpenPorts
 
 if TYPE_CHECKING:
-    from appswitch.web.serve import Door
+    from appswitch.web.serve import Face
 
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
 LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
@@ -155,12 +155,12 @@ def run(settings: Settings) -> None:
         epoch = Epoch()
         stack.callback(epoch.close)
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
-        door = _open_door(settings.http, state_dir) if settings.http is not None else None
-        if door is not None:
-            stack.callback(door.close)
+        face = _open_face(settings.http, state_dir) if settings.http is not None else None
+        if face is not None:
+            stack.callback(face.close)
         try:
             trio.run(
-                _serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance, door
+                _serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance, face
             )
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
@@ -168,10 +168,10 @@ def run(settings: Settings) -> None:
             raise _first_of(group) from None
 
 
-def _open_door(place: str, state_dir: Path) -> Door:
-    from appswitch.web.serve import Door  # what it needs is loaded only where it is used
+def _open_face(place: str, state_dir: Path) -> Face:
+    from appswitch.web.serve import Face  # what it needs is loaded only where it is used
 
-    return Door(place, state_dir)
+    return Face(place, state_dir)
 
 
 def _first_of(group: ExceptionGroup[Exception]) -> Exception:
@@ -207,7 +207,7 @@ async def _serve(
     state_dir: Path,
     ports: Ports | None,
     entrance: gateway.Entrance | None,
-    door: Door | None,
+    face: Face | None,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -305,11 +305,13 @@ async def _serve(
     await take_back(apps, sockets, host)
     externals.load()
     health = Health(others)
+    if face is not None:
+        face.begin(questions, handler, calls, health.obstacle)
     async with trio.open_nursery() as nursery:
         manager = settings.manager
         await nursery.start(_stop_on_signal, nursery.cancel_scope, manager)  # before we say that we are ready
-        if door is not None:
-            nursery.start_soon(door.serve, questions, health.obstacle)
+        if face is not None:
+            nursery.start_soon(face.run)
         if settings.policy is not None or manager.listens:
             await nursery.start(policing.reload_on_signal, apps, connections.snapshot, manager)
         if others is not None:

@@ -16,6 +16,7 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "counters.h"
 #include "epoch.h"
 #include "kept.h"
 #include "latch.h"
@@ -38,7 +39,8 @@ struct route {
 /* What one connect needs of a route. */
 struct attempt {
     uint8_t source_ip[16];
-    uint64_t listener;
+    uint64_t listener, counters;
+    uint32_t slot;
     uint8_t server_family;
     int fd;
 };
@@ -82,6 +84,8 @@ static int plan_attempts(const struct as_addr *remote, struct attempt attempts[A
         int pick = (first + i) % count;
         memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
         attempts[i].listener = route->given.listener[pick];
+        attempts[i].counters = route->given.counters;
+        attempts[i].slot = route->given.slot[pick];
         attempts[i].server_family = route->given.family[pick];
         attempts[i].fd = route->fd[pick].fd;
     }
@@ -138,7 +142,10 @@ int connect_by_capability(const struct as_addr *remote) {
         raise_sndbuf((int)fd);
         long error = bind_name(fd, remote, &attempts[i]);
         if (error >= 0) error = connect_to(fd, &attempts[i]);
-        if (error >= 0) return (int)fd;
+        if (error >= 0) {
+            count_connect(attempts[i].counters, attempts[i].slot);
+            return (int)fd;
+        }
         sys1(SYS_close, fd);
         if (error != -EAGAIN) return -1;
     }
@@ -179,6 +186,7 @@ static int keep_high(struct as_capabilities *given, const int *fds, struct kept 
         given->listener[count] = given->listener[i];
         given->family[count] = given->family[i];
         given->weight[count] = given->weight[i];
+        given->slot[count] = given->slot[i];
         kept[count++] = file_of(high);
     }
     given->count = (uint32_t)count;
@@ -188,13 +196,15 @@ static int keep_high(struct as_capabilities *given, const int *fds, struct kept 
 void keep_capabilities(const struct as_addr *remote, const struct as_reply *reply, struct passed *passed) {
     struct as_capabilities given;
     struct kept kept[AS_MOST_CAPABILITIES], old[AS_MOST_CAPABILITIES];
-    int old_count = 0, first = 1;
+    int old_count = 0, first = 1, counters = -1;
     if (reply->text_size != sizeof given) return close_passed(passed, 1);
     memcpy(&given, reply->text, sizeof given);
     if (given.has_epoch && passed->count > first) map_epoch(passed->fd[first++]);
+    if (given.counters && passed->count > first) counters = passed->fd[first++];
     if (given.count > AS_MOST_CAPABILITIES || passed->count != first + (int)given.count)
         return close_passed(passed, 1); /* out of descriptors half-way */
-    if (first == 2) sys1(SYS_close, passed->fd[1]);
+    if (counters >= 0) map_counters(given.counters, counters);
+    for (int i = 1; i < first; i++) sys1(SYS_close, passed->fd[i]); /* both are mapped */
     int count = keep_high(&given, passed->fd + first, kept);
     passed->count = 1;
     struct route *route = place_of(remote);

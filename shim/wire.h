@@ -19,7 +19,8 @@ enum {
     AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
     AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
     AS_MOST_CAPABILITIES = 8,
-    AS_MOST_FDS = 10,     /* with one reply: the socket, the epoch page, capabilities */
+    AS_MOST_FDS = 11,     /* with one reply: the socket, the epoch page, the counters, capabilities */
+    AS_COUNTERS = 1024,   /* uint32_t each: the page in which an app's connects by capability are counted */
     AS_SNDBUF = 2097152,  /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
     AS_UDP_PORTS = 47000, /* up to here, from 32768 on, the kernel chooses ports in an app's own namespace; up to 61000
                              the trap handler, for sockets that are connected and so live in another one */
@@ -106,7 +107,8 @@ struct as_reply {
 };
 
 /* What AS_CONNECT gives when capabilities were wanted, as text. The descriptors that go along: the connected socket,
- * the epoch page (has_epoch), then an O_PATH descriptor of each listener's socket, in this order. */
+ * the epoch page (has_epoch), the page of counters (counters), then an O_PATH descriptor of each listener's socket, in
+ * this order. */
 struct as_capabilities {
     uint64_t epoch; /* they are good while the epoch page says this */
     uint8_t source_ip[16];
@@ -115,8 +117,10 @@ struct as_capabilities {
     uint64_t listener[8];
     uint8_t family[8];  /* 4 or 6, of the listener's socket */
     uint32_t weight[8]; /* how often it is its turn, relative to the others */
+    uint32_t slot[8];   /* which counter counts them */
     uint32_t uses;      /* then ask again: there are more instances than these; 0: no need to */
     uint32_t zero;
+    uint64_t counters; /* which page of counters it is; 0: none */
 };
 
 /* What AS_WHO gives as text: the addresses that connections from this namespace may come from, and go to. */

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Protocol
 
 import trio
 from attrs import define
@@ -24,6 +25,7 @@ from appswitch.core.route import BindRequest, Egress, Kernel, Reach, Refuse
 from appswitch.core.service_table import plain_name
 from appswitch.edge import dial
 from appswitch.edge.apps import Apps
+from appswitch.edge.counters import Counters
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.egress import EgressSockets
@@ -59,8 +61,15 @@ def failure(error: int) -> Answer:
     return Answer(trap.encode_reply(error=error))
 
 
+class Answers(Protocol):
+    """What a trapped call is answered by."""
+
+    async def answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
+        """channel: where the request came from; when it is closed, nobody waits for the answer."""
+
+
 @define
-class Calls:
+class Calls(Answers):
     """Answers the calls of this host's apps."""
 
     apps: Apps
@@ -80,9 +89,10 @@ class Calls:
     """What a name outside stands for."""
     refresh: Callable[[str], Awaitable[None]] | None = None
     """Fetches what another node has to say of its apps; None: there are no others."""
+    counters: Counters | None = None
+    """Of connects by capability; None: they aren't counted."""
 
     async def answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
-        """channel: where the request came from; when it is closed, nobody waits for the answer."""
         try:
             match request:
                 case trap.Connect():
@@ -177,7 +187,7 @@ class Calls:
         here = kind == trap.FD_UNIX and by_unix
         each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
         if here and request.want_capabilities and app.netns and not plan.port and not each_seen:
-            return self._with_capabilities(client, plan.source, near, epoch, request.want_epoch)
+            return self._with_capabilities(app, client, plan.source, near, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
 
     async def _leave(self, app: App, plan: Egress, asked: Asked, request: trap.Connect) -> Answer:
@@ -219,7 +229,13 @@ class Calls:
         )
 
     def _with_capabilities(
-        self, client: socket.socket, source: Address, instances: list[Listener], epoch: int, want_epoch: bool
+        self,
+        app: App,
+        client: socket.socket,
+        source: Address,
+        instances: list[Listener],
+        epoch: int,
+        want_epoch: bool,
     ) -> Answer:
         """The next connects to there need not ask while the epoch is still the one of the plan.
 
@@ -228,8 +244,11 @@ class Calls:
         """
         there = [each for each in instances if each.id in self.apps.table.listeners]
         shares, uses = self.balancer.grant(there, trap.MOST_CAPABILITIES)
-        text = trap.encode_capabilities(epoch, source, shares, uses, want_epoch)
+        page = self.counters.page_of(app) if self.counters else None
+        number, slots = (page.number, [page.slot_of(each) for each, _ in shares]) if page else (0, [])
+        text = trap.encode_capabilities(epoch, source, shares, uses, want_epoch, number, slots)
         shared = [self.apps.epoch.fd] if want_epoch else []
+        shared += [page.fd] if page else []
         shared += [self.sockets.handle(listener.id) for listener, _ in shares]
         return Answer(trap.encode_reply(kind=trap.FD_UNIX, text=text), client, shared)
 

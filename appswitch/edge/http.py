@@ -23,6 +23,7 @@ from appswitch.errors import AppSwitchError
 from appswitch.model import Address
 
 MOST_HEAD = 16 * 1024  # bytes of a request's head
+AT_ONCE = 4096  # of them, before its length is looked at
 MOST_FIELDS = 32  # of a query
 MOST_CONNECTIONS = 128
 HEAD_WITHIN = 15.0  # seconds from when we could take a request until its head is there
@@ -155,7 +156,7 @@ class _Connection:
             self._waiting[scope] = None
             try:
                 while (event := self._h11.next_event()) is h11.NEED_DATA:
-                    self._h11.receive_data(bytes(await self._stream.receive_some(PIECE)))
+                    self._h11.receive_data(bytes(await self._stream.receive_some(AT_ONCE)))
                 return event if isinstance(event, h11.Request) else None
             finally:
                 self._waiting.pop(scope, None)

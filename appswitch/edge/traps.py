@@ -19,7 +19,7 @@ from appswitch.core import names
 from appswitch.core.balance import check_tags
 from appswitch.core.bypass import parse_bypass
 from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
-from appswitch.edge.calls import Answer, Calls, failure
+from appswitch.edge.calls import Answer, Answers, failure
 from appswitch.edge.trouble import Trouble
 from appswitch.errors import AppSwitchError
 from appswitch.model import App
@@ -34,7 +34,7 @@ class TrapHandler:
     """Serves the trap socket of one host."""
 
     apps: Apps
-    calls: Calls
+    calls: Answers
     netns: int
     """The cookie of our own network namespace."""
     _trouble: Trouble = field(factory=lambda: Trouble("programs' channels can't be accepted: they wait"))

@@ -2,70 +2,82 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-import structlog
+import trio
 
-from appswitch.core.http_access import Access, needs_token, parse_place
 from appswitch.core.traffic import Traffic
-from appswitch.edge.http import HttpServer, open_listening
+from appswitch.edge.calls import Calls
+from appswitch.edge.counters import Counters
+from appswitch.edge.http import HttpServer
 from appswitch.edge.questions import Questions
-from appswitch.model import Address
-from appswitch.web import token
+from appswitch.edge.traps import TrapHandler
+from appswitch.model import App, Event, Kind, Listener
+from appswitch.web.door import Door
+from appswitch.web.metrics import CountedCalls, Metrics
 from appswitch.web.pages import Pages
 from appswitch.web.site import Site, json_page, static
 from appswitch.web.state import State
 from appswitch.web.stream import EventStream
-from appswitch.wire.addresses import place
 
-log = structlog.get_logger()
+LOOK_EVERY = 1.0  # seconds; at the counters, for rates to be right
 
 
-class Door:
-    """The port, as it is before anything is served there; who may come in."""
+class Face:
+    """One host's. The port is there from the beginning, since it may be taken."""
 
-    def __init__(self, text: str, state_dir: Path) -> None:
-        """text: ADDR:PORT. AppSwitchError: it can't be read, or had, or there is no token to ask for."""
-        ip, port = parse_place(text)
-        shown = token.read_or_make(state_dir) if needs_token(ip) else None
-        self.listening = open_listening(ip, port)
-        self.ip: Address = ip
-        self.port: int = self.listening.getsockname()[1]
-        self.access = Access(shown, cookie=f"appswitch_{self.port}")
-        self._file = token.token_file(state_dir)
+    def __init__(self, place: str, state_dir: Path) -> None:
+        """place: ADDR:PORT. AppSwitchError: it can't be had."""
+        self._door = Door(place, state_dir)
 
-    def announce(self) -> None:
-        """Says where it is. The token goes to who sits before it, and into no log."""
-        url = f"http://{place(self.ip, self.port)}/"
-        if self.access.token is None:
-            log.info("the map and the metrics", url=url)
-        elif sys.stderr.isatty():
-            log.info("the map and the metrics", url=f"{url}?token={self.access.token}")
-        else:
-            log.info("the map and the metrics", url=url, token_file=str(self._file))
-
-    def close(self) -> None:
-        self.listening.close()
-
-    async def serve(self, questions: Questions, obstacle: Callable[[], str | None]) -> None:
-        """For ever. obstacle: why this host doesn't serve as it should; None: it does."""
-        events, traffic = questions.apps.events, Traffic()
-        events.taps.append(traffic.note)
-        state = State(questions, traffic)
+    def begin(
+        self, questions: Questions, handler: TrapHandler, calls: Calls, obstacle: Callable[[], str | None]
+    ) -> None:
+        """From now on things are counted. calls: that `handler` answers by; obstacle: why this host doesn't serve as it
+        should; None: it does.
+        """
+        self._traffic, metrics = Traffic(), Metrics(questions)
+        self._counters = Counters(questions.table, self._count)
+        self._metrics, metrics.before = metrics, self._counters.collect
+        calls.counters = self._counters
+        handler.calls = CountedCalls(calls, metrics)
+        events = questions.apps.events
+        events.taps += [self._traffic.note, metrics.note, self._note_end]
+        state = State(questions, self._traffic, before=self._counters.collect)
         stream, pages = EventStream(events, state), Pages(questions, obstacle)
-        site = Site(
-            self.access,
+        self._site = Site(
+            self._door.access,
             {
                 "/": static,
                 "/static/": static,
                 "/healthz": pages.health,
+                "/metrics": metrics.page,
                 "/api/state": json_page(state.json),
                 "/api/events": stream.answer,
                 "/api/why": json_page(pages.why),
                 "/api/app/": json_page(pages.app),
             },
         )
-        self.announce()
-        await HttpServer(site.answer).serve(self.listening)
+
+    async def run(self) -> None:
+        """For ever."""
+        self._door.announce()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(HttpServer(self._site.answer).serve, self._door.listening)
+            while True:
+                self._counters.collect()
+                await trio.sleep(LOOK_EVERY)
+
+    def close(self) -> None:
+        self._door.close()
+
+    def _note_end(self, event: Event) -> None:
+        if event.kind is Kind.APP_END and event.app is not None:
+            self._counters.forget(event.app)
+
+    def _count(self, client: App, listener: Listener | None, count: int) -> None:
+        self._metrics.count_connects(count)
+        if listener is not None:
+            self._traffic.count(client, listener.app, listener.port, count, time.time())

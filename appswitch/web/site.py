@@ -6,7 +6,7 @@ import mimetypes
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from attrs import define, field
@@ -50,11 +50,17 @@ class Site:
             return None
         shown = request.query.get(TOKEN)
         if shown is not None and self.access.takes(shown):
-            cookie = f"{self.access.cookie}={shown}; HttpOnly; SameSite=Lax; Path=/"
-            return Response(303, headers=(("Location", quote(request.path)), ("Set-Cookie", cookie)))
+            return self._let_in(request, shown)
         headers = request.headers
         refusal = self.access.judge(headers.get("host"), headers.get("authorization"), headers.get("cookie"))
         return _refused(refusal) if refusal else None
+
+    def _let_in(self, request: Request, shown: str) -> Response:
+        """To the same page, by a cookie: the token is to stay in no address bar, history or bookmark."""
+        query = urlencode({name: value for name, value in request.query.items() if name != TOKEN})
+        path = "/" + quote(request.path.lstrip("/"))  # two slashes would be another host
+        cookie = f"{self.access.cookie}={shown}; HttpOnly; SameSite=Lax; Path=/"
+        return Response(303, headers=(("Location", path + (query and f"?{query}")), ("Set-Cookie", cookie)))
 
     async def _answer(self, request: Request) -> Response:
         page = self.pages.get(request.path)

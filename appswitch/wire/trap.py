@@ -18,6 +18,7 @@ TEXT_SIZE = lib.AS_TEXT_SIZE
 SNDBUF = lib.AS_SNDBUF
 BACKLOG = lib.AS_BACKLOG
 MOST_CAPABILITIES = lib.AS_MOST_CAPABILITIES
+COUNTERS = lib.AS_COUNTERS
 CONNECTED_PORTS = range(lib.AS_UDP_PORTS, 61000)
 TOKEN_SIZE = lib.AS_TOKEN_SIZE
 NO_TOKEN = bytes(TOKEN_SIZE)
@@ -255,14 +256,25 @@ def _text(text: bytes) -> str:
 
 
 def encode_capabilities(
-    epoch: int, source: Address, shares: Sequence[tuple[Listener, int]], uses: int, has_epoch: bool
+    epoch: int,
+    source: Address,
+    shares: Sequence[tuple[Listener, int]],
+    uses: int,
+    has_epoch: bool,
+    counters: int = 0,
+    slots: Sequence[int] = (),
 ) -> bytes:
-    """The text of an answer to Connect: what its further descriptors are. shares: listeners and their weights."""
+    """The text of an answer to Connect: what its further descriptors are. shares: listeners and their weights.
+
+    counters: the number of a page that goes along, 0: none; slots: of the listeners, in it.
+    """
     _capabilities.epoch = epoch
     ffi.memmove(_capabilities.source_ip, pack_ip(source), 16)
     _capabilities.has_epoch = has_epoch
     _capabilities.uses = uses
     _capabilities.count = len(shares)
+    _capabilities.counters = counters
+    _capabilities.slot = [*slots, *[0] * (lib.AS_MOST_CAPABILITIES - len(slots))]
     for index, (listener, weight) in enumerate(shares):
         _capabilities.listener[index] = listener.id
         _capabilities.family[index] = listener.family
@@ -309,6 +321,11 @@ def closes(reply: bytes) -> bytes:
     at = ffi.offsetof("struct as_reply", "closes")
     changed[at : at + 4] = (1).to_bytes(4, "little")
     return bytes(changed)
+
+
+def error_of(reply: bytes) -> int:
+    """The errno of an answer; 0: done."""
+    return int.from_bytes(reply[4:8], "little", signed=True)
 
 
 def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: bytes = b"") -> bytes:
