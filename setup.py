@@ -2,7 +2,8 @@
 appswitch/appswitch-tracer (which brings it into programs that can't preload it), and appswitch/appswitch-relay (a
 gateway's).
 
-Everything else about the package is in pyproject.toml.
+Everything else about the package is in pyproject.toml. The same sources give the same bytes wherever they are built,
+and one wheel does for each Python from 3.11 on, since cffi's modules keep to the stable ABI.
 """
 
 from __future__ import annotations
@@ -40,13 +41,14 @@ class BuildShim(build_ext):
         return super().get_ext_filename(fullname)
 
     def build_extension(self, ext: Extension) -> None:
-        """Python's own linker flags may name a place of the builder's to look for libraries in: not for the shim.
+        """Python's own linker flags may name a place of the builder's to look for libraries in: not for others.
 
-        A program is no shared object, for which there is no Extension: -shared is left out.
+        A program is no shared object, for which there is no Extension: -shared is left out. Nor does it matter where
+        the sources lie.
         """
         linker = self.compiler.linker_so
-        if ext.name in SUFFIXES:
-            self.compiler.linker_so = [word for word in linker if not word.startswith("-Wl,-rpath")]
+        self.compiler.linker_so = [word for word in linker if not word.startswith("-Wl,-rpath")]
+        ext.extra_compile_args.append(f"-ffile-prefix-map={Path.cwd()}=.")
         if ext.name in (TRACER, RELAY):
             self.compiler.linker_so = [word for word in self.compiler.linker_so if word != "-shared"]
         super().build_extension(ext)
@@ -80,4 +82,5 @@ setup(
     cffi_modules=[f"shim/build_{name}.py:ffibuilder" for name in ("wire", "gateway", "lanes")],
     ext_modules=extensions,
     cmdclass={"build_ext": BuildShim},
+    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )
