@@ -35,6 +35,7 @@ from appswitch.edge.askers import Askers
 from appswitch.edge.backends import Backends
 from appswitch.edge.calls import Calls
 from appswitch.edge.connections import Connections, Source
+from appswitch.edge.containers import Containers
 from appswitch.edge.control import ControlServer
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.deliver import Deliverer
@@ -76,6 +77,7 @@ from appswitch.edge.traps import TrapHandler
 from appswitch.edge.trouble import OfTrio
 from appswitch.errors import AppSwitchError
 from appswitch.host import resolv_conf
+from appswitch.host.containers import open_directory
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.own_sockets import open_own_sockets
@@ -97,7 +99,8 @@ log = structlog.get_logger()
 @frozen
 class Settings:
     """What `serve` is told. trap: the trap socket's path; state_dir: None: beside the trap socket; egress: whether apps
-    may leave where no rule fits; manager: the service manager that started us, sockets: what it listens on for us.
+    may leave where no rule fits; manager: the service manager that started us, sockets: what it listens on for us;
+    containers: what they are to have mounted.
     """
 
     trap: Path
@@ -109,6 +112,7 @@ class Settings:
     policy: Path | None = None
     egress: bool = True
     state_dir: Path | None = None
+    containers: Path | None = None
     http: str | None = None
     dns_upstream: tuple[str, ...] = ()
     exit_when_idle: bool = False
@@ -154,13 +158,15 @@ def run(settings: Settings) -> None:
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
+        containers = stack.enter_context(open_directory(settings.containers)) if settings.containers else None
         ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
         face = _open_face(settings.http, state_dir) if settings.http is not None else None
         if face is not None:
             stack.callback(face.close)
         try:
             trio.run(
-                _serve, settings, policing, trap, control, sockets, epoch, journal, state_dir, ports, entrance, face
+                _serve, settings, policing, trap, control, containers, sockets, epoch, journal, state_dir, ports, entrance,
+                face,
             )
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
@@ -201,6 +207,7 @@ async def _serve(
     policing: Policing,
     trap: socket.socket,
     control: socket.socket,
+    containers: socket.socket | None,
     sockets: ListenerSockets,
     epoch: Epoch,
     journal: Journal,
@@ -323,6 +330,8 @@ async def _serve(
         if settings.gateway:
             nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
+        if containers is not None:
+            nursery.start_soon(handler.serve, containers, Containers(apps, settings.trap, dict(os.environ)))
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(loads.keep)

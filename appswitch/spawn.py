@@ -16,7 +16,6 @@ from appswitch.errors import AppSwitchError
 from appswitch.host import elf, paths, processes, seccomp, systemd, tracer
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.keeper import Keeper
-from appswitch.host.maker import Maker
 from appswitch.host.processes import FAILED, tell
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
@@ -214,25 +213,16 @@ def _arguments(options: Options, user: _User) -> dict[str, object]:
 
 
 def _register_in_new_namespace(options: Options, trap: Path, user: _User, ticket: str) -> Keeper:
-    from appswitch.host import namespace, rtnetlink
+    from appswitch.host import furnishing, namespace
 
     try:
         namespace.enter_new_namespace()
     except namespace.NamespaceForbidden as error:
         hint = "run it with --no-netns: same service, but nothing keeps the program from the host's network"
         raise AppSwitchError("no-namespace", str(error), hint) from None
-    namespace.allow_low_ports()
-    rtnetlink.make_everything_local([])
-    rtnetlink.strand_marked()
-    udp, *kept = [*namespace.open_dns_sockets(), namespace.open_diag_socket()]
-    maker = Maker([udp])
-    passed = [udp, *kept, maker.far_end]
-    client = ControlClient(trap)  # from inside: this is how the trap handler learns which namespace is the app's
-    answer = client.call("spawn", {**_arguments(options, user), "ticket": ticket}, [each.fileno() for each in passed])
-    maker.far_end.close()
+    keeper, answer = furnishing.furnish(trap, {**_arguments(options, user), "ticket": ticket})
     _tell_exposed(answer)
-    rtnetlink.make_everything_local([answer["ip"], answer["alias"]])
-    return Keeper(trap, client, maker=maker, kept=kept)
+    return keeper
 
 
 def _tell_exposed(answer: dict[str, list[str]]) -> None:

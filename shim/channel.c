@@ -209,12 +209,15 @@ static int register_process(void) {
     request.text_size = (uint16_t)describe_settings(request.text);
     int error = ask_somehow(&request, &reply, &passed);
     if (error < 0) return error;
+    reply.text[reply.text_size < AS_TEXT_SIZE ? reply.text_size : AS_TEXT_SIZE - 1] = 0;
     if (reply.error) {
-        reply.text[reply.text_size < AS_TEXT_SIZE ? reply.text_size : AS_TEXT_SIZE - 1] = 0;
         complain_refused(reply.text);
         return -EPERM;
     }
-    set_token(reply.token);
+    if (reply.text_size)
+        set_namespace(reply.text);
+    else
+        set_token(reply.token);
     return 0;
 }
 

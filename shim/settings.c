@@ -31,9 +31,11 @@ static int hex_value(char c) {
 
 /* APPSWITCH_APP: a token in hexadecimal, or "netns:" and the namespace's cookie where that is the identity. */
 static void read_app(const char *hex) {
+    uint64_t netns = 0;
     settings.in_namespace = starts_with(hex, "netns:");
     for (hex += settings.in_namespace ? 6 : 0; settings.in_namespace && *hex; hex++)
-        settings.netns = settings.netns << 4 | (unsigned)hex_value(*hex);
+        netns = netns << 4 | (unsigned)hex_value(*hex);
+    settings.netns = netns;
     if (as_strlen(hex) != 2 * AS_TOKEN_SIZE) return;
     for (int i = 0; i < AS_TOKEN_SIZE; i++)
         settings.token[i] = (uint8_t)(hex_value(hex[2 * i]) << 4 | hex_value(hex[2 * i + 1]));
@@ -149,6 +151,11 @@ void set_token(const uint8_t token[AS_TOKEN_SIZE]) {
     }
     *at = 0;
     memcpy(settings.token, token, AS_TOKEN_SIZE);
+}
+
+void set_namespace(const char *app) {
+    append(append(kept[APP], kept[APP] + VALUE_SIZE, kept_names[APP]), kept[APP] + VALUE_SIZE, app);
+    read_app(app);
 }
 
 size_t describe_settings(char text[AS_TEXT_SIZE]) {

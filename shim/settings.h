@@ -27,6 +27,9 @@ int is_elsewhere(int fd);
 /* The token that AS_REGISTER gave; forked children have it in memory, exec'd ones through kept_environment. */
 void set_token(const uint8_t token[AS_TOKEN_SIZE]);
 
+/* "netns:COOKIE", where AS_REGISTER has made the namespace an app's: a container's. Goes to children likewise. */
+void set_namespace(const char *app);
+
 /* APPSWITCH_NAME, _IP, _TAGS and _TCP as NUL-terminated NAME=value strings; returns their size (<= AS_TEXT_SIZE). */
 size_t describe_settings(char text[AS_TEXT_SIZE]);
 

@@ -38,6 +38,9 @@ from appswitch.host.paths import trap_socket
 @socket_option
 @click.option("--state-dir", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
               help="Where to keep what is ours; by default beside the trap socket.")  # fmt: skip
+@click.option("--containers", metavar="DIR", type=click.Path(path_type=Path, file_okay=False),
+              help="Put what containers need into DIR, for them to have it mounted; APPSWITCH_NAME and the like say "
+                   "who they are.")  # fmt: skip
 @click.option("--http", metavar="ADDR:PORT",
               help="Serve the map, metrics and health there, read-only: on 127.0.0.1 to all of this host, elsewhere to "
                    "who has the token.")  # fmt: skip
@@ -59,6 +62,7 @@ def serve(
     policy: Path | None,
     socket: str | None,
     state_dir: Path | None,
+    containers: Path | None,
     http: str | None,
     dns_upstream: tuple[str, ...],
     exit_when_idle: bool,
@@ -78,6 +82,7 @@ def serve(
             policy=policy.absolute() if policy else None,
             egress=egress == "allow",
             state_dir=state_dir,
+            containers=containers.absolute() if containers else None,
             http=http,
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import structlog
 import trio
@@ -20,6 +21,7 @@ from appswitch.core.balance import check_tags
 from appswitch.core.bypass import parse_bypass
 from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
 from appswitch.edge.calls import Answer, Answers, failure
+from appswitch.edge.containers import Containers
 from appswitch.edge.trouble import Trouble
 from appswitch.errors import AppSwitchError
 from appswitch.model import App
@@ -39,8 +41,8 @@ class TrapHandler:
     """The cookie of our own network namespace."""
     _trouble: Trouble = field(factory=lambda: Trouble("programs' channels can't be accepted: they wait"))
 
-    async def serve(self, listening: socket.socket) -> None:
-        """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking."""
+    async def serve(self, listening: socket.socket, containers: Containers | None = None) -> None:
+        """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking; containers: these call there."""
         async with trio.open_nursery() as nursery:
             while True:
                 await trio.lowlevel.wait_readable(listening.fileno())
@@ -52,9 +54,9 @@ class TrapHandler:
                     self._trouble.note(error.errno)
                     await trio.sleep(0.1)
                     continue
-                nursery.start_soon(self._serve_channel, channel)
+                nursery.start_soon(self._serve_channel, channel, containers)
 
-    async def _serve_channel(self, channel: socket.socket) -> None:
+    async def _serve_channel(self, channel: socket.socket, containers: Containers | None) -> None:
         channel.setblocking(False)
         with channel:
             caller = credentials_of(channel)
@@ -65,7 +67,7 @@ class TrapHandler:
                     if request is None:
                         return
                     token, first = request
-                    app, answer = self._identify(caller, token, first)
+                    app, answer = await self._identify(caller, token, first, containers)
                     if answer is not None:
                         await self._send(channel, answer)
                 with self.apps.hold(app):  # from its first request on, which may take its time
@@ -100,38 +102,59 @@ class TrapHandler:
             await _send_message(channel, trap.closes(answer.frame), answer.descriptors())
         await _send_message(channel, trap.CLOSED)
 
-    def _identify(self, caller: Credentials, token: bytes, request: trap.Request) -> tuple[App | None, Answer | None]:
+    async def _identify(
+        self, caller: Credentials, token: bytes, request: trap.Request, containers: Containers | None
+    ) -> tuple[App | None, Answer | None]:
         """The first request on a channel: whose is it? And the answer, where that is not the app's."""
         app = self.apps.identify(caller, token)
-        if app is not None:
+        registers = isinstance(request, trap.Register)
+        if app is not None and not (registers and self.apps.owner_of(caller.netns)):
             return app, None
-        if isinstance(request, trap.Register):
-            return self._register(caller, request)
-        return None, failure(errno.ESRCH)  # ask it to register
-
-    def _register(self, caller: Credentials, request: trap.Register) -> tuple[App | None, Answer]:
-        """LD_PRELOAD without the wrapper: a process of the host's namespace says who it wants to be."""
+        if app is not None:  # another process of its namespace has said who it is
+            return app, _known_by_namespace(caller)
+        if not isinstance(request, trap.Register):
+            return None, failure(errno.ESRCH)  # ask it to register
         try:
-            if not calls_from(caller, self.netns) or caller.uid not in (0, os.geteuid()):
-                raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
-            settings = request.settings
-            tags = tuple(names.check_tag(tag) for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag)
-            check_tags(tags)
-            app = self.apps.new_app(
-                name=names.check_name(settings["APPSWITCH_NAME"]) if settings.get("APPSWITCH_NAME") else None,
-                ip=names.check_ip(settings["APPSWITCH_IP"]) if settings.get("APPSWITCH_IP") else None,
-                tags=tags,
-                tcp=settings.get("APPSWITCH_TCP", "") not in ("", "0"),
-                pid=caller.pid,
-                uid=caller.uid,
-                command=command_of(caller),
-                netns=False,
-                bypasses=tuple(map(parse_bypass, settings.get("APPSWITCH_BYPASS", "").split())),
-            )
+            return await self._register(caller, request.settings, containers)
         except AppSwitchError as error:
             log.warning("registration refused", pid=caller.pid, uid=caller.uid, reason=error.message)
             return None, Answer(trap.encode_reply(error=errno.EPERM, text=error.message.encode()))
+
+    async def _register(
+        self, caller: Credentials, settings: Mapping[str, str], containers: Containers | None
+    ) -> tuple[App, Answer]:
+        """LD_PRELOAD without the wrapper: a process of the host's namespace, or a container, says who it is to be."""
+        is_host = calls_from(caller, self.netns)
+        if containers is None and (not is_host or caller.uid not in (0, os.geteuid())):
+            raise AppSwitchError("not-yours", "only processes of the host's namespace and of our user may register")
+        identity: dict[str, Any] = {
+            "name": settings.get("APPSWITCH_NAME") or None,
+            "ip": settings.get("APPSWITCH_IP") or None,
+            "tags": [tag for tag in settings.get("APPSWITCH_TAGS", "").split(",") if tag],
+            "tcp": settings.get("APPSWITCH_TCP", "") not in ("", "0"),
+            "bypasses": settings.get("APPSWITCH_BYPASS", "").split(),
+        }
+        if containers is not None and not is_host and containers.is_sealed(caller):
+            return await containers.register(caller, identity), _known_by_namespace(caller)
+        tags = tuple(map(names.check_tag, identity["tags"]))
+        check_tags(tags)
+        app = self.apps.new_app(
+            name=names.check_name(identity["name"]) if identity["name"] else None,
+            ip=names.check_ip(identity["ip"]) if identity["ip"] else None,
+            tags=tags,
+            tcp=identity["tcp"],
+            pid=caller.pid,
+            uid=caller.uid,
+            command=command_of(caller),
+            netns=False,
+            bypasses=tuple(map(parse_bypass, identity["bypasses"])),
+        )
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
+
+
+def _known_by_namespace(caller: Credentials) -> Answer:
+    """As APPSWITCH_APP has it."""
+    return Answer(trap.encode_reply(text=f"netns:{caller.netns:x}".encode()))
 
 
 async def _send_message(channel: socket.socket, message: bytes, fds: Sequence[int] = ()) -> None:

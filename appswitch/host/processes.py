@@ -125,7 +125,7 @@ def _keep(
         if child == 0:
             _start(program, mask, keeper)
         os.write(say, child.to_bytes(4, "little"))
-        _let_go(passed)
+        let_go(passed)
         if service is not None:
             service.signal_requests()
         _reap(child, wrapper, say, service, whole)
@@ -147,8 +147,8 @@ def die_with_parent() -> None:
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-def _let_go(passed: Iterable[int]) -> None:
-    """The keeper holds up no terminal, no pipe, no directory, and nothing that was meant for the program."""
+def let_go(passed: Iterable[int] = ()) -> None:
+    """A keeper holds up no terminal, no pipe, no directory, and nothing that was meant for the program."""
     for fd in passed:
         os.close(fd)
     nothing = os.open(os.devnull, os.O_RDWR)
