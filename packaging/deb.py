@@ -129,8 +129,8 @@ def install(wheel: Path, root: Path) -> str:
     for each in home.rglob("direct_url.json"):
         each.unlink()
     put(root, "usr/bin/appswitch", COMMAND, 0o755)
-    ask: list[str | Path] = [home / "bin/python3", "-B", "-m", "appswitch"]
-    run(home / "bin/python3", "-B", "-c", MANUAL, root / "usr/share/man/man1")
+    ask: list[str | Path] = [home / "bin/python3", "-BP", "-m", "appswitch"]
+    run(home / "bin/python3", "-BP", "-c", MANUAL, root / "usr/share/man/man1")
     for page in (root / "usr/share/man/man1").iterdir():
         put(root, f"usr/share/man/man1/{page.name}.gz", page.read_text())
         page.unlink()
