@@ -165,7 +165,18 @@ def run(settings: Settings) -> None:
             stack.callback(face.close)
         try:
             trio.run(
-                _serve, settings, policing, trap, control, containers, sockets, epoch, journal, state_dir, ports, entrance,
+                _serve,
+                settings,
+                policing,
+                trap,
+                control,
+                containers,
+                sockets,
+                epoch,
+                journal,
+                state_dir,
+                ports,
+                entrance,
                 face,
             )
         except ExceptionGroup as group:  # nurseries wrap what ends them
