@@ -235,6 +235,7 @@ async def _serve(
     events = Events(settings.node)
     apps = Apps(table, sockets, epoch, events, journal)
     tcp_names = TcpNames()
+    events.take = tcp_names.take
     exits = Exits(settings.gateway)
     balancer = Balancer(table)
     host = Diag(open_diag_socket())

@@ -156,6 +156,7 @@ class ControlServer:
                 self.questions.externals.remove(plain_name(name))
                 return []
             case control.Observe():
+                self.apps.events.take()
                 return [control.event_row(each) for each in self._recent(call)]
             case control.Spawn() | control.Resume() | control.Ticket():
                 raise AssertionError("handled by the caller")

@@ -92,6 +92,8 @@ class Events:
         self._subscriptions: list[Subscription] = []
         self.taps: list[Callable[[Event], None]] = []
         """Called with each event, at once."""
+        self.take: Callable[[], None] = lambda: None
+        """Has published what has happened, and is told of a moment later (edge/express.py, edge/lanes_in.py)."""
 
     def publish(self, kind: Kind, app: App | None = None, **facts: Any) -> None:
         """Something has happened. facts: as model.Event has them."""
@@ -127,6 +129,7 @@ class Events:
     @contextmanager
     def subscribe(self, wanted: Filter, *, passive: bool = False) -> Iterator[Subscription]:
         """What happens while inside. passive: nothing need happen otherwise for it (see `watched`)."""
+        self.take()
         subscription = Subscription(wanted, self._clock, self._node, passive)
         self._subscriptions.append(subscription)
         try:

@@ -141,3 +141,12 @@ def test_what_is_put_together_only_when_it_is_wanted() -> None:
         events.publish_unmade(Kind.CONNECT, facts)
         assert made
         assert len(subscription._waiting) == 1
+
+
+def test_who_asks_hears_of_all_that_has_happened_once() -> None:
+    events = Events("n1")
+    late = [Kind.CONNECT]
+    events.take = lambda: events.publish(late.pop()) if late else None
+    with events.subscribe(ALL) as subscription:
+        assert [each.kind for each in events.recent(ALL)] == [Kind.CONNECT]
+        assert not subscription._waiting
