@@ -63,8 +63,8 @@ def _name(text: str, place: str) -> str:
 
 
 def _range(text: str, said: str) -> tuple[int, int]:
-    first, dash, last = said.partition("-")
-    low, high = int(first or 0), int((last if dash else first) or 0)
+    match = re.fullmatch(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", said)
+    low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 0 < low <= high < 65536:
         raise _error(text, f"has ports that can't be: {said!r}")
     return low, high
