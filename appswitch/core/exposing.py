@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from attrs import frozen
 
 from appswitch.core import route
+from appswitch.core.balance import by_connections
 from appswitch.core.policy import Policy, explain
 from appswitch.core.route import Judged, Reach, Refuse
 from appswitch.core.service_table import ServiceTable, claim
@@ -115,6 +116,13 @@ class Gateway:
             verdict = judged[0].verdict
             return Refuse(errno.ECONNREFUSED, explain(verdict, host, judged[0].listener.app), judged, verdict)
         return Refuse(errno.ECONNREFUSED, f"nothing that is exposed listens on {exposure.ip} port {exposure.port}")
+
+    def plan_anybody(self, table: ServiceTable, policy: Policy, exposure: Exposure, version: int) -> Reach | None:
+        """Where all clients outside of an IP version go; None: there is something to be decided for each."""
+        plan = self.plan_ingress(table, policy, exposure, (ANYBODY[version], 0))
+        if isinstance(plan, Refuse) or plan.audited or by_connections(plan.candidates) or policy.looks_at_clients:
+            return None
+        return plan
 
 
 def exposed_at(table: ServiceTable, listener: Listener) -> list[tuple[Address, int]]:

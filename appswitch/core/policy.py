@@ -137,6 +137,11 @@ class Policy:
     default: Default = Default.GRP
     egress: bool = True
 
+    @property
+    def looks_at_clients(self) -> bool:
+        """Whether some rule is about the addresses of clients outside."""
+        return any(rule.client.cidrs for rule in self.rules)
+
     def decide(self, client: Party, server: Party, port: int, proto: str = "tcp") -> Verdict:
         """Whether `client` may reach `port` of `server`."""
         if isinstance(client, App) and isinstance(server, App) and client.id == server.id:

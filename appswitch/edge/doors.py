@@ -21,9 +21,8 @@ import structlog
 import trio
 from attrs import define, field
 
-from appswitch.core.balance import Balancer, by_connections, one_round
-from appswitch.core.exposing import ANYBODY, Gateway
-from appswitch.core.route import Refuse
+from appswitch.core.balance import Balancer, one_round
+from appswitch.core.exposing import Gateway
 from appswitch.edge.apps import Apps
 from appswitch.edge.gate import reset
 from appswitch.edge.passed import Passed
@@ -208,14 +207,11 @@ class Doors:
                 self._shut(door)
 
     def _instances(self, door: Door) -> list[tuple[Listener, str]]:
-        policy = self.policing.policy
-        plan = self.gateway.plan_ingress(self.apps.table, policy, door.exposure, (ANYBODY[door.version], 0))
-        if isinstance(plan, Refuse) or plan.audited or by_connections(plan.candidates):
+        plan = self.gateway.plan_anybody(self.apps.table, self.policing.policy, door.exposure, door.version)
+        if plan is None:
             return []
         first = self.balancer.first_tier(plan.candidates)
         if any(self.apps.table.is_local(each.app) or wants_head(each) for each in first):
-            return []
-        if any(rule.client.cidrs for rule in policy.rules):
             return []
         rules = {each.listener.id: each.verdict.rule for each in plan.judged}
         return [(each, rules[each.id]) for each in first]

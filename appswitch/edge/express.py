@@ -6,7 +6,7 @@ instance whose turn it is, so no client waits for Python, nor for what other tas
 tenth of the time; whatever isn't usual is left to that: instances elsewhere, or that want a PROXY protocol head, rules
 about clients' addresses, audits, least connections, and an instance that doesn't take a connection at once.
 
-What the thread has done is taken from it a few times a second, and whenever somebody wants to know: then the
+What the thread has done is taken from it some fifty times a second, and whenever somebody wants to know: then the
 connections have their names, and are told of as events.
 """
 
@@ -25,15 +25,14 @@ import trio
 from attrs import define, field, frozen
 
 from appswitch._gateway import ffi, lib
-from appswitch.core.balance import Balancer, by_connections
-from appswitch.core.exposing import ANYBODY, Gateway
-from appswitch.core.route import Refuse
+from appswitch.core.balance import Balancer
+from appswitch.core.exposing import Gateway
 from appswitch.edge.apps import Apps
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.gate import Gate, plain, reset
 from appswitch.edge.policing import Policing
 from appswitch.edge.relayed import wants_head
-from appswitch.edge.tcp_names import Name
+from appswitch.edge.tcp_names import Name, facts_of
 from appswitch.model import Exposure, Kind, Listener
 
 AT_ONCE = 256  # connections that are taken from the thread in one go
@@ -197,13 +196,11 @@ class Express:
 
     def _make_plan(self, exposure: Exposure, version: int) -> Plan | None:
         """None: there is something to be decided for each connection."""
-        policy = self.policing.policy
-        plan = self.gateway.plan_ingress(self.apps.table, policy, exposure, (ANYBODY[version], 0))
-        if isinstance(plan, Refuse) or plan.audited or by_connections(plan.candidates):
+        plan = self.gateway.plan_anybody(self.apps.table, self.policing.policy, exposure, version)
+        if plan is None:
             return None
         instances = self.balancer.first_tier(plan.candidates)
-        ours = all(self.apps.table.is_local(each.app) and not wants_head(each) for each in instances)
-        if not instances or not ours or any(rule.client.cidrs for rule in policy.rules):
+        if not all(self.apps.table.is_local(each.app) and not wants_head(each) for each in instances):
             return None
         rules = {each.listener.id: each.verdict.rule for each in plan.judged}
         return Plan(instances, [rules[each.id] for each in instances])
@@ -244,18 +241,3 @@ class Express:
                 name = Name(packed, None, plan.instances[instance])
                 self.deliverer.names.put(cookie, name)
                 self.apps.events.publish_unmade(Kind.CONNECT, partial(facts_of, name, plan.rules[instance]))
-
-
-def facts_of(name: Name, rule: str) -> dict[str, Any]:
-    """For its event."""
-    source, (ip, port) = name.ends
-    server = name.listener.app if name.listener else None
-    return {
-        "address": ip,
-        "port": port,
-        "proto": "tcp",
-        "medium": "tcp",
-        "source": source,
-        "server": server,
-        "rule": rule,
-    }

@@ -110,7 +110,7 @@ class LanesIn:
         table, policy = self.apps.table, self.policing.policy
         if listener.id not in table.listeners or not listener.listening or listener.app.id in table.draining:
             return None
-        if not is_exposed_by(table, gateway, listener) or any(rule.client.cidrs for rule in policy.rules):
+        if not is_exposed_by(table, gateway, listener) or policy.looks_at_clients:
             return None
         verdict = policy.decide(Outside(ANYBODY[family]), listener.app, listener.port)
         return verdict.rule if verdict.allowed and not verdict.audit else None

@@ -1,18 +1,19 @@
 """Connections that have gone by lanes, as C tells of them: many at a time, a moment later.
 
-They get their names, and are told of as events: all of them while somebody wants to see each; else so many as the
-recent events have room for, so that nobody pays for what nobody sees.
+They get their names, and are told of as events, which are put together only for who wants to see them.
 """
 
 from __future__ import annotations
 
+from functools import partial
+
 import trio
 from attrs import define, field, frozen
 
-from appswitch.edge.events import RECENT, Events
-from appswitch.edge.tcp_names import Name, TcpNames
+from appswitch.edge.events import Events
+from appswitch.edge.tcp_names import Name, TcpNames, facts_of
 from appswitch.model import Kind, Listener
-from appswitch.wire.lanes import ENTRY_SIZE, LANE_LASTS, read_entries
+from appswitch.wire.lanes import LANE_LASTS, read_entries
 
 SEEN_EVERY = 0.1  # seconds; while somebody looks on
 TOLD_EVERY = 1.0
@@ -44,16 +45,14 @@ class Passed:
 
     def take(self, entries: bytes) -> set[int]:
         """The lanes of which there are some."""
-        first_told = 0 if self.is_watched else len(entries) // ENTRY_SIZE - RECENT
         found = set()
-        for count, (cookie, number, packed) in enumerate(read_entries(entries)):
+        for cookie, number, packed in read_entries(entries):
             found.add(number)
             led = self._lanes.get(number)
             if led is not None:
                 name = Name(packed, None, led.listener)
                 self.names.put(cookie, name)
-                if count >= first_told:
-                    self._publish(name, led)
+                self.events.publish_unmade(Kind.CONNECT, partial(facts_of, name, led.rule))
         return found
 
     @property
@@ -65,10 +64,3 @@ class Passed:
     def pause(self) -> float:
         """How long they may wait to be taken, in seconds."""
         return SEEN_EVERY if self.is_watched else TOLD_EVERY
-
-    def _publish(self, name: Name, led: Led) -> None:
-        source, (ip, port) = name.ends
-        self.events.publish(
-            Kind.CONNECT, server=led.listener.app, rule=led.rule, address=ip, port=port, proto="tcp", medium="tcp",
-            source=source,
-        )  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import structlog
 import trio
@@ -72,6 +73,21 @@ class Name:
     def of_client(self) -> Name:
         """The other end's name."""
         return evolve(self, packed=socknames.with_medium(self.packed, Medium.TCP_CLIENT))
+
+
+def facts_of(name: Name, rule: str) -> dict[str, Any]:
+    """Of a client outside that has got through, by this rule: for its event."""
+    source, (ip, port) = name.ends
+    server = name.listener.app if name.listener else None
+    return {
+        "address": ip,
+        "port": port,
+        "proto": "tcp",
+        "medium": "tcp",
+        "source": source,
+        "server": server,
+        "rule": rule,
+    }
 
 
 class TcpNames:
