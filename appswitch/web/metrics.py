@@ -3,8 +3,8 @@
 Connects, denies and names are counted as the events of `observe` pass by, calls as they are answered, and connects by
 capability as the pages of counters are read (edge/counters.py). The rest is looked at when it is asked for.
 
-A connect between hosts is an event on both. It is counted where its client is, so that sums over hosts are right; so is
-one of a client outside, where it comes in.
+A connect between hosts is an event on both. It is counted where its client is, and one of a client outside where its
+server is, so that sums over hosts are right.
 """
 
 from __future__ import annotations
@@ -57,20 +57,19 @@ TYPE = prometheus_client.CONTENT_TYPE_LATEST
 
 
 class Metrics:
-    """Those of one host."""
+    """Those of one host. before: called before anything is told; it may have something to count."""
 
-    def __init__(self, questions: Questions) -> None:
+    def __init__(self, questions: Questions, before: Callable[[], None] = lambda: None) -> None:
         prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # nobody has asked for them
         self.registry = CollectorRegistry()
         self._node = questions.nodes.own.name
-        self.before: Callable[[], None] = lambda: None
-        """Called before anything is told: it may have something to count."""
+        self.before = before
         self._policing = questions.policing
         self._policy: Policy | None = None
         self._audits: set[str] = set()
         self._connects = prometheus_client.Counter(
             "appswitch_connects",
-            "Connects of apps of this host, and of clients that come in by it.",
+            "Connects of apps of this host, and of clients outside with them.",
             ["verdict", "medium"],
             registry=self.registry,
         )
@@ -97,11 +96,16 @@ class Metrics:
         if event.kind is Kind.RESOLVE:
             if event.qtype is not None or event.reason == "FORMERR":  # else it was asked by getaddrinfo, without DNS
                 self._queries.labels("NOERROR" if event.reason in NO_ERROR else event.reason).inc()
-        elif event.kind in VERDICTS and (event.app is None or event.app.node == self._node or event.kind is Kind.DENY):
+        elif event.kind in VERDICTS and self._is_ours(event):
             verdict = VERDICTS[event.kind]
             if event.kind is Kind.CONNECT and self._is_audited(event.rule):
                 verdict = "audit"
             self._connects.labels(verdict, event.medium or "none").inc()
+
+    def _is_ours(self, event: Event) -> bool:
+        """Whether no other host counts it, too."""
+        who = event.server if event.app is None and event.kind is Kind.CONNECT else event.app
+        return event.kind is Kind.DENY or who is None or who.node == self._node
 
     def _is_audited(self, rule: str | None) -> bool:
         policy = self._policing.policy

@@ -38,9 +38,9 @@ class Face:
         """From now on things are counted. calls: that `handler` answers by; obstacle: why this host doesn't serve as it
         should; None: it does.
         """
-        self._traffic, metrics = Traffic(), Metrics(questions)
+        self._traffic = Traffic()
         self._counters = Counters(questions.table, self._count)
-        self._metrics, metrics.before = metrics, self._counters.collect
+        self._metrics = metrics = Metrics(questions, self._counters.collect)
         calls.counters = self._counters
         handler.calls = CountedCalls(calls, metrics)
         events = questions.apps.events

@@ -78,6 +78,8 @@ async def test_a_connect_between_hosts_is_counted_where_its_client_is(world: Wor
     assert not any("connects" in each for each in await samples(metrics))
     world.publish(Kind.DENY, other, medium="tcp")
     world.events.publish(Kind.CONNECT, source=(world.web.ip, 1), server=world.db, port=80, medium="tcp")
+    elsewhere = evolve(world.db, node="n2")  # its host counts it
+    world.events.publish(Kind.CONNECT, source=(world.web.ip, 1), server=elsewhere, port=80, medium="tcp")
     found = await samples(metrics)
     assert found["appswitch_connects_total{medium=tcp,verdict=deny}"] == 1
     assert found["appswitch_connects_total{medium=tcp,verdict=allow}"] == 1
