@@ -146,8 +146,11 @@ class Traffic:
 
         Edges of apps that have ended are forgotten after GONE_AFTER.
         """
-        opened = Counter(key for each in connections if (key := _key(each)) is not None)
-        media = {key: each.medium for each in connections if (key := _key(each)) is not None}
+        opened, media = Counter[Key](), dict[Key, str]()
+        for each in connections:
+            if (key := _key(each)) is not None:
+                opened[key] += 1
+                media[key] = each.medium
         for edges in (self._outside, self._inside):
             for key, tally in list(edges.items()):
                 if now - tally.last > GONE_AFTER and not (lives(key.client) and lives(key.server)):

@@ -58,15 +58,15 @@ class Questions:
         """The apps."""
         running = (app for app in self.table.apps.values() if not app.external)
         apps = sorted(running, key=lambda app: (app.node, app.number))
-        return await _rows(apps, lambda app: control.app_row(app, self.table.state_of(app)))
+        return await rows(apps, lambda app: control.app_row(app, self.table.state_of(app)))
 
     async def services(self) -> list[Row]:
         """The instances that take connections."""
-        return await _rows(self.table.services(), self.service_row)
+        return await rows(self.table.services(), self.service_row)
 
     async def connections(self) -> list[Row]:
         """The connections that there are."""
-        return await _rows(await self.snapshot(), control.connection_row)
+        return await rows(await self.snapshot(), control.connection_row)
 
     async def list_externals(self) -> list[Row]:
         """The external servers, a backend each, and what gateways say of them."""
@@ -114,14 +114,14 @@ class Questions:
         return control.service_row(listener, self.table.state_of(app), elsewhere, exposed_at(self.table, listener))
 
 
-async def _rows(items: Iterable[Item], row: Callable[[Item], Row]) -> list[Row]:
-    """items: they may change in between."""
-    rows = []
+async def rows(items: Iterable[Item], row: Callable[[Item], Row]) -> list[Row]:
+    """A row of each; items: they may change in between."""
+    made = []
     for each in list(items):
-        rows.append(row(each))
-        if len(rows) % AT_ONCE == 0:
+        made.append(row(each))
+        if len(made) % AT_ONCE == 0:
             await trio.lowlevel.checkpoint()
-    return rows
+    return made
 
 
 def split_service(text: str) -> tuple[str, int]:

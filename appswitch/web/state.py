@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 import trio
@@ -16,15 +15,13 @@ from attrs import define, field
 
 from appswitch.core.traffic import Edge, End, Traffic
 from appswitch.edge.http import Request
-from appswitch.edge.questions import Questions
+from appswitch.edge.questions import Questions, Row, rows
 from appswitch.model import Connection
 from appswitch.wire import control
 
 AT_LEAST = 1.0  # seconds between two
 SHARE = 0.1  # of our time, at most
 MOST_CONNECTIONS = 1000  # that are listed; edges count all
-
-Row = dict[str, Any]
 
 
 def flow_row(edge: Edge) -> Row:
@@ -81,30 +78,25 @@ class State:
     async def _make(self) -> None:
         asked = self.questions
         connections = await asked.snapshot()
-        rows = {
+        state = {
             "apps": await asked.ps(),
             "services": await asked.services(),
             "nodes": asked.list_nodes(),
-            "connections": [control.connection_row(each) for each in connections[:MOST_CONNECTIONS]],
+            "connections": await rows(connections[:MOST_CONNECTIONS], control.connection_row),
             "connections_total": len(connections),
             "externals": await asked.list_externals(),
             "flows": await self._flows(connections),
         }
-        body = msgspec.json.encode(rows)
+        body = msgspec.json.encode(state)
         if body != self._body:
             self.version += 1
             self._body = body
-        node = asked.nodes.own.name
-        self._json = msgspec.json.encode({"node": node, "version": self.version, **rows})
+        head = msgspec.json.encode({"node": asked.nodes.own.name, "version": self.version})
+        self._json = b"%b,%b" % (head[:-1], body[1:])
 
     async def _flows(self, connections: list[Connection]) -> list[Row]:
         self.before()
-        rows = []
-        for each in list(self.traffic.edges(self.clock(), connections, self._lives)):
-            rows.append(flow_row(each))
-            if len(rows) % 100 == 0:
-                await trio.lowlevel.checkpoint()
-        return rows
+        return await rows(self.traffic.edges(self.clock(), connections, self._lives), flow_row)
 
     def _lives(self, end: End) -> bool:
         table = self.questions.table

@@ -1,7 +1,7 @@
 """Server-sent events (the HTML standard, 9.2): each event of `observe`, and a word when the state has changed.
 
 It is told what happens as it happens, and no program is slowed down for it: connects by capability, which don't come to
-us, are in the state's edges instead (web/counters.py).
+us, are in the state's edges instead (edge/counters.py).
 """
 
 from __future__ import annotations
