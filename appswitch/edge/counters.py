@@ -28,12 +28,17 @@ class Page:
     """One app's. number: no other page has it."""
 
     def __init__(self, app: App) -> None:
+        """OSError: there is no descriptor, or no memory, for one."""
         self.app = app
         self.number = secrets.randbits(63) | 1 << 63
         self.fd = os.memfd_create("appswitch-counters", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(self.fd, SIZE)
-        self._page = mmap.mmap(self.fd, SIZE)
-        fcntl.fcntl(self.fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+        try:
+            os.ftruncate(self.fd, SIZE)
+            self._page = mmap.mmap(self.fd, SIZE)
+            fcntl.fcntl(self.fd, F_ADD_SEALS, F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
+        except OSError:
+            os.close(self.fd)
+            raise
         self._counters = memoryview(self._page).cast("I")
         self._slots: dict[int, int] = {}
         self._listeners: dict[int, Listener] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from collections import Counter
@@ -130,3 +131,13 @@ def test_pages_have_numbers_of_their_own(world: World) -> None:
     assert len({each.number for each in pages if each}) == 50
     assert 0 not in {each.number for each in pages if each}
     assert world.counters.page_of(apps[0]) is pages[0]
+
+
+def test_a_page_that_is_not_finished_keeps_no_descriptor(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr(os, "ftruncate", full)
+    before = open_descriptors()
+    assert world.counters.page_of(world.client) is None
+    assert open_descriptors() == before
