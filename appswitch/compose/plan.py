@@ -193,7 +193,7 @@ class Plan:
         self._set_services(services)
         self._served = frozenset[str]()
         self.standings = {
-            each: Standing() for name in services if name not in self._elsewhere for each in self._instances(name)
+            each: Standing() for name in services if name not in self.elsewhere for each in self._instances(name)
         }
         self._start_over = False
         self.stopping = False
@@ -204,16 +204,14 @@ class Plan:
 
     def _set_services(self, services: Mapping[str, Service]) -> None:
         self.services = services
-        self._elsewhere = {name for name, each in services.items() if each.node not in (None, self._node)}
+        self.elsewhere = {
+            name: each.node for name, each in services.items() if each.node is not None and each.node != self._node
+        }
+        """Services that other nodes run -> which."""
         self._dependents: dict[str, set[str]] = {name: set() for name in services}
         for service in services.values():
             for each in service.dependencies:
                 self._dependents[each.service].add(service.name)
-
-    @property
-    def elsewhere(self) -> dict[str, str]:
-        """Services that other nodes run -> which."""
-        return {name: self.services[name].node or "" for name in self.services if name in self._elsewhere}
 
     @property
     def started(self) -> bool:
@@ -299,7 +297,7 @@ class Plan:
         }
         self._set_services(_without_lost_dependencies({**others, **wanted}))
         self.changes = {}
-        here = [each for name in self.services if name not in self._elsewhere for each in self._instances(name)]
+        here = [each for name in self.services if name not in self.elsewhere for each in self._instances(name)]
         for instance, standing in list(self.standings.items()):
             if instance not in here:
                 change = Change.STOPPED
@@ -361,7 +359,8 @@ class Plan:
                 continue
             if not self._start_over:
                 self._fail(f"{service.name} can't start: {hopeless}")
-            for instance in self._waiting() if self._start_over else []:
+                continue
+            for instance in self._waiting():
                 if instance.service == service.name:
                     standing = self.standings[instance]
                     standing.phase, standing.hopeless = Phase.ENDED, hopeless
@@ -373,7 +372,7 @@ class Plan:
     def _judge(self, dependency: Dependency) -> tuple[bool, str]:
         """Whether the condition holds; and why it never will, if so."""
         name = dependency.service
-        if name in self._elsewhere:
+        if name in self.elsewhere:
             return name in self._served, ""
         standings = [(each, self.standings[each]) for each in self._instances(name)]
         if any(each.then is not None for _, each in standings):  # it ends, and starts anew
