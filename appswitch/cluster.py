@@ -18,6 +18,7 @@ import structlog
 import trio
 from attrs import define, evolve, frozen
 
+from appswitch.core.names import is_address
 from appswitch.core.sync import Copies, Log
 from appswitch.edge import peers
 from appswitch.edge.apps import Apps
@@ -101,23 +102,15 @@ def parse_place(text: str, reason: str, port: int = PORT) -> Place:
     """`HOST`, `HOST:PORT`, `[V6]` or `[V6]:PORT`; also a bare V6. AppSwitchError `reason` when it is none of them."""
     match = re.fullmatch(r"\[([^]]+)\](?::(\d+))?", text) or re.fullmatch(r"([^:\s]+)(?::(\d+))?", text)
     host, number = (match[1], int(match[2] or port)) if match else (text, port)
-    if (match is None and not _is_ip(text)) or not 0 < number < 65535:  # the next port is ours, too
+    if (match is None and not is_address(text)) or not 0 < number < 65535:  # the next port is ours, too
         raise AppSwitchError(
             reason, f"{text!r} is not HOST[:PORT]", "for example 10.0.0.1, db.example:7946 or [fd00::1]:7946"
         )
     return host, number
 
 
-def _is_ip(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_ip(host) and ip_address(host).is_loopback)
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
 
 
 def _source_towards(others: tuple[Place, ...]) -> str:

@@ -343,7 +343,7 @@ async def _serve(
             nursery.start_soon(backends.run)
         nursery.start_soon(handler.serve, trap)
         if containers is not None:
-            nursery.start_soon(handler.serve, containers, Containers(apps, settings.trap, dict(os.environ)))
+            nursery.start_soon(handler.serve, containers, Containers(apps, settings.trap))
         nursery.start_soon(control_server.serve, control)
         nursery.start_soon(apps.keep_swept)
         nursery.start_soon(loads.keep)

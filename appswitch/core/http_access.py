@@ -15,6 +15,7 @@ from ipaddress import ip_address
 
 from attrs import field, frozen
 
+from appswitch.core.names import is_address
 from appswitch.errors import AppSwitchError
 from appswitch.model import Address
 
@@ -71,15 +72,7 @@ def is_own_name(host: str) -> bool:
     if match is None:
         return False
     name = (match[1] or match[2]).lower().removesuffix(".")
-    return name == "localhost" or name.endswith(".localhost") or _is_address(name)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return name == "localhost" or name.endswith(".localhost") or is_address(name)
 
 
 def parse_place(text: str) -> tuple[Address, int]:

@@ -37,6 +37,15 @@ def check_name(text: str) -> str:
     return name
 
 
+def is_address(text: str) -> bool:
+    """Whether it is an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def check_ip(text: str) -> Address:
     """A virtual IP. AppSwitchError `bad-ip` when it isn't an address that an app can own."""
     try:

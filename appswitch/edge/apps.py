@@ -16,7 +16,7 @@ import secrets
 import socket
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,7 +25,9 @@ import structlog
 import trio
 from attrs import evolve
 
-from appswitch.core import clashes
+from appswitch.core import clashes, names
+from appswitch.core.balance import check_tags
+from appswitch.core.bypass import parse_bypass
 from appswitch.core.service_table import ServiceTable
 from appswitch.edge.epoch import Epoch
 from appswitch.edge.events import Events
@@ -86,6 +88,21 @@ def command_of(caller: Credentials) -> tuple[str, ...]:
     except OSError:  # it has gone
         return ()
     return tuple(word.decode(errors="replace") for word in line.rstrip(b"\0").split(b"\0")) if line else ()
+
+
+def read_identity(
+    name: str | None, ip: str | None, tags: Iterable[str], bypasses: Iterable[str], tcp: bool
+) -> dict[str, Any]:
+    """As a caller says it -> as `Apps.new_app` takes it. AppSwitchError: it can't be."""
+    checked = tuple(map(names.check_tag, tags))
+    check_tags(checked)
+    return {
+        "name": names.check_name(name) if name is not None else None,
+        "ip": names.check_ip(ip) if ip is not None else None,
+        "tags": checked,
+        "bypasses": tuple(dict.fromkeys(map(parse_bypass, bypasses))),
+        "tcp": tcp,
+    }
 
 
 class Apps:

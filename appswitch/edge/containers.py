@@ -12,9 +12,9 @@ share it.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -23,8 +23,9 @@ from attrs import define, field
 
 from appswitch.edge.apps import Apps, Credentials, command_of
 from appswitch.errors import AppSwitchError
-from appswitch.host import containers, systemd
+from appswitch.host import containers
 from appswitch.host.container import READY
+from appswitch.host.processes import without_preload
 from appswitch.model import App
 
 STARTS_WITHIN = 10.0  # seconds
@@ -38,7 +39,6 @@ class Containers:
 
     apps: Apps
     trap: Path
-    environment: Mapping[str, str]
     _making: trio.Lock = field(factory=trio.Lock)
 
     def is_sealed(self, caller: Credentials) -> bool:
@@ -71,9 +71,8 @@ class Containers:
             ours.setblocking(False)
             ours.send(json.dumps(arguments).encode())
             with its:
-                environment = {key: value for key, value in self.environment.items() if key != "LD_PRELOAD"}
                 await trio.lowlevel.open_process(
-                    command, stdin=its.fileno(), env=systemd.without(environment), start_new_session=True
+                    command, stdin=its.fileno(), env=without_preload(os.environ), start_new_session=True
                 )  # it outlives us
             said = b"the container's keeper doesn't answer"
             with trio.move_on_after(STARTS_WITHIN):

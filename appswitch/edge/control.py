@@ -19,13 +19,10 @@ import structlog
 import trio
 from attrs import Factory, define, field
 
-from appswitch.core import names
-from appswitch.core.balance import check_tags
-from appswitch.core.bypass import parse_bypass
 from appswitch.core.exposing import parse_expose
 from appswitch.core.service_table import ServiceTable, plain_name
 from appswitch.edge import namespaces
-from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of, read_identity
 from appswitch.edge.dns import DnsServer
 from appswitch.edge.draining import Draining
 from appswitch.edge.events import Filter
@@ -322,23 +319,18 @@ class ControlServer:
         owner = self.apps.owner_of(caller.netns)
         if owner is not None and owner.id in self.table.apps:
             raise AppSwitchError("taken", f"this namespace is app {owner.number}'s already")
-        tags = tuple(names.check_tag(tag) for tag in call.tags)
-        check_tags(tags)
+        identity = read_identity(call.name, call.ip, call.tags, call.bypasses, tcp=call.tcp)
         exposes = tuple(dict.fromkeys(map(parse_expose, call.exposes)))
         if exposes and call.name is call.ip is None:
             raise AppSwitchError("bad-expose", "an app without a name and an IP can't be exposed", "give it a --name")
         app = self.apps.new_app(
-            name=names.check_name(call.name) if call.name is not None else None,
-            ip=names.check_ip(call.ip) if call.ip is not None else None,
-            tags=tags,
+            **identity,
             pid=caller.pid,
             uid=call.uid if caller.uid == 0 else caller.uid,
             command=tuple(call.command),
             netns=call.netns,
             exclusive=call.exclusive,
-            tcp=call.tcp,
             exposes=exposes,
-            bypasses=tuple(dict.fromkeys(map(parse_bypass, call.bypasses))),
         )
         if call.netns:
             self.apps.bind_netns(app, caller.netns)

@@ -19,6 +19,7 @@ from appswitch.edge.dns import DnsServer
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
 from appswitch.host.home import READY
+from appswitch.host.processes import without_preload
 from appswitch.model import App
 
 STARTS_WITHIN = 10.0  # seconds
@@ -94,7 +95,6 @@ class Homes:
 
 async def _start(its: socket.socket, app: App) -> trio.Process:
     command = [sys.executable, "-m", "appswitch.host.home", str(its.fileno()), str(app.ip), str(app.alias)]
-    environment = {key: value for key, value in os.environ.items() if key != "LD_PRELOAD"}
     return await trio.lowlevel.open_process(
-        command, stdin=None, pass_fds=[its.fileno()], env=environment, start_new_session=True
+        command, stdin=None, pass_fds=[its.fileno()], env=without_preload(os.environ), start_new_session=True
     )

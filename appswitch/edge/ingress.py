@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack, suppress
-from ipaddress import ip_address
 from typing import Any
 
 import structlog
@@ -21,6 +20,7 @@ from appswitch.edge.apps import Apps
 from appswitch.edge.arrivals import RESET
 from appswitch.edge.deliver import Deliverer
 from appswitch.edge.dial import Asked, Dial, Dialer, Dialled, Way
+from appswitch.edge.gate import plain
 from appswitch.edge.policing import Policing
 from appswitch.edge.relayed import wants_head
 from appswitch.model import Address, Exposure, Kind, Listener
@@ -129,4 +129,4 @@ class _Client:
 
 
 def _end(name: tuple[str, int]) -> Pair:
-    return ip_address(name[0].partition("%")[0]), name[1]
+    return plain(name[0]), name[1]

@@ -16,10 +16,7 @@ import structlog
 import trio
 from attrs import define, field
 
-from appswitch.core import names
-from appswitch.core.balance import check_tags
-from appswitch.core.bypass import parse_bypass
-from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of
+from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of, read_identity
 from appswitch.edge.calls import Answer, Answers, failure
 from appswitch.edge.containers import Containers
 from appswitch.edge.trouble import Trouble
@@ -136,18 +133,8 @@ class TrapHandler:
         }
         if containers is not None and not is_host and containers.is_sealed(caller):
             return await containers.register(caller, identity), _known_by_namespace(caller)
-        tags = tuple(map(names.check_tag, identity["tags"]))
-        check_tags(tags)
         app = self.apps.new_app(
-            name=names.check_name(identity["name"]) if identity["name"] else None,
-            ip=names.check_ip(identity["ip"]) if identity["ip"] else None,
-            tags=tags,
-            tcp=identity["tcp"],
-            pid=caller.pid,
-            uid=caller.uid,
-            command=command_of(caller),
-            netns=False,
-            bypasses=tuple(map(parse_bypass, identity["bypasses"])),
+            **read_identity(**identity), pid=caller.pid, uid=caller.uid, command=command_of(caller), netns=False
         )
         return app, Answer(trap.encode_reply(token=self.apps.new_token(app)))
 

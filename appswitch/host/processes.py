@@ -18,7 +18,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn, Protocol
@@ -40,6 +40,11 @@ def tell(text: str) -> None:
     """Says something on stderr, if there is one."""
     if sys.stderr is not None:
         print(text, file=sys.stderr, flush=True)
+
+
+def without_preload(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a process of ours that is no program under AppSwitch."""
+    return {key: value for key, value in environment.items() if key != "LD_PRELOAD"}
 
 
 class Service(Protocol):

@@ -15,6 +15,7 @@ from appswitch._lanes import ffi, lib
 from appswitch.model import Address
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.peer_channel import Session
+from appswitch.wire.relay import milliseconds_of
 
 LANE_LASTS = 30.0  # seconds, from when it was agreed on
 MOST_LANES: int = lib.AS_MOST_LANES
@@ -24,7 +25,6 @@ ENTRY_SIZE: int = ffi.sizeof("struct as_lane_entry")
 MOST_REPORT: int = ffi.sizeof("struct as_door_report") + lib.AS_MOST_ENTRIES * ENTRY_SIZE
 
 _ENTRY = Struct("=QQ52s4x")
-_MOST_IDLE = 2**32 - 1  # milliseconds
 
 
 @frozen
@@ -57,8 +57,8 @@ def encode_lane(place: int, number: int, key: bytes, address: tuple[Address, int
 
 def encode_door(door: int, turns: Sequence[int], idle: float | None) -> bytes:
     """Goes with a listening socket. turns: places of lanes; idle: seconds, as of wire/relay.py."""
-    idle_ms = 0 if idle is None else min(max(int(idle * 1000), 1), _MOST_IDLE)
-    return _order(op=lib.AS_DOOR_OPEN, number=door, idle_ms=idle_ms, count=len(turns)) + _turns(turns)
+    order = _order(op=lib.AS_DOOR_OPEN, number=door, idle_ms=milliseconds_of(idle), count=len(turns))
+    return order + _turns(turns)
 
 
 def encode_turns(door: int, turns: Sequence[int]) -> bytes:

@@ -23,12 +23,17 @@ class Tally:
     passed: int
 
 
+def milliseconds_of(idle: float | None) -> int:
+    """Seconds as the relay has them; None: 0, without a limit."""
+    return 0 if idle is None else min(max(int(idle * 1000), 1), _MOST_IDLE)
+
+
 def encode_join(head: bytes, idle: float | None) -> bytes:
     """Goes with two sockets. idle: seconds. ValueError: the head is too long."""
     if len(head) > MOST_HEAD:
         raise ValueError(f"the head of a connection has {MOST_HEAD} bytes at most")
-    idle_ms = 0 if idle is None else min(max(int(idle * 1000), 1), _MOST_IDLE)
-    return bytes(ffi.buffer(ffi.new("struct as_join *", {"op": lib.AS_JOIN, "idle_ms": idle_ms}))) + head
+    join = {"op": lib.AS_JOIN, "idle_ms": milliseconds_of(idle)}
+    return bytes(ffi.buffer(ffi.new("struct as_join *", join))) + head
 
 
 def encode_doors() -> bytes:

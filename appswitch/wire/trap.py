@@ -311,6 +311,8 @@ def encode_path(epoch: int, has_epoch: bool, check: tuple[Address, int] | None =
     return bytes(ffi.buffer(_path))
 
 
+_ERROR_AT = ffi.offsetof("struct as_reply", "error")
+
 CLOSED = b"\0"
 """What follows a reply that `closes`."""
 
@@ -325,7 +327,7 @@ def closes(reply: bytes) -> bytes:
 
 def error_of(reply: bytes) -> int:
     """The errno of an answer; 0: done."""
-    return int.from_bytes(reply[4:8], "little", signed=True)
+    return int.from_bytes(reply[_ERROR_AT : _ERROR_AT + 4], "little", signed=True)
 
 
 def encode_reply(error: int = 0, kind: int = NO_FD, token: bytes = NO_TOKEN, text: bytes = b"") -> bytes:
