@@ -1,6 +1,6 @@
-"""Builds the native parts: appswitch/_wire (cffi), appswitch/libappswitch.so (the preload library),
-appswitch/appswitch-tracer (which brings it into programs that can't preload it), and appswitch/appswitch-relay (a
-gateway's).
+"""Builds the native parts: appswitch/_wire, _gateway and _lanes (cffi), appswitch/libappswitch.so (the preload
+library), appswitch/appswitch-tracer (which brings it into programs that can't preload it), and
+appswitch/appswitch-relay (a gateway's).
 
 Everything else about the package is in pyproject.toml. The same sources give the same bytes wherever they are built,
 and one wheel does for each Python from 3.11 on, since cffi's modules keep to the stable ABI.

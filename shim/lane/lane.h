@@ -1,4 +1,4 @@
-/* A lane: what a gateway and the host of an instance have agreed on once (edge/lanes_out.py, edge/lanes_in.py), so that
+/* A lane: what a gateway and the host of an instance have agreed on once (edge/doors.py, edge/lanes_in.py), so that
  * nothing is to be decided for each of the clients that go that way. cffi reads this file, too, as it does wire.h.
  *
  * A connection by a lane begins with a record, and is the client's and the program's from there on. It goes to the peer
