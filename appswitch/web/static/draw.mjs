@@ -2,7 +2,7 @@
 // flickers, and that focus and hover stay where they are.
 
 import { set, svg, write } from "./dom.mjs";
-import { MEDIA } from "./graph.mjs";
+import { kindOf, MEDIA } from "./graph.mjs";
 import { CARD } from "./layout.mjs";
 import { fit, perSecond, plain, several, short } from "./text.mjs";
 
@@ -230,17 +230,18 @@ function nearest(cards, key, [right, down]) {
   return best;
 }
 
-export function kindOf(edge) {
-  return edge.denied ? "denied" : MEDIA.includes(edge.medium) ? edge.medium : "tcp";
+/** Who to whom, and by what. */
+export function wayOf(edge, cards) {
+  const by = edge.denied || !edge.medium ? "" : ` by ${plain(edge.medium)}`;
+  return `${plain(cards.get(edge.from)?.title)} to ${plain(cards.get(edge.to)?.title)}${by}`;
 }
 
 /** An edge in words. */
 export function describeEdge(edge, cards) {
-  const ends = `${plain(cards.get(edge.from)?.title)} to ${plain(cards.get(edge.to)?.title)}`;
-  if (edge.denied) return `${ends}: denied ${edge.total} times, ${perSecond(edge.rate)}${edge.rule ? `, by ${plain(edge.rule)}` : ""}`;
+  const way = wayOf(edge, cards);
+  if (edge.denied) return `${way}: denied ${edge.total} times, ${perSecond(edge.rate)}${edge.rule ? `, by ${plain(edge.rule)}` : ""}`;
   const refused = edge.refused ? `, ${edge.refused} refused` : "";
-  const by = edge.medium ? ` by ${plain(edge.medium)}` : "";
-  return `${ends}${by}: ${several(edge.total, "connect")}, ${perSecond(edge.rate)}, ${edge.open} open${refused}`;
+  return `${way}: ${several(edge.total, "connect")}, ${perSecond(edge.rate)}, ${edge.open} open${refused}`;
 }
 
 /** A short line as edges of a kind have it, for the legend. */

@@ -5,6 +5,8 @@
 // `name` is a part of a name, or a pattern when it has a `*`; `tag` a KEY=VALUE or a KEY, several with spaces between,
 // all of which have to be there. Cards that fit stay, and those they talk with, faintly.
 
+import { kindOf } from "./graph.mjs";
+
 const LISTS = ["hide"];
 const WORDS = ["name", "tag", "node", "view", "app"];
 
@@ -52,7 +54,7 @@ function pattern(text) {
 /** The part of a graph that is shown. Cards that are there for their neighbours only are `faint`. */
 export function applyFilter(graph, filter) {
   const hidden = new Set(filter.hide);
-  let edges = [...graph.edges.values()].filter((edge) => !hidden.has(edge.denied ? "denied" : edge.medium));
+  let edges = [...graph.edges.values()].filter((edge) => !hidden.has(kindOf(edge)));
   let cards = [...graph.cards.values()];
   let hosts = graph.hosts;
   if (chooses(filter)) {

@@ -16,6 +16,11 @@ import { endpoint } from "./text.mjs";
 
 export const MEDIA = ["unix", "tcp", "gateway", "udp"];
 
+/** How an edge is drawn, and by what it is hidden; what has no medium of these goes as TCP. */
+export function kindOf(edge) {
+  return edge.denied ? "denied" : MEDIA.includes(edge.medium) ? edge.medium : "tcp";
+}
+
 const LINK_LOCAL = /^(169\.254\.|fe80:)/i;
 
 /**

@@ -2,7 +2,8 @@
 // of an edge what went over it and which rule decides.
 
 import { html, refill, table } from "./dom.mjs";
-import { describeEdge, kindOf } from "./draw.mjs";
+import { wayOf } from "./draw.mjs";
+import { kindOf } from "./graph.mjs";
 import { reasonOf } from "./live.mjs";
 import { ago, endpoint, perSecond, plain, several } from "./text.mjs";
 
@@ -120,7 +121,7 @@ export class Panel {
       ["Rule", plain(edge.rule)],
       ["Last", edge.last ? `${ago(Date.now() / 1000 - edge.last)} ago` : ""],
     ];
-    const parts = [this.heading(describeEdge(edge, cards).split(":")[0], edge.denied ? "denied" : edge.medium), definitions(facts)];
+    const parts = [this.heading(wayOf(edge, cards), edge.denied ? "denied" : edge.medium), definitions(facts)];
     const flow = edge.flows[0];
     if (flow?.server) parts.push(this.why(flow, render));
     return parts;

@@ -1,7 +1,8 @@
 // The map as tables, for who can't see it or would rather read; and the log of flows beneath.
 
 import { html, refill, table } from "./dom.mjs";
-import { describeEdge, kindOf } from "./draw.mjs";
+import { describeEdge } from "./draw.mjs";
+import { kindOf } from "./graph.mjs";
 import { endpoint, perSecond, plain } from "./text.mjs";
 
 const KEPT = 200; // lines of the log

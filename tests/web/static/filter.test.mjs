@@ -53,6 +53,14 @@ test("kinds of edges are hidden, denied ones on their own", () => {
   assert.deepEqual(edges("?hide=unix,denied"), []);
 });
 
+test("what is drawn as TCP is hidden with it, whatever its medium", () => {
+  const { state, app, flow } = made("a");
+  const [web, database] = [app("a", "web", "10.0.0.1", [80]), app("a", "db", "10.0.0.2", [5432])];
+  flow(web, database, 5432, { medium: "bypass" });
+  const shown = (search) => applyFilter(buildGraph(state), parseFilter(search)).edges.size;
+  assert.deepEqual([shown(""), shown("?hide=unix"), shown("?hide=tcp")], [1, 1, 0]);
+});
+
 test("what the URL says is what was filtered, whatever it was", () => {
   for (const text of ["web", "a&b=c", "50% #1?", "<script>", "\u202e", "ünï cödé", "a+b", "env=prod,grp/1"]) {
     const filter = { ...parseFilter(""), name: text, tag: text, node: text, app: text, hide: ["udp", "denied"] };
