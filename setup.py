@@ -69,11 +69,11 @@ def extension(name: str, sources: list[Path], link: str, compile_args: str = COM
 
 
 SHARED = [Path("shim/sys.c"), Path("shim/elf.c")]
-LANE = [Path("shim/lane/record.c"), Path("shim/lane/siphash.c")]
+FOR_RELAY = [Path("shim/lane/record.c"), Path("shim/lane/siphash.c"), Path("shim/gateway/comer.c")]
 SHIM_SOURCES = [*Path("shim").glob("*.c"), *(Path("shim/landing").glob("*.c") if HAS_TRACER else ())]
 extensions = [
     extension(SHIM, SHIM_SOURCES, LINK),
-    extension(RELAY, [*Path("shim/relay").glob("*.c"), *LANE], LINK_RELAY, COMPILE_RELAY),
+    extension(RELAY, [*Path("shim/relay").glob("*.c"), *FOR_RELAY], LINK_RELAY, COMPILE_RELAY),
 ]
 if HAS_TRACER:
     extensions.append(extension(TRACER, [*Path("shim/tracer").glob("*.c"), *SHARED], LINK_TRACER))

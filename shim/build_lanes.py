@@ -5,20 +5,21 @@ from pathlib import Path
 import cffi
 
 HERE = Path(__file__).parent
-HEADERS = ("lane/lane.h", "lane/siphash.h", "lane/window.h", "lane/lanes_in.h", "relay/doors.h", "lane/record.h")
+HEADERS = (
+    "wire.h",
+    "lane/lane.h",
+    "lane/siphash.h",
+    "lane/window.h",
+    "lane/lanes_in.h",
+    "relay/doors.h",
+    "lane/record.h",
+)
 SOURCES = ("lane/lanes_in.c", "gateway/deliver.c", "lane/record.c", "lane/siphash.c", "lane/window.c")
-DECLARED = HEADERS[:-1]
 
 ffibuilder = cffi.FFI()
-for header in DECLARED:
+for header in HEADERS:
     lines = (HERE / header).read_text().splitlines()
     ffibuilder.cdef("\n".join(line for line in lines if not line.startswith("#")))
-ffibuilder.cdef("""
-void seal_record(struct as_lane_record *record, const uint8_t *key);
-_Bool is_sealed(const struct as_lane_record *record, const uint8_t *key);
-_Bool may_be_record(const void *begin, size_t size);
-void make_refusal(const struct as_lane_record *record, const uint8_t *key, uint8_t *refusal);
-""")
 ffibuilder.set_source(
     "appswitch._lanes",
     "\n".join(f'#include "{header}"' for header in HEADERS),

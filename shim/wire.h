@@ -32,7 +32,8 @@ enum as_op {
     AS_LISTEN = 2,   /* id: the bound socket now listens */
     AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
     AS_RESOLVE = 4,  /* text: a host name -> text: its address; who asks: shim/resolve.c */
-    AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token; or text, as APPSWITCH_APP has it: the namespace is known */
+    AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token; or text, as APPSWITCH_APP has it: the
+                        namespace is known */
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
     AS_NAME = 7,     /* id: the cookie of a TCP socket (SO_COOKIE) -> text: as_client_name; or ENOENT: not ours */
     AS_REVERSE = 8,  /* remote: an address -> text: the name that it has; or ENOENT */

@@ -29,7 +29,7 @@ void put_ip(const struct sockaddr_storage *from, uint8_t ip[16]) {
 }
 
 /* sin6_port lies where sin_port does. */
-static uint16_t port_of(const struct sockaddr_storage *from) {
+uint16_t port_of(const struct sockaddr_storage *from) {
     return ntohs(((const struct sockaddr_in *)from)->sin_port);
 }
 

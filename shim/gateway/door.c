@@ -19,6 +19,7 @@
 
 #include "comer.h"
 #include "deliver.h"
+#include "reset.h"
 
 _Static_assert(sizeof(struct as_client_name) == sizeof((struct as_handed *)0)->name, "the size of a client's name");
 
@@ -260,12 +261,6 @@ static struct as_instance *whose_turn(struct port *port) {
     }
     if (first) first->credit -= all;
     return first;
-}
-
-static void reset(int connection) {
-    struct linger at_once = {.l_onoff = 1};
-    setsockopt(connection, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    close(connection);
 }
 
 /* False: it has to go, or to be counted. */

@@ -15,6 +15,7 @@
 
 #include "gateway/deliver.h"
 #include "record.h"
+#include "reset.h"
 #include "window.h"
 
 enum {
@@ -196,12 +197,6 @@ static bool give(struct as_lanes_in *lanes, const struct lane *lane, const struc
 }
 
 /* --- what comes; from here on the lock isn't held */
-
-static void reset(int fd) {
-    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    close(fd);
-}
 
 /* False: it can't be told now. */
 static bool tell(struct as_lanes_in *lanes, int32_t fd) {

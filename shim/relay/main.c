@@ -11,7 +11,6 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdbool.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -21,6 +20,7 @@
 #include "join.h"
 #include "pairs.h"
 #include "pipes.h"
+#include "receive.h"
 #include "take_in.h"
 
 enum {
@@ -28,8 +28,7 @@ enum {
     OPEN_AT_START = 4, /* descriptors: the first three, and epoll's */
     EVENTS = 256,      /* a round */
     MESSAGES = 64,     /* a round */
-    LOOK_AGAIN = 50,   /* milliseconds; whether there is room again for what is in the channel */
-    MOST_FDS = 2
+    LOOK_AGAIN = 50    /* milliseconds; whether there is room again for what is in the channel */
 };
 
 static int epoll;
@@ -49,17 +48,6 @@ static bool is_socket(int fd, int wanted) {
     int type = 0;
     socklen_t size = sizeof type;
     return getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) == 0 && type == wanted;
-}
-
-static int take_fds(struct msghdr *message, int fds[MOST_FDS]) {
-    int found = 0;
-    for (struct cmsghdr *each = CMSG_FIRSTHDR(message); each; each = CMSG_NXTHDR(message, each)) {
-        if (each->cmsg_level != SOL_SOCKET || each->cmsg_type != SCM_RIGHTS) continue;
-        int size = (int)((each->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-        for (int i = 0; i < size && found < MOST_FDS; i++)
-            memcpy(&fds[found++], CMSG_DATA(each) + (size_t)i * sizeof(int), sizeof(int));
-    }
-    return found;
 }
 
 static void answer(void) {
@@ -90,21 +78,13 @@ static bool read_message(void) {
         struct as_join join;
         char head[AS_MOST_HEAD];
     } data;
-    union {
-        char space[CMSG_SPACE(MOST_FDS * sizeof(int))];
-        struct cmsghdr aligned;
-    } control;
-    struct iovec iov = {&data, sizeof data};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-    ssize_t size = recvmsg(CHANNEL, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (size <= 0) { /* the trap handler has gone; it sends no empty message */
-        channel_open = size < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOMEM);
+    struct received got;
+    enum came came = receive(CHANNEL, &data, sizeof data, &got);
+    if (came != A_MESSAGE) {
+        channel_open = came != NO_MORE; /* the trap handler has gone */
         return false;
     }
-    int fds[MOST_FDS], found = take_fds(&message, fds);
-    bool whole = !(message.msg_flags & (MSG_TRUNC | MSG_CTRUNC));
-    obey(&data.join, whole ? (size_t)size : 0, fds, found);
+    obey(&data.join, got.size, got.fds, got.found);
     return true;
 }
 
@@ -169,9 +149,7 @@ static void run(void) {
 }
 
 int main(void) {
-    int type;
-    socklen_t size = sizeof type;
-    if (getsockopt(CHANNEL, SOL_SOCKET, SO_TYPE, &type, &size) < 0 || type != SOCK_SEQPACKET) {
+    if (!is_socket(CHANNEL, SOCK_SEQPACKET)) {
         static const char usage[] = "appswitch-relay: `appswitch serve` starts it\n";
         return write(2, usage, sizeof usage - 1) < 0 ? 1 : 2;
     }

@@ -26,6 +26,7 @@
 #include "join.h"
 #include "lane/lane.h"
 #include "pipes.h"
+#include "reset.h"
 
 enum {
     MOST_AT_ONCE = 1 << 20, /* bytes; a pipe's size is the limit */
@@ -93,13 +94,14 @@ static void unwatch(struct side *side) {
     side->asked = 0;
 }
 
-static void end_pair(struct pair *pair, bool reset) {
+static void end_pair(struct pair *pair, bool by_reset) {
     for (int i = 0; i < 2; i++) {
         struct side *side = &pair->sides[i];
-        struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-        if (reset) setsockopt(side->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
         if (side->watched) unwatch(side); /* closing isn't enough while who has sent it still has it, too (epoll(7)) */
-        close(side->fd);
+        if (by_reset)
+            reset(side->fd);
+        else
+            close(side->fd);
         if (side->pipe.in != NO_PIPE) drop_pipe(&side->pipe);
         starving -= side->starved;
     }

@@ -19,9 +19,12 @@
 #include <unistd.h>
 
 #include "doors.h"
+#include "gateway/comer.h"
 #include "lane/record.h"
 #include "pairs.h"
 #include "pipes.h"
+#include "receive.h"
+#include "reset.h"
 
 enum {
     NO_COOKIE = 34,        /* TCP_FASTOPEN_NO_COOKIE, Linux 4.15 */
@@ -77,6 +80,7 @@ struct list {
 static int epoll, channel = -1;
 static struct watched channel_as;
 static struct door *doors[AS_MOST_DOORS];
+static int doors_end; /* numbers below it have been used */
 static struct lane *lanes[AS_MOST_LANES];
 static struct list dialling, young, returning, dead;
 static unsigned dials;
@@ -100,12 +104,6 @@ static void take_out(struct list *list, struct dial *dial) {
         dial->next->before = dial->before;
     else
         list->end = dial->before;
-}
-
-static void reset(int fd) {
-    struct linger at_once = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
-    close(fd);
 }
 
 static void unwatch(int fd) {
@@ -284,18 +282,6 @@ static void on_inner(struct watched *watched, uint32_t events) {
 
 /* --- clients at doors */
 
-static void put_end(const struct sockaddr_storage *from, uint8_t ip[16], uint16_t *port) {
-    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)from;
-    const struct sockaddr_in *v4 = (const struct sockaddr_in *)from;
-    if (from->ss_family == AF_INET6) {
-        memcpy(ip, &v6->sin6_addr, 16);
-    } else {
-        ip[10] = ip[11] = 0xff; /* the rest is 0 */
-        memcpy(ip + 12, &v4->sin_addr, 4);
-    }
-    *port = from->ss_family == AF_INET6 ? v6->sin6_port : v4->sin_port; /* in the network's byte order both */
-}
-
 /* Begins to connect, the record first. False: it fails at once. */
 static bool begin(struct dial *dial, const struct lane *lane) {
     int yes = 1;
@@ -312,17 +298,12 @@ static bool begin(struct dial *dial, const struct lane *lane) {
     return connect(dial->inner, (const struct sockaddr *)&lane->to, lane->size) == 0 || errno == EINPROGRESS;
 }
 
-static void take_in(struct door *door, int client, const struct sockaddr_storage *peer) {
-    struct sockaddr_storage own;
-    socklen_t size = sizeof own;
-    int yes = 1;
+static void take_in(struct door *door, const struct comer *comer) {
+    int yes = 1, client = comer->fd;
     uint16_t turn = door->turns[door->next++ % door->count];
     struct lane *lane = lanes[turn];
     struct dial *dial = calloc(1, sizeof *dial);
-    if (dial == NULL || getsockname(client, (struct sockaddr *)&own, &size) < 0) {
-        free(dial);
-        return reset(client);
-    }
+    if (dial == NULL) return reset(client);
     *dial = (struct dial){.client_as = {on_client}, .inner_as = {on_inner}, .client = client, .inner = -1};
     dial->door = door->number;
     dial->lane = turn;
@@ -333,8 +314,10 @@ static void take_in(struct door *door, int client, const struct sockaddr_storage
     dials++;
     setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     if (lane) {
-        put_end(peer, dial->record.source_ip, &dial->record.source_port);
-        put_end(&own, dial->record.dest_ip, &dial->record.dest_port);
+        put_ip(&comer->peer, dial->record.source_ip);
+        put_ip(&comer->own, dial->record.dest_ip);
+        dial->record.source_port = htons(port_of(&comer->peer));
+        dial->record.dest_port = htons(port_of(&comer->own));
         dial->record.lane = htobe64(lane->number);
         dial->record.number = htobe64(++lane->last);
         seal_record(&dial->record, lane->key);
@@ -361,18 +344,16 @@ static void on_door(struct watched *watched, uint32_t events) {
     struct door *door = (struct door *)watched; /* its first member */
     (void)events;
     for (int left = AT_ONCE; left && door->open && may_take_in() && have_room(2); left--) {
-        struct sockaddr_storage peer;
-        socklen_t size = sizeof peer;
-        int client = accept4(door->fd, (struct sockaddr *)&peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (client >= 0) {
-            take_in(door, client, &peer);
-        } else if (errno == EAGAIN) {
+        struct comer comer;
+        int error = accept_next(door->fd, &comer);
+        if (!error)
+            take_in(door, &comer);
+        else if (error == -EAGAIN)
             return;
-        } else if (errno == EINVAL) { /* it listens no more */
+        else if (error == -EINVAL) /* it listens no more */
             return shut(door);
-        } else if (errno != ECONNABORTED && errno != EINTR) {
+        else
             paused_until = round_time() + TRY_AGAIN;
-        }
     }
 }
 
@@ -381,7 +362,7 @@ static void watch_doors(void) {
     bool wanted = may_take_in();
     if (wanted == watched && !wanted) return;
     watched = wanted;
-    for (int i = 0; i < AS_MOST_DOORS; i++) {
+    for (int i = 0; i < doors_end; i++) {
         struct door *door = doors[i];
         if (!door || !door->open || door->watched == wanted) continue;
         if (wanted)
@@ -427,6 +408,7 @@ static bool open_door(const struct as_door_order *order, const uint16_t *turns, 
     struct door **place = &doors[order->number];
     if (*place == NULL) *place = calloc(1, sizeof **place);
     if (*place == NULL) return false;
+    if ((int)order->number >= doors_end) doors_end = (int)order->number + 1;
     shut(*place);
     (*place)->watched_as.on_event = on_door;
     (*place)->number = (uint16_t)order->number;
@@ -467,7 +449,7 @@ static void lose_channel(void) {
     untold = 0;
     asked = false;
     tell_at = UINT64_MAX;
-    for (int i = 0; i < AS_MOST_DOORS; i++)
+    for (int i = 0; i < doors_end; i++)
         if (doors[i]) shut(doors[i]);
     while (returning.first) drop(&returning, returning.first);
 }
@@ -480,21 +462,12 @@ static void on_channel(struct watched *watched, uint32_t events) {
             struct as_door_order order;
             uint16_t turns[AS_MOST_TURNS];
         } data;
-        union {
-            char space[CMSG_SPACE(sizeof(int))];
-            struct cmsghdr aligned;
-        } control;
-        struct iovec iov = {&data, sizeof data};
-        struct msghdr message = {
-            .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
-        ssize_t size = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-        if (size < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOMEM)) return;
-        if (size <= 0) return lose_channel();
-        struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-        int fd = -1;
-        if (header && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS)
-            memcpy(&fd, CMSG_DATA(header), sizeof fd);
-        if (!obey(&data.order, message.msg_flags & MSG_TRUNC ? 0 : (size_t)size, fd) && fd >= 0) close(fd);
+        struct received got;
+        enum came came = receive(channel, &data, sizeof data, &got);
+        if (came == NOT_NOW) return;
+        if (came == NO_MORE) return lose_channel();
+        int kept = obey(&data.order, got.size, got.found ? got.fds[0] : -1);
+        while (got.found > kept) close(got.fds[--got.found]);
     }
 }
 

@@ -19,7 +19,7 @@ CLIENT, GATEWAY = IPv4Address("192.0.2.1"), IPv4Address("10.0.0.1")
 
 
 def entry(number: int, lane: int = LANE) -> bytes:
-    """struct as_lane_entry."""
+    """A struct as_lane_entry."""
     name = socknames.client_name(0, (CLIENT, number), (GATEWAY, 80), 4, 4, 0, socknames.Medium.TCP_SERVER)
     return struct.pack("=QQ52s4x", number, lane, name)
 
