@@ -37,6 +37,8 @@ def record() -> list[tuple[str, list[str]]]:
                 while not step.fits(output) and time.monotonic() < deadline:
                     time.sleep(0.2)
                     output = shell.run(step.command)[1]
+                if not step.fits(output):
+                    sys.exit(f"{step.command} prints something else:\n{output}")
                 said.append((step.command, output.strip("\n").splitlines()))
         finally:
             shell.close()

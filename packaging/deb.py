@@ -154,11 +154,10 @@ def furnish(root: Path, version: str) -> None:
     for unit in sorted((HERE / "systemd").iterdir()):
         put(root, f"lib/systemd/system/{unit.name}", unit.read_text())
     put(root, "etc/default/appswitch", DEFAULTS)
-    license_text = (HERE.parent / "LICENSE").read_text().splitlines()[0:3]
     put(root, "usr/share/doc/appswitch/copyright",
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\n"
         "Copyright: 2026 the authors of AppSwitch\nLicense: Apache-2.0\n"
-        f" {license_text[0].strip() or 'Apache License'}; on Debian systems the whole text is in\n"
+        " Apache License; on Debian systems the whole text is in\n"
         " /usr/share/common-licenses/Apache-2.0. What comes along in /usr/lib/appswitch has its own\n"
         " licenses beside it.\n")  # fmt: skip
     when = formatdate(int(os.environ.get("SOURCE_DATE_EPOCH", time.time())), localtime=False)

@@ -113,6 +113,10 @@ class Switch:
         rows: list[dict[str, Any]] = json.loads(self.command(*arguments, "--json").stdout)
         return rows
 
+    def events(self, *flags: str) -> list[dict[str, Any]]:
+        """What `appswitch observe --json FLAGS` prints."""
+        return [json.loads(line) for line in self.command("observe", "--json", *flags).stdout.splitlines()]
+
     def wait_for(self, *services: str) -> None:
         """Until every NAME:PORT is served."""
         client = ControlClient(self.trap)
@@ -154,6 +158,28 @@ class Switch:
         return process
 
 
+class Talker:
+    """A program under spawn that answers a line with a line."""
+
+    def __init__(self, switch: Switch, *arguments: str) -> None:
+        self.process = switch.spawn(
+            *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+
+    def ask(self, line: str) -> str:
+        self.say(line)
+        return self.hear()
+
+    def say(self, line: str) -> None:
+        assert self.process.stdin
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+
+    def hear(self) -> str:
+        assert self.process.stdout
+        return str(self.process.stdout.readline()).rstrip("\n")
+
+
 def stop(process: subprocess.Popen[str]) -> None:
     """Ends a process and its session's group."""
     if process.poll() is None:
@@ -170,6 +196,14 @@ def stop(process: subprocess.Popen[str]) -> None:
 @contextmanager
 def running_switch(*flags: str, user: int | None = None) -> Iterator[Switch]:
     """A trap handler with `flags`, run by the user id `user`."""
+    with idle_switch(user) as switch:
+        switch.serve(*flags)
+        yield switch
+
+
+@contextmanager
+def idle_switch(user: int | None = None) -> Iterator[Switch]:
+    """A trap handler that doesn't run yet, in a directory that any user may read."""
     with tempfile.TemporaryDirectory(prefix="as-") as directory:
         path = Path(directory)
         path.chmod(0o755)
@@ -177,7 +211,6 @@ def running_switch(*flags: str, user: int | None = None) -> Iterator[Switch]:
             os.chown(path, user, -1)
         switch = Switch(path, user)
         try:
-            switch.serve(*flags)
             yield switch
         finally:
             switch.close()
@@ -189,6 +222,14 @@ def eventually(condition: Any, within: float = PATIENCE) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.02)
+
+
+def reload(switch: Switch, file: Path, text: str, says: str) -> None:
+    """Puts `text` into the policy file; returns once the trap handler has said what it thinks of it."""
+    before = switch.log.read_text().count(says)
+    file.write_text(text)
+    switch.server.send_signal(signal.SIGHUP)
+    eventually(lambda: switch.log.read_text().count(says) > before)
 
 
 def has_ended(pid: int) -> bool:

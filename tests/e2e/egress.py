@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -82,11 +81,6 @@ def own_world() -> Iterator[World]:
     """For a test that breaks it."""
     with network() as net, ExitStack() as stack:
         yield World(net, stack)
-
-
-def events(host: Host, kind: str) -> list[dict[str, Any]]:
-    lines = host.command("observe", "--json").stdout.splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
 
 
 def via(host: Host) -> str:

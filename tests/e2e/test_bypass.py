@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import frozen
 
 from appswitch.host.paths import shim_path
 from tests.e2e.test_udp_programs import DNSMASQ
-from tests.harness import PATIENCE, Switch, eventually
+from tests.harness import PATIENCE, Switch, Talker, eventually, reload
 from tests.hosts import INTERNET, INTERNET6, Host, Namespace, network
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "dig", "busybox-static")]
@@ -48,13 +46,12 @@ class World:
     host: Host
     outside: Namespace
     policy: Path
+    flags: tuple[str, ...]
+    """Of the host's trap handler."""
 
     def reload(self, text: str) -> None:
         """Another policy."""
-        before = self.host.log.read_text().count("rules=")
-        self.policy.write_text(text)
-        self.host.server.send_signal(signal.SIGHUP)
-        eventually(lambda: self.host.log.read_text().count("rules=") > before)
+        reload(self.host, self.policy, text, "rules=")
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +70,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         records = [f"--address=/{name}/{ip}" for name, ip in RECORDS.items()]
         outside.start("dnsmasq", *DNSMASQ, "--local-ttl=60", *records, log=directory / "dnsmasq.log")
         outside.start(sys.executable, "-c", ECHO, log=directory / "echo.log")
-        host.serve("--key-file", str(net.key), "--dns-upstream", NAMES, "--policy", str(policy))
+        flags = ("--key-file", str(net.key), "--dns-upstream", NAMES, "--policy", str(policy))
+        host.serve(*flags)
         eventually(lambda: host.namespace.run("curl", "-s", f"http://{SERVER}/") == f"outside {OWN}\n")
         eventually(lambda: outside.run("ss", "-Hlnu", "sport", "= :7"))
-        yield World(host, outside, policy)
+        yield World(host, outside, policy, flags)
 
 
 @pytest.fixture
@@ -95,11 +93,6 @@ def curl(host: Host, url: str, *arguments: str) -> str:
     """What an app gets, or curl's exit status."""
     done = host.run(*arguments, "--", "curl", "-sS", "-g", "-m", "10", url, check=False)
     return done.stdout.strip() or str(done.returncode)
-
-
-def events(host: Host, kind: str, app: str) -> list[dict[str, Any]]:
-    lines = host.command("observe", "--kind", kind, "--app", app, "--json").stdout.splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize("netns", [(), ("--no-netns",)], ids=["namespace", "no-netns"])
@@ -133,7 +126,7 @@ def test_by_name(host: Host) -> None:
     assert curl(host, "http://www.shop.example/", *shop) == f"outside {OWN}"
     assert curl(host, "http://www.shop.example/", "--bypass", "*.other.example") == UNREACHABLE
     assert curl(host, "http://inside.shop.example/", "--name", "c", *shop) == UNREACHABLE, "it isn't public"
-    assert "isn't public" in events(host, "refuse", "c")[0]["reason"]
+    assert "isn't public" in host.events("--kind", "refuse", "--app", "c")[0]["reason"]
     assert "Directory listing" in curl(host, "http://web/", "--bypass", "*", "--bypass", "0.0.0.0/0"), "apps stay"
 
 
@@ -190,7 +183,7 @@ def test_udp(host: Host, netns: tuple[str, ...]) -> None:
     name = f"udp{len(netns)}"
     said = host.run(*netns, "--name", name, "--bypass", f"{SERVER}:7", *client).stdout
     assert said.splitlines() == [f"{OWN} {OWN}", OWN]
-    told = events(host, "connect", name)
+    told = host.events("--kind", "connect", "--app", name)
     assert [(each["address"], each["port"], each["proto"], each["medium"]) for each in told] == [
         (SERVER, 7, "udp", "bypass")
     ] * 2
@@ -217,37 +210,24 @@ for line in sys.stdin:
 """
 
 
-def start(host: Host, *arguments: str) -> subprocess.Popen[str]:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    return host.spawn(*arguments, sys.executable, "-c", KEEP, SERVER, **pipes)
-
-
-def say(process: subprocess.Popen[str]) -> None:
-    assert process.stdin
-    process.stdin.write("\n")
-    process.stdin.flush()
-
-
-def hear(process: subprocess.Popen[str]) -> str:
-    assert process.stdout
-    return process.stdout.readline().strip()
+def start(host: Host, *arguments: str) -> Talker:
+    return Talker(host, *arguments, sys.executable, "-c", KEEP, SERVER)
 
 
 def test_who_shows_it(host: Host) -> None:
     client = start(host, "--name", "client", "--bypass", ALL, "--bypass", "*.x.example:1-2,3")
-    say(client)
-    assert hear(client) == f"{OWN} {SERVER} 80", "the host's address, not the app's: it is the host's network"
+    assert client.ask("") == f"{OWN} {SERVER} 80", "the host's address, not the app's: it is the host's network"
     (row,) = host.rows("connections")
     shown = [row[each] for each in ("client_name", "client_ip", "dest_ip", "dest_port", "server_app", "medium")]
     assert shown == ["client", OWN, SERVER, 80, None, "bypass"]
-    (told,) = events(host, "connect", "client")
+    (told,) = host.events("--kind", "connect", "--app", "client")
     assert (told["medium"], told["rule"], told["address"]) == ("bypass", "egress", SERVER)
     (app,) = host.rows("ps")
     assert app["bypass"] == [ALL, "*.x.example:1-2,3"]
     why = json.loads(host.command("why", "client", f"{SERVER}:80", "--json").stdout)
     assert (why["verdict"], why["rule"]) == ("bypass", "egress")
     assert f"--bypass {ALL}" in why["reason"]
-    client.communicate("\n", timeout=PATIENCE)
+    client.process.communicate("\n", timeout=PATIENCE)
     assert host.rows("connections") == []
 
 
@@ -257,14 +237,13 @@ DENY = f'[[rule]]\nname = "not-there"\naction = "deny"\nto = {{ cidr = "{SERVER}
 def test_a_rule_wins(world: World, host: Host) -> None:
     """Over what a user of spawn says; it cuts what is there, too."""
     client = start(host, "--name", "client", "--bypass", ALL)
-    say(client)
-    assert hear(client).startswith(OWN)
+    assert client.ask("").startswith(OWN)
     world.reload(DENY)
     try:
         eventually(lambda: not host.rows("connections"))
-        client.communicate("\n", timeout=PATIENCE)
+        client.process.communicate("\n", timeout=PATIENCE)
         assert curl(host, f"http://{SERVER}/", "--name", "other", "--bypass", ALL) == UNREACHABLE
-        (denied,) = events(host, "deny", "other")
+        (denied,) = host.events("--kind", "deny", "--app", "other")
         assert (denied["rule"], denied["errno"]) == ("not-there", "ECONNREFUSED")
         host.spawn("--name", "third", "--bypass", ALL, "sleep", "60")
         eventually(lambda: [row["name"] for row in host.rows("ps")] == ["third"])
@@ -274,21 +253,17 @@ def test_a_rule_wins(world: World, host: Host) -> None:
     assert curl(host, f"http://{SERVER}/", "--bypass", ALL) == f"outside {OWN}"
 
 
-def test_it_outlives_the_trap_handler(host: Host) -> None:
+def test_it_outlives_the_trap_handler(world: World, host: Host) -> None:
     clients = [start(host, "--name", f"c{number}", *flags, "--bypass", ALL)
                for number, flags in enumerate(([], ["--no-netns"]))]  # fmt: skip
     for each in clients:
-        say(each)
-        assert hear(each).startswith(OWN)
-    key = next(word for word in host.server.args if str(word).endswith("key"))  # type: ignore[union-attr]
-    policy = next(word for word in host.server.args if str(word).endswith(".toml"))  # type: ignore[union-attr]
+        assert each.ask("").startswith(OWN)
     host.kill_server()
-    host.serve("--key-file", str(key), "--dns-upstream", NAMES, "--policy", str(policy))
+    host.serve(*world.flags)
     for each in clients:
-        say(each)
-        say(each)
-        assert hear(each).startswith(OWN)
-        each.communicate("\n", timeout=PATIENCE)
+        each.say("")
+        assert each.ask("").startswith(OWN)
+        each.process.communicate("\n", timeout=PATIENCE)
 
 
 def test_ld_preload_alone(host: Host) -> None:

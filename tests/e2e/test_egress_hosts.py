@@ -22,7 +22,6 @@ from tests.e2e.egress import (
     SERVER,
     SERVER6,
     World,
-    events,
     own_world,
     shared,
     via,
@@ -196,7 +195,7 @@ def test_the_program_sees_what_the_gateways_connect_came_to(
     said = world.inner.run(*CLIENT, PYTHON, "-c", OUTCOME, host, str(port), str(retries), timeout=60)
     assert said.stdout.split() == [error, error]
     if error != "ETIMEDOUT":  # which is the program's own
-        (first, second) = only(events(world.inner, "refuse"), address=host, port=port)[-2:]
+        (first, second) = only(world.inner.events("--kind", "refuse"), address=host, port=port)[-2:]
         assert first["errno"] == second["errno"] == error
         assert first["medium"] == "gateway"
 
@@ -302,7 +301,7 @@ def test_both_nodes_list_it_and_tell_of_it(world: World) -> None:
         by = next(each for each in world.gateways if each.name == theirs[0]["node"])
         seen[1] = via(by)
         assert [theirs[0][key] for key in shown] == seen
-        told, theirs_told = events(world.inner, "connect")[-1], events(by, "connect")[-1]
+        told, theirs_told = world.inner.events("--kind", "connect")[-1], by.events("--kind", "connect")[-1]
         assert (told["medium"], told["reason"]) == ("gateway", f"by the gateway {by.name}")
         assert [told[key] == theirs_told[key] for key in ("app", "address", "port", "medium")] == [True] * 4
         why = json.loads(world.inner.command("why", "client", f"{SERVER}:7000", "--json").stdout)
@@ -362,7 +361,7 @@ def test_the_gateways_policy_holds(own_world: World) -> None:
         host.command("nodes", "--wait")
     said = world.inner.run(*CLIENT, PYTHON, "-c", OUTCOME, SERVER, "7000", "6")
     assert said.stdout.split() == ["ECONNREFUSED"] * 2
-    denied = [row for gateway in world.gateways for row in events(gateway, "deny")]
+    denied = [row for gateway in world.gateways for row in gateway.events("--kind", "deny")]
     assert {(row["rule"], row["name"]) for row in denied} == {("not-there", "client")}
     assert world.inner.run("--name", "other", PYTHON, "-c", OUTCOME, SERVER, "7000", "6").stdout.split() == ["None"] * 2
 

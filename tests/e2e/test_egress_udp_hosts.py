@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from tests.e2e.datagrams import ASK
-from tests.e2e.egress import CLIENT, NOWHERE, PYTHON, SERVER, SERVER6, World, events, own_world, shared, via, world
+from tests.e2e.egress import CLIENT, NOWHERE, PYTHON, SERVER, SERVER6, World, own_world, shared, via, world
 from tests.e2e.test_udp_programs import DNSMASQ
 from tests.harness import eventually, stop
 from tests.hosts import INTERNET, Host, only
@@ -132,7 +132,7 @@ for place in sys.argv[1:]:
         print("unheard")
 """
     run(world.inner, code, *(host.address for host in world.net.hosts))
-    refused = [row for row in events(world.inner, "refuse") if row["port"] == 7946]
+    refused = [row for row in world.inner.events("--kind", "refuse") if row["port"] == 7946]
     assert {row["address"] for row in refused} == {host.address for host in world.net.hosts}
 
 
@@ -150,9 +150,9 @@ def test_both_nodes_list_it_and_tell_of_it(world: World) -> None:
         assert [theirs[key] for key in shown] == seen
         by = next(each for each in world.gateways if each.name == theirs["node"])
         assert theirs["client_ip"] == via(by)
-        told = only(events(world.inner, "connect"), proto="udp")[-1]
+        told = only(world.inner.events("--kind", "connect"), proto="udp")[-1]
         assert (told["medium"], told["reason"]) == ("gateway", f"by the gateway {by.name}")
-        assert only(events(by, "connect"), proto="udp")[-1]["app"] == told["app"]
+        assert only(by.events("--kind", "connect"), proto="udp")[-1]["app"] == told["app"]
     for host in world.net.hosts:
         eventually(lambda host=host: not host.rows("connections"))
 

@@ -17,7 +17,6 @@ from tests.harness import eventually, has_ended, python_for
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 PROGRAMS = {
-    "first_light": [],
     "figure1": ["nginx", "redis-server", "redis-cli", "curl", "serf"],
     "blue_green": ["nginx", "wrk", "curl"],
     "preload": ["nginx", "curl"],
@@ -29,10 +28,8 @@ PROGRAMS = {
 def command(name: str) -> list[str]:
     """As the example's page has it."""
     page = (ROOT / "examples" / name / "README.md").read_text()
-    match = re.search(r"(python) (-m examples\.\w+)", page)
-    assert match is not None
-    assert match[2] == f"-m examples.{name}"
-    return [sys.executable, *match[2].split()]
+    assert f"python -m examples.{name}\n" in page
+    return [sys.executable, "-m", f"examples.{name}"]
 
 
 def options(home: Path) -> dict[str, Any]:
@@ -44,13 +41,13 @@ def run(name: str, home: Path, *arguments: str) -> str:
     done = subprocess.run([*command(name), *arguments], **options(home), capture_output=True, check=False, timeout=100)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Everything is stopped and removed" in done.stdout
-    assert nothing_is_left(home)
+    assert left(home) == []
     said: str = done.stdout
     return said
 
 
-def nothing_is_left(home: Path) -> bool:
-    """Neither files nor processes: each of these has a path in `home` in its environment or command line."""
+def left(home: Path) -> list[Path]:
+    """Files, and processes: each of these has a path in `home` in its environment or command line."""
 
     def is_ours(process: Path) -> bool:
         try:
@@ -59,10 +56,8 @@ def nothing_is_left(home: Path) -> bool:
             return False
         return f"{home}/".encode() in told and not has_ended(int(process.name))
 
-    assert list(home.iterdir()) == []
-    left = [each for each in Path("/proc").iterdir() if each.name.isdigit() and is_ours(each)]
-    assert left == []
-    return True
+    processes = [each for each in Path("/proc").iterdir() if each.name.isdigit() and is_ours(each)]
+    return [*home.iterdir(), *processes]
 
 
 @pytest.fixture
@@ -148,7 +143,7 @@ def test_interrupted(home: Path, name: str, until: str, number: int) -> None:
         os.killpg(process.pid, number)  # as a terminal does
         process.stdout.read()
     assert process.returncode == 128 + number
-    eventually(lambda: nothing_is_left(home))
+    eventually(lambda: not left(home))
 
 
 def test_one_that_fails_says_so(home: Path) -> None:
@@ -159,7 +154,7 @@ def test_one_that_fails_says_so(home: Path) -> None:
     assert done.returncode == 1
     assert "The example failed" in done.stderr
     assert "too long" in done.stderr
-    assert nothing_is_left(deep)
+    assert left(deep) == []
 
 
 @pytest.mark.root

@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import subprocess
-import tempfile
 import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPResponse
@@ -16,7 +15,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.harness import Switch, eventually
+from tests.harness import Switch, eventually, idle_switch
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -68,11 +67,9 @@ def needs(*modules: str) -> None:
 @pytest.fixture
 def switch() -> Iterator[Switch]:
     """Nothing runs yet, and nothing does in the end."""
-    with tempfile.TemporaryDirectory(prefix="as-") as directory:
-        Path(directory).chmod(0o755)
-        made = Switch(Path(directory))
+    with idle_switch() as made:
         yield made
-        for each in (Path(directory) / "compose").glob("*"):
+        for each in (made.directory / "compose").glob("*"):
             made.command("compose", "down", "--kill", "-p", each.name, check=False)
         eventually(lambda: not made.trap.exists())
 

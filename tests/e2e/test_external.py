@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_policy_outside import NGINX, REFUSED, curl, events
+from tests.e2e.test_policy_outside import NGINX, REFUSED, curl
 from tests.e2e.test_real_programs import postgres_programs
 from tests.e2e.test_udp_programs import DNSMASQ
 from tests.harness import PATIENCE, eventually
@@ -179,7 +179,7 @@ def test_policy_is_as_for_apps(world: World) -> None:
     assert curl(host, "web", "http://site/") == REFUSED
     done = host.run("--tag", "grp=1", "curl", "-sS", "http://site/")
     assert done.stdout == f"{ONE}\n"
-    (denied,) = events(host, "deny")
+    (denied,) = host.events("--kind", "deny")
     assert (denied["rule"], denied["server_name"]) == ("grp", "site")
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.test_external import PSQL, start_postgres
-from tests.e2e.test_policy_outside import KEEP, NGINX, REFUSED, curl, events
+from tests.e2e.test_policy_outside import KEEP, NGINX, REFUSED, curl
 from tests.e2e.test_udp_programs import DNSMASQ
-from tests.harness import PATIENCE, eventually
+from tests.harness import PATIENCE, eventually, reload
 from tests.hosts import INTERNET, Host, Network, network
 
 pytestmark = [pytest.mark.root, pytest.mark.program("serf", "nginx", "curl", "dnsmasq", "psql", "setpriv")]
@@ -75,7 +75,7 @@ def test_from_a_host_without_a_way_out(world: World) -> None:
     for host in (inner, world.g1, world.g2):
         assert host.run("--name", "shop", *PSQL, where).stdout == f"{ONE}|42\n", host.name
     assert {row["real"] for row in world.g2.rows("services")} == {"tcp:db.example:5432"}
-    told = [each for each in events(inner, "connect") if each["server_name"] == "orders"]
+    told = [each for each in inner.events("--kind", "connect") if each["server_name"] == "orders"]
     assert [(each["medium"], each["address"], each["rule"]) for each in told] == [("gateway", "10.9.9.9", "grp")]
     world.g1.kill()
     for _ in range(3):
@@ -87,11 +87,11 @@ def test_from_a_host_without_a_way_out(world: World) -> None:
 def test_the_gateway_judges_again(world: World) -> None:
     """What the client's node would let pass."""
     assert curl(world.inner, "web", f"http://{ONE}/") == REFUSED
-    denied = [each for host in (world.g1, world.g2) for each in events(host, "deny")]
+    denied = [each for host in (world.g1, world.g2) for each in host.events("--kind", "deny")]
     assert [(each["name"], each["app_node"], each["rule"], each["address"], each["medium"]) for each in denied] == [
         ("web", "inner", "egress", ONE, "gateway")
     ]
-    (refused,) = events(world.inner, "refuse")
+    (refused,) = world.inner.events("--kind", "refuse")
     assert (refused["name"], refused["errno"]) == ("web", "ECONNREFUSED")
 
 
@@ -101,7 +101,7 @@ def test_policy_is_as_for_apps(world: World) -> None:
     inner.command("nodes", "--wait")
     assert curl(inner, "web", "http://site/") == REFUSED
     assert inner.run("--tag", "grp=1", "curl", "-sS", "http://site/").stdout == f"{ONE}\n"
-    (denied,) = [each for each in events(inner, "deny") if each["server_name"] == "site"]
+    (denied,) = [each for each in inner.events("--kind", "deny") if each["server_name"] == "site"]
     assert denied["rule"] == "grp"
 
 
@@ -112,7 +112,7 @@ def test_an_inner_host_without_a_gateway(world: World) -> None:
     eventually(lambda: len(world.inner.tables()) == 1)
     world.inner.command("external", "add", "site", f"80:{ONE}:80")
     assert curl(world.inner, "web", "http://site/") == REFUSED
-    (refused,) = events(world.inner, "refuse")
+    (refused,) = world.inner.events("--kind", "refuse")
     assert (refused["reason"], refused["errno"]) == ("no gateway is there", "ENETUNREACH")
     assert [row["state"] for row in world.inner.rows("external", "list")] == ["unknown"]
 
@@ -128,21 +128,18 @@ def test_a_reload_on_a_gateway_cuts_what_leaves_by_it(world: World, to: str, rul
     inner.command("external", "add", "site", f"80:{ONE}:80")
     inner.command("nodes", "--wait")
 
-    def reload(text: str) -> None:
-        world.policy.write_text(text)
+    def publish(text: str) -> None:
         for host in gateways:
-            before = host.log.read_text().count("rules=")
-            host.server.send_signal(signal.SIGHUP)
-            eventually(lambda host=host, before=before: host.log.read_text().count("rules=") > before)
+            reload(host, world.policy, text, "rules=")
 
-    reload(ALLOW % OTHER)
+    publish(ALLOW % OTHER)
     client = inner.spawn("--name", "web", sys.executable, "-c", KEEP, to, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert client.stdout
     assert client.stdout.readline() == "in\n"
-    reload((CUT % rule) + (ALLOW % OTHER))
-    eventually(lambda: [each for host in gateways for each in events(host, "deny")])
+    publish((CUT % rule) + (ALLOW % OTHER))
+    eventually(lambda: [each for host in gateways for each in host.events("--kind", "deny")])
     assert client.communicate("\n", timeout=PATIENCE)[0] == "cut\n"
-    (denied,) = [each for host in gateways for each in events(host, "deny")]
+    (denied,) = [each for host in gateways for each in host.events("--kind", "deny")]
     assert (denied["rule"], denied["name"], denied["app_node"]) == ("no-more", "web", "inner")
 
 
@@ -159,7 +156,7 @@ def test_one_app_to_one_name(world: World, is_strict: bool) -> None:
     assert [curl(inner, "web", "http://www.pay.example/") for _ in range(4)] == [OTHER] * 4
     assert curl(inner, "db", "http://www.pay.example/") == REFUSED
     assert curl(inner, "web", f"http://{ONE}/") == REFUSED
-    told = [each for host in (world.g1, world.g2) for each in events(host, "connect")]
+    told = [each for host in (world.g1, world.g2) for each in host.events("--kind", "connect")]
     assert {(each["node"], each["rule"]) for each in told} == {("g1", "web-pays"), ("g2", "web-pays")}
     (idle,) = [inner.spawn("--name", "web", "sleep", "60")]
     eventually(lambda: inner.rows("ps"))
@@ -200,7 +197,7 @@ def test_udp_by_a_gateway(world: World) -> None:
         eventually(lambda host=host: "rules=1" in host.log.read_text())
     assert world.inner.run("--name", "web", sys.executable, "-c", SEND, ONE).stdout == "hello\n"
     assert world.inner.run("--name", "web", sys.executable, "-c", SEND, OTHER).stdout == "ConnectionRefusedError\n"
-    denied = [each for host in (world.g1, world.g2) for each in events(host, "deny")]
+    denied = [each for host in (world.g1, world.g2) for each in host.events("--kind", "deny")]
     assert {(each["rule"], each["address"], each["proto"], each["app_node"]) for each in denied} == {
         ("egress", OTHER, "udp", "inner")
     }

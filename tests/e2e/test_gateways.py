@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -311,13 +310,9 @@ def test_policy_for_clients_outside(host: Host, outside: Outside) -> None:
     assert (told["verdict"], told["rule"], told["client_app"], told["client_ip"]) == ("deny", "not-these", None, CLIENT)
     assert host.command("why", OTHER, "echo:80").stdout.startswith(f"allow: {OTHER} (outside) -> echo ")
     for kind in ("audit", "deny"):
-        told = events(host, kind)
+        told = host.events("--kind", kind)
         assert told
         assert {(each["source"].partition(":")[0], each["rule"]) for each in told} == {(CLIENT, "not-these")}
-
-
-def events(host: Host, kind: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in host.command("observe", "--json", "--kind", kind).stdout.splitlines()]
 
 
 @pytest.fixture
@@ -349,7 +344,7 @@ def test_two_gateways_and_a_host_inside(two: tuple[Host, Host, Host, Outside]) -
         assert sorted(row["exposed"]) == both
     assert outside.get(8080, GATEWAY) == f"in: {CLIENT} to {GATEWAY}:8080"
     assert outside.get(8080, SECOND) == f"in: {CLIENT} to {SECOND}:8080"
-    told = events(inner, "connect")
+    told = inner.events("--kind", "connect")
     assert {(each["source"].partition(":")[0], each["server_name"]) for each in told} == {(CLIENT, "web")}
     nginx(second, "out", "--expose", "80:8080")
     eventually(lambda: outside.get(8080, SECOND).startswith("out"))  # the gateway's own instance comes first

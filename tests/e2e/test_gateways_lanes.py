@@ -4,7 +4,6 @@ all the same.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -81,10 +80,6 @@ def scene(*names: str, policy: Path | None = None) -> Iterator[Scene]:
         yield Scene(gateway, inner, outside)
 
 
-def events(host: Host, *flags: str) -> list[dict[str, object]]:
-    return [json.loads(line) for line in host.command("observe", "--json", *flags).stdout.splitlines()]
-
-
 def test_clients_need_no_trap_handler_and_are_known_all_the_same(tmp_path: Path) -> None:
     policy = tmp_path / "policy.toml"
     policy.write_text("")
@@ -94,8 +89,8 @@ def test_clients_need_no_trap_handler_and_are_known_all_the_same(tmp_path: Path)
         made.get()
         assert made.without_the_gateways_trap_handler(20) == {"a": 20}
         for host in (made.gateway, inner):  # both tell of all
-            eventually(lambda host=host: len(events(host, "--kind", "connect")) >= 21)
-            told = events(host, "--kind", "connect")[-1]
+            eventually(lambda host=host: len(host.events("--kind", "connect")) >= 21)
+            told = host.events("--kind", "connect")[-1]
             assert (str(told["source"]).partition(":")[0], told["medium"]) == (CLIENT, "tcp")
         command = [*made.outside.enter, "nc", GATEWAY, str(PORT)]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as idle:
@@ -116,7 +111,7 @@ def test_clients_need_no_trap_handler_and_are_known_all_the_same(tmp_path: Path)
             inner.server.send_signal(signal.SIGHUP)
             eventually(lambda: made.get() == {"": 1})
             assert made.get(3) == {"": 3}
-            assert events(inner, "--kind", "deny")[-1]["rule"] == "closed"
+            assert inner.events("--kind", "deny")[-1]["rule"] == "closed"
             idle.kill()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client import parser
 
-from tests.harness import Switch, eventually, free_port, running_switch
+from tests.harness import Switch, Talker, eventually, free_port, running_switch
 
 pytestmark = pytest.mark.program("curl")
 
@@ -135,14 +135,10 @@ def test_while_somebody_observes_they_are_counted_once_too(busy: Shown) -> None:
 def test_a_program_that_goes_on_over_a_restart(busy: Shown) -> None:
     """The new trap handler begins to count at 0; what it counts is right."""
     switch = busy.switch
-    client = switch.spawn("--name", "client", sys.executable, "-c", ON_DEMAND, stdin=-1, stdout=-1, stderr=-3)
+    client = Talker(switch, "--name", "client", sys.executable, "-c", ON_DEMAND)
 
     def connect(times: int) -> None:
-        assert client.stdin
-        assert client.stdout
-        client.stdin.write(f"{times}\n")
-        client.stdin.flush()
-        assert client.stdout.readline() == "done\n", switch.logs()
+        assert client.ask(str(times)) == "done", switch.logs()
 
     connect(50)
     assert busy.metric("appswitch_connects_total", verdict="allow") == 50

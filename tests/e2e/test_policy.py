@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, Switch, eventually, running_switch
+from tests.harness import PATIENCE, Switch, eventually, reload, running_switch
 
 PYTHON = sys.executable
 
@@ -72,14 +72,6 @@ def client(policed: Switch) -> Iterator[Client]:
     made = Client(policed, "--name", "web")
     yield made
     made.close()
-
-
-def reload(switch: Switch, file: Path, text: str, says: str) -> None:
-    """Puts `text` into the policy file; returns once the trap handler has said what it thinks of it."""
-    before = switch.log.read_text().count(says)
-    file.write_text(text)
-    switch.server.send_signal(signal.SIGHUP)
-    eventually(lambda: switch.log.read_text().count(says) > before)
 
 
 def test_a_reload_reaches_clients_that_connect_by_capability(policed: Switch, client: Client, tmp_path: Path) -> None:

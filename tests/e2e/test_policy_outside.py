@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from attrs import frozen
@@ -88,11 +87,6 @@ def curl(host: Host, app: str, url: str) -> str:
 REFUSED = "7"  # of curl(1)
 
 
-def events(host: Host, kind: str) -> list[dict[str, Any]]:
-    lines = host.command("observe", "--kind", kind, "--json").stdout.splitlines()
-    return [json.loads(line) for line in lines]
-
-
 def test_only_one_app_to_one_name(host: Host) -> None:
     assert curl(host, "web", f"http://{PAY}/") == REFUSED, "nothing says yet that it has this name"
     assert curl(host, "web", "http://www.pay.example/") == PAY
@@ -100,12 +94,12 @@ def test_only_one_app_to_one_name(host: Host) -> None:
     assert curl(host, "web", "http://www.pay.example:81/") == REFUSED
     assert curl(host, "web", "http://other.example/") == REFUSED
     assert curl(host, "db", "http://www.pay.example/") == REFUSED
-    denied = events(host, "deny")
+    denied = host.events("--kind", "deny")
     assert {(each["name"], each["rule"], each["address"]) for each in denied} == {
         ("web", "egress", PAY), ("web", "egress", OTHER), ("db", "egress", PAY)
     }  # fmt: skip
     assert all("serve --egress" in each["reason"] for each in denied)
-    told = events(host, "connect")
+    told = host.events("--kind", "connect")
     assert [each["rule"] for each in told if each["address"] == PAY] == ["web-pays"] * 2
 
 
@@ -159,7 +153,7 @@ for port in 123, 124:
 def test_udp(host: Host) -> None:
     done = host.run("--name", "db", sys.executable, "-c", SEND, OTHER)
     assert done.stdout.split() == ["sent"] * 2 + ["ConnectionRefusedError"] * 2
-    audited = events(host, "audit")
+    audited = host.events("--kind", "audit")
     assert [(each["rule"], each["port"], each["proto"]) for each in audited] == [("clock", 123, "udp")] * 2
 
 
@@ -193,10 +187,10 @@ def test_a_reload_cuts_connections_to_the_outside(host: Host, tmp_path: Path) ->
         clients.append(client)
     file.write_text(CUT)
     host.server.send_signal(signal.SIGHUP)
-    eventually(lambda: events(host, "deny"))
+    eventually(lambda: host.events("--kind", "deny"))
     assert [each["dest_ip"] for each in host.rows("connections")] == [OTHER]
     assert [each.communicate("\n", timeout=PATIENCE)[0] for each in clients] == ["cut\n", "HTTP\n"]
-    (said,) = events(host, "deny")
+    (said,) = host.events("--kind", "deny")
     assert (said["rule"], said["address"], said["server_app"]) == ("no-more", PAY, None)
 
 
@@ -246,13 +240,15 @@ def test_clients_outside_by_their_addresses(world: World, host: Host, tmp_path: 
     assert [ask(each) for each in clients] == ["hello", "hello"]
     (tmp_path / "policy.toml").write_text(NOT_FROM_THERE)
     host.server.send_signal(signal.SIGHUP)
-    eventually(lambda: events(host, "deny"))
+    eventually(lambda: host.events("--kind", "deny"))
     assert [ask(each) for each in clients] == ["cut", "hello"]
     again = [client(source) for source in (PAY, OTHER)]
     assert [ask(each) for each in again] == ["cut", "hello"]
     for each in (*clients, *again):
         each.communicate(timeout=PATIENCE)
-    assert {(each["rule"], each["server_name"]) for each in events(host, "deny")} == {("not-from-there", "web")}
+    assert {(each["rule"], each["server_name"]) for each in host.events("--kind", "deny")} == {
+        ("not-from-there", "web")
+    }
     assert server.poll() is None
 
 

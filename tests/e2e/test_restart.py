@@ -16,7 +16,7 @@ import pytest
 
 from tests.e2e.test_failover import nginx
 from tests.e2e.test_real_programs import postgres_programs
-from tests.harness import Switch, eventually, python_for, running_switch, stop
+from tests.harness import Switch, Talker, eventually, python_for, running_switch, stop
 
 PYTHON = sys.executable
 HELLO = """
@@ -61,28 +61,6 @@ for line in sys.stdin:
 def restart(switch: Switch, *flags: str) -> None:
     switch.kill_server()
     switch.serve(*flags)
-
-
-class Talker:
-    """A program under spawn that answers a line with a line."""
-
-    def __init__(self, switch: Switch, *arguments: str) -> None:
-        self.process = switch.spawn(
-            *arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
-
-    def ask(self, line: str) -> str:
-        self.say(line)
-        return self.hear()
-
-    def say(self, line: str) -> None:
-        assert self.process.stdin
-        self.process.stdin.write(line + "\n")
-        self.process.stdin.flush()
-
-    def hear(self) -> str:
-        assert self.process.stdout
-        return str(self.process.stdout.readline()).rstrip("\n")
 
 
 @pytest.fixture(params=[signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import fcntl
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from appswitch.host.paths import shim_path
-from tests.harness import PATIENCE, Switch, eventually, free_port, running_switch
+from tests.harness import PATIENCE, Switch, eventually, free_port, idle_switch, running_switch
 
 UNITS = Path(__file__).parents[2] / "packaging/systemd"
 ECHO = """
@@ -70,21 +68,18 @@ def manager(tmp_path: Path) -> Iterator[Notified]:
 
 
 @contextmanager
-def service(directory: Path, manager: Notified, *flags: str, **variables: str) -> Iterator[Switch]:
+def service(manager: Notified, *flags: str, **variables: str) -> Iterator[Switch]:
     """`serve` as systemd starts it."""
-    switch = Switch(directory)
-    switch.environment |= {"NOTIFY_SOCKET": str(manager.path), **variables}
-    try:
+    with idle_switch() as switch:
+        switch.environment |= {"NOTIFY_SOCKET": str(manager.path), **variables}
         switch.serve(*flags)
         for variable in ("NOTIFY_SOCKET", *variables):
             del switch.environment[variable]
         yield switch
-    finally:
-        switch.close()
 
 
-def test_a_service_says_how_it_is(tmp_path: Path, manager: Notified) -> None:
-    with service(tmp_path, manager, WATCHDOG_USEC="300000") as switch:
+def test_a_service_says_how_it_is(manager: Notified) -> None:
+    with service(manager, WATCHDOG_USEC="300000") as switch:
         assert manager.hear("READY=1") == "READY=1\nSTATUS=n1: 0 apps"
         assert manager.hear("WATCHDOG=1")
         switch.spawn("--name", "web", sys.executable, "-c", SERVE)
@@ -98,25 +93,22 @@ def test_a_service_says_how_it_is(tmp_path: Path, manager: Notified) -> None:
         assert switch.server.wait(PATIENCE) == 0
 
 
-def test_what_it_starts_says_nothing(tmp_path: Path, manager: Notified) -> None:
+def test_what_it_starts_says_nothing(manager: Notified) -> None:
     """A program's own NOTIFY_SOCKET isn't that of the trap handler which `spawn` starts."""
-    switch = Switch(tmp_path)
-    switch.environment |= {"NOTIFY_SOCKET": str(manager.path)}
-    try:
+    with idle_switch() as switch:
+        switch.environment |= {"NOTIFY_SOCKET": str(manager.path)}
         assert switch.run("sh", "-c", "echo $NOTIFY_SOCKET").stdout == f"{manager.path}\n"
         manager.socket.setblocking(False)
         with pytest.raises(BlockingIOError):
             manager.socket.recv(4096)
-    finally:
-        switch.close()
 
 
 @pytest.mark.program("serf")
-def test_ready_says_that_the_cluster_is_joined(tmp_path: Path, manager: Notified) -> None:
+def test_ready_says_that_the_cluster_is_joined(manager: Notified) -> None:
     here, there = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
     with running_switch("--node", "other", "--bind", there) as other:
         flags = ["--node", "one", "--bind", here, "--join", there]
-        with service(tmp_path, manager, *flags):
+        with service(manager, *flags):
             assert manager.hear("READY=1") == "READY=1\nSTATUS=one: 0 apps, 2 hosts"
             assert {row["name"] for row in other.rows("nodes")} == {"one", "other"}
 
@@ -142,20 +134,18 @@ def by_another(switch: Switch) -> None:
 
 @pytest.mark.program("systemd-socket-activate")
 @pytest.mark.parametrize("start", [by_systemd, by_another])
-def test_the_trap_socket_is_given(tmp_path: Path, start: Callable[[Switch], None]) -> None:
+def test_the_trap_socket_is_given(start: Callable[[Switch], None]) -> None:
     """A program calls, and waits in the queue: that starts the trap handler. Its own connections it then knows."""
-    switch = Switch(tmp_path)
-    preloaded = {**switch.environment, "LD_PRELOAD": str(shim_path()), "APPSWITCH_NAME": "web"}
-    try:
+    with idle_switch() as switch:
+        preloaded = {**switch.environment, "LD_PRELOAD": str(shim_path()), "APPSWITCH_NAME": "web"}
         start(switch)
         switch._popen([sys.executable, "-c", SERVE], env=preloaded)
         eventually(switch.trap.with_name("trap.sock.control").exists)
         switch.wait_for("web:8000")
         for flags in ([], ["--no-netns"]):
             assert switch.run(*flags, sys.executable, "-c", ASK).stdout == "here\n"
-    finally:
         switch.close()
-    assert switch.trap.exists(), "it is the service manager's"
+        assert switch.trap.exists(), "it is the service manager's"
 
 
 def sockets_for(switch: Switch, listeners: list[socket.socket], *spawn: str) -> subprocess.Popen[str]:
@@ -256,13 +246,10 @@ def test_the_capabilities_that_the_unit_leaves_are_enough() -> None:
     known = subprocess.run(["setpriv", "--list-caps"], capture_output=True, text=True, check=True).stdout.split()
     assert set(kept) < set(known)
     port = free_port()
-    directory = tempfile.mkdtemp(prefix="as-")  # not pytest's, which is for its own user only
-    Path(directory).chmod(0o755)
-    switch = Switch(Path(directory))
-    plain = switch.appswitch
     dropped = ",".join(f"-{name}" for name in known if name not in kept)
-    switch.appswitch = ["setpriv", "--bounding-set", dropped, "--no-new-privs", *plain]
-    try:
+    with idle_switch() as switch:  # not in pytest's directory, which is for its own user only
+        plain = switch.appswitch
+        switch.appswitch = ["setpriv", "--bounding-set", dropped, "--no-new-privs", *plain]
         switch.serve("--gateway")
         switch.appswitch = plain
         redis = ["redis-server", "--save", "", "--protected-mode", "no"]
@@ -280,6 +267,3 @@ def test_the_capabilities_that_the_unit_leaves_are_enough() -> None:
         assert switch.rows("services")
         assert "ermitted" not in switch.log.read_text()
         assert "keep the host's UDP" not in switch.log.read_text()
-    finally:
-        switch.close()
-        shutil.rmtree(directory)

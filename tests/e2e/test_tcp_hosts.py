@@ -269,11 +269,6 @@ def talker(host: Host) -> Iterator[Talker]:
         yield made
 
 
-def events(host: Host, kind: str) -> list[dict[str, Any]]:
-    lines = host.command("observe", "--json").stdout.splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind]
-
-
 @pytest.mark.program("ss")
 def test_both_programs_have_the_ends_of_one_connection_between_the_hosts(hosts: tuple[Host, Host]) -> None:
     a, b = hosts
@@ -378,7 +373,7 @@ def test_groups(hosts: tuple[Host, Host]) -> None:
     assert len(ask(a, "--tag", "grp=2", times=2)) == 2
     denied = a.run("--tag", "grp=1", PYTHON, "-c", ASK, "web", "80", "1", check=False)
     assert "ConnectionRefusedError" in denied.stderr
-    assert [row["server_name"] for row in events(a, "deny")] == ["web"]
+    assert [row["server_name"] for row in a.events("--kind", "deny")] == ["web"]
 
 
 def test_the_policy_of_the_servers_host_holds_and_cuts(net: Network) -> None:
@@ -393,7 +388,7 @@ def test_the_policy_of_the_servers_host_holds_and_cuts(net: Network) -> None:
         policy.write_text('[[rule]]\nname = "out"\naction = "deny"\ncut = true\nfrom = { name = "client" }\n')
         b.server.send_signal(signal.SIGHUP)
         eventually(lambda: not b.rows("connections"))
-        assert [row["rule"] for row in events(b, "deny")] == ["out"]
+        assert [row["rule"] for row in b.events("--kind", "deny")] == ["out"]
         denied = a.run(*CLIENT, PYTHON, "-c", ASK, "web", "80", "1", check=False)
         assert "ConnectionRefusedError" in denied.stderr
         assert client.say("anybody there?") == "the end"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -251,8 +250,7 @@ except (ConnectionRefusedError, TimeoutError):
             assert a.run(*flags, PYTHON, "-c", ASK + code, how).stdout == said
     log = server.log.read_text()  # type: ignore[attr-defined]
     assert log.count("b'x'") == 2, log
-    events = [json.loads(line) for line in b.command("observe", "--json").stdout.splitlines()]
-    assert {each["rule"] for each in events if each["kind"] == "deny"} == {"no-strangers"}
+    assert {each["rule"] for each in b.events("--kind", "deny")} == {"no-strangers"}
 
 
 def test_a_host_that_is_cut_off_and_joined_again(net: Network, how: str) -> None:

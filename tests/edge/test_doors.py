@@ -17,6 +17,8 @@ from appswitch.edge.arrivals import RESET
 from appswitch.edge.relay import Relay
 from appswitch.wire import lanes, socknames
 from appswitch.wire.lanes import Report
+from tests.edge.test_relay import receive
+from tests.wire.test_lanes import refusal
 
 PATIENCE = 20.0
 KEY, LANE, PLACE, DOOR = b"k" * 16, 12345, 9, 3
@@ -58,19 +60,6 @@ class World:
         end = self.stack.enter_context(self.peer.accept()[0])
         end.settimeout(PATIENCE)
         return receive(end, SIZE), end
-
-
-def receive(end: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (more := end.recv(size - len(data))):
-        data += more
-    return data
-
-
-def refusal(record: bytes) -> bytes:
-    made = ffi.new("uint8_t[]", lib.AS_REFUSAL)
-    lib.make_refusal(ffi.from_buffer("struct as_lane_record *", record), KEY, made)
-    return bytes(made)
 
 
 def number_of(record: bytes) -> int:
@@ -134,7 +123,7 @@ async def test_who_is_refused_comes_back_with_all_that_was_said(world: World) ->
     client = world.client(b"question")
     record, server = world.arrival()
     assert receive(server, 8) == b"question"
-    server.sendall(refusal(record))
+    server.sendall(refusal(record, KEY))
     server.close()
     while not (told := world.hear())[1]:
         pass
@@ -160,10 +149,10 @@ async def test_what_looks_like_a_refusal_but_is_none_is_the_servers(world: World
     world.open()
     client = world.client()
     record, server = world.arrival()
-    server.sendall(refusal(record)[::-1])
-    assert receive(client, 16) == refusal(record)[::-1]
-    server.sendall(refusal(record))
-    assert receive(client, 16) == refusal(record)
+    server.sendall(refusal(record, KEY)[::-1])
+    assert receive(client, 16) == refusal(record, KEY)[::-1]
+    server.sendall(refusal(record, KEY))
+    assert receive(client, 16) == refusal(record, KEY)
 
 
 async def test_a_refusal_that_comes_too_late_is_a_reset(world: World) -> None:
@@ -172,7 +161,7 @@ async def test_a_refusal_that_comes_too_late_is_a_reset(world: World) -> None:
     client.shutdown(socket.SHUT_WR)  # from now on it can't be given back: the other host has its end
     record, server = world.arrival()
     assert server.recv(1) == b""
-    server.sendall(refusal(record))
+    server.sendall(refusal(record, KEY))
     with pytest.raises(ConnectionResetError):
         client.recv(1)
 

@@ -28,6 +28,7 @@ Make = Callable[[Limits], World]
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     monkeypatch.setattr(limits, "COUNT_EVERY", 0.05)
+    monkeypatch.setattr(gateway_ports, "RETRY_EVERY", 0.2)
     with ExitStack() as stack:
 
         def made(wanted: Limits) -> World:

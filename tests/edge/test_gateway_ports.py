@@ -220,10 +220,10 @@ async def test_many_at_once_take_turns(world: World) -> None:
     heavy = world.serve(world.new_app(Expose(80, port), tags=(("weight", "3"),)), backlog=99)
     light = world.serve(world.new_app(Expose(80, port)), backlog=99)
     async with running(world):
-        clients = [connect(port) for _ in range(32)]
+        clients = [connect(port) for _ in range(MANY)]
         sources = {}
         for listening, part in ((heavy, 3), (light, 1)):
-            for _ in range(32 * part // 4):
+            for _ in range(MANY * part // 4):
                 end, name = await accept(listening)
                 sources[name.source[1]] = end
         assert set(sources) == {each.getsockname()[1] for each in clients}

@@ -19,6 +19,7 @@ from appswitch.host.cookies import cookie_of
 from appswitch.wire import socknames
 from appswitch.wire.addresses import pack_ip
 from appswitch.wire.lanes import read_entries
+from tests.wire.test_lanes import refusal
 
 PATIENCE = 20.0
 KEY, LANE = b"k" * 16, 12345
@@ -33,12 +34,6 @@ def record(number: int, *, lane: int = LANE, key: bytes = KEY) -> bytes:
     made.source_port, made.dest_port = socket.htons(CLIENT[1]), socket.htons(GATEWAY[1])
     lib.seal_record(made, key)
     return bytes(ffi.buffer(made))
-
-
-def refusal(said: bytes) -> bytes:
-    made = ffi.new("uint8_t[]", lib.AS_REFUSAL)
-    lib.make_refusal(ffi.from_buffer("struct as_lane_record *", said), KEY, made)
-    return bytes(made)
 
 
 class World:
@@ -162,30 +157,30 @@ def test_what_is_no_record_is_the_trap_handlers_unread(world: World) -> None:
 
 def test_once_the_epoch_has_moved_on_all_are_refused_until_it_is_judged_again(world: World) -> None:
     world.epoch.advance()
-    assert ends(world.connect(record(1) + b"question")) == refusal(record(1))
+    assert ends(world.connect(record(1) + b"question")) == refusal(record(1), KEY)
     assert world.word() == lib.AS_LANE_STALE
-    assert ends(world.connect(record(2))) == refusal(record(2))
+    assert ends(world.connect(record(2))) == refusal(record(2), KEY)
     lib.as_lane_judged(world.native, LANE, world.epoch.now)
     world.connect(record(3))
     world.accept()
     lib.as_lane_judged(world.native, LANE, 0)
-    assert ends(world.connect(record(4))) == refusal(record(4))
+    assert ends(world.connect(record(4))) == refusal(record(4), KEY)
     lib.as_lane_drop(world.native, LANE)
     assert ends(world.connect(record(5))) == b"reset"
 
 
 def test_a_full_queue_and_a_gone_listener_refuse(world: World) -> None:
     waiting = [world.connect(record(number)) for number in (1, 2)]  # listen(2): one more than the backlog
-    assert ends(world.connect(record(3))) == refusal(record(3))
+    assert ends(world.connect(record(3))) == refusal(record(3), KEY)
     for _ in waiting:
         world.accept()
     world.app.close()
-    assert ends(world.connect(record(4))) == refusal(record(4))
+    assert ends(world.connect(record(4))) == refusal(record(4), KEY)
 
 
 def test_clients_of_the_other_ip_version_are_refused(world: World) -> None:
     world.open_lane(family=6)
-    assert ends(world.connect(record(1))) == refusal(record(1))
+    assert ends(world.connect(record(1))) == refusal(record(1), KEY)
 
 
 def test_those_who_say_too_little_are_few_and_not_for_long(world: World) -> None:

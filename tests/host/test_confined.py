@@ -158,10 +158,10 @@ def test_a_client_doesn_t_listen(stack: ExitStack) -> None:
     client = connect(stack, socket.AF_INET, wanted)
     stack.enter_context(wanted.accept()[0])
     disconnect(client)
-    assert not is_reached(stack, client)
+    assert not is_reached(client)
 
 
-def is_reached(stack: ExitStack, held: socket.socket) -> bool:
+def is_reached(held: socket.socket) -> bool:
     """Whether its holder gets clients."""
     held.bind(("127.0.0.1", 0))
     held.listen()
@@ -190,4 +190,4 @@ def test_what_a_listener_accepts(stack: ExitStack, place: tuple[int, str], then:
             assert not reaches(held, held.family, other)
         elif ip == "127.0.0.1":
             disconnect(held)
-            assert not is_reached(stack, held)
+            assert not is_reached(held)

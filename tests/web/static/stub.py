@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 POLICY = "default-src 'self'"  # as the contract has it: no inline script, no inline style
@@ -50,7 +50,6 @@ class StubServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: StubServer
     protocol_version = "HTTP/1.1"
-    extra: ClassVar[dict[str, str]] = {".mjs": "text/javascript"}
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         pass
