@@ -23,7 +23,11 @@ def demo(session: nox.Session) -> None:
     """Two web servers on one port, found by name; in plain words. Or another one of examples/README.md."""
     install(session)
     name, *arguments = session.posargs or ["first_light"]
-    session.run("python", "-m", f"examples.{name}", *arguments)
+    file = Path("examples", name, "compose.yaml")
+    if file.exists():
+        session.run("appswitch", "compose", "-f", str(file), *(arguments or ["up"]))
+    else:
+        session.run("python", "-m", f"examples.{name}", *arguments)
 
 
 @nox.session

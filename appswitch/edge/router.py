@@ -322,6 +322,9 @@ class Router:
             await trio.sleep(PAUSE)
 
     async def _agrees(self) -> bool:
+        if self.serf.refused is not None:
+            self.obstacle = f"this host isn't let in: {self.serf.refused}"
+            return False
         if not self.serf.has_met:
             self.obstacle = "no host that this one was told to join has let it in"
             return False

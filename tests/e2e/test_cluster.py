@@ -122,6 +122,8 @@ def test_a_name_that_is_taken(net: Network) -> None:
     assert served(b) == {("a", "web", 80)}
     assert {row["address"] for row in b.rows("nodes")} == {a.address, b.address}
     assert ask(b) == "a"
+    waited = third.command("nodes", "--wait", "--timeout", "0.5", check=False)
+    assert (waited.returncode, "isn't let in" in waited.stderr) == (1, True), waited
 
 
 # --- apps that move, and end

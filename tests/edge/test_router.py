@@ -51,6 +51,7 @@ class FakeSerf:
         self.member = Member(name, "10.0.0.1", 7946, Status.ALIVE, {}, 1, Claim(unestablished=False, since=1))
         self.forgotten: list[str] = []
         self.has_met = True
+        self.refused: str | None = None
         wire.clusters[name] = self
 
     async def members(self) -> list[Member]:
