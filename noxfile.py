@@ -25,7 +25,7 @@ def demo(session: nox.Session) -> None:
     name, *arguments = session.posargs or ["first_light"]
     file = Path("examples", name, "compose.yaml")
     if file.exists():
-        session.run("appswitch", "compose", "-f", str(file), *(arguments or ["up"]))
+        session.run("appswitch", "compose", "-f", str(file), "up", *arguments)
     else:
         session.run("python", "-m", f"examples.{name}", *arguments)
 
