@@ -1,5 +1,5 @@
 """Clients outside whose instances are all on other hosts: the relay takes them in by itself, and brings them there by
-lanes, so that nothing of Python is in their way (shim/relay/take_in.c).
+lanes, so that nothing of Python is in their way (shim/relay/take_in.c, dials.c).
 
 For each port that is served so we ask the instances' nodes for a lane (edge/lanes_in.py); then the port is a
 door of the relay, which has the lanes take turns. A lane is replaced by a fresh one before it ends, and given up when

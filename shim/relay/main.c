@@ -17,6 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "dials.h"
 #include "join.h"
 #include "pairs.h"
 #include "pipes.h"
@@ -103,8 +104,10 @@ static struct watched channel_as = {on_channel};
 /* Only while something may be taken. (Its end would be told again and again.) */
 static void watch_channel(bool wanted) {
     if (wanted == channel_watched) return;
-    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &channel_as};
-    epoll_ctl(epoll, wanted ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, CHANNEL, &event);
+    if (wanted)
+        watch(CHANNEL, EPOLLIN, &channel_as);
+    else
+        unwatch(CHANNEL);
     channel_watched = wanted;
 }
 
@@ -160,8 +163,7 @@ int main(void) {
     prctl(PR_SET_NAME, "appswitch-relay");
     epoll = epoll_create1(EPOLL_CLOEXEC);
     open_pipes(OPEN_AT_START);
-    open_pairs(epoll);
-    open_doors(epoll);
+    watch_by(epoll);
     run();
     return 0;
 }

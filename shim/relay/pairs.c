@@ -59,14 +59,9 @@ struct pair {
     bool dead;                   /* to be freed: there may be an event of it in this round still */
 };
 
-static int epoll;
 static struct pair *pairs, *dead;
 static uint32_t count, starving;
 static uint64_t now, next_idle = UINT64_MAX, joined, passed;
-
-void open_pairs(int watching) {
-    epoll = watching;
-}
 
 static struct pair *pair_of(struct side *side) {
     return (struct pair *)(side - side->index); /* its first member is the sides */
@@ -88,8 +83,8 @@ static void link_pair(struct pair *pair, struct pair **list) {
     *list = pair;
 }
 
-static void unwatch(struct side *side) {
-    epoll_ctl(epoll, EPOLL_CTL_DEL, side->fd, NULL);
+static void unwatch_side(struct side *side) {
+    unwatch(side->fd);
     side->watched = false;
     side->asked = 0;
 }
@@ -97,7 +92,7 @@ static void unwatch(struct side *side) {
 static void end_pair(struct pair *pair, bool by_reset) {
     for (int i = 0; i < 2; i++) {
         struct side *side = &pair->sides[i];
-        if (side->watched) unwatch(side); /* closing isn't enough while who has sent it still has it, too (epoll(7)) */
+        if (side->watched) unwatch_side(side);
         if (by_reset)
             reset(side->fd);
         else
@@ -119,12 +114,12 @@ static uint32_t wanted(struct side *side) {
 }
 
 /* False: it can't be watched. */
-static bool watch(struct side *side) {
-    struct epoll_event event = {.events = wanted(side), .data.ptr = &side->watched_as};
-    if (side->watched ? event.events == side->asked : event.events == 0) return true;
-    if (epoll_ctl(epoll, side->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, side->fd, &event) < 0) return false;
+static bool watch_side(struct side *side) {
+    uint32_t events = wanted(side);
+    if (side->watched ? events == side->asked : events == 0) return true;
+    if (!(side->watched ? watch_for : watch)(side->fd, events, &side->watched_as)) return false;
     side->watched = true;
-    side->asked = event.events;
+    side->asked = events;
     return true;
 }
 
@@ -195,7 +190,7 @@ static void settle(struct pair *pair, bool works) {
         end_pair(pair, true);
     else if (one->told && other->told)
         end_pair(pair, false);
-    else if (!watch(one) || !watch(other))
+    else if (!watch_side(one) || !watch_side(other))
         end_pair(pair, true);
 }
 
@@ -219,8 +214,8 @@ static void on_event(struct watched *watched, uint32_t events) {
             works = pass_on(side);
         else if (events & (EPOLLERR | EPOLLHUP)) {
             if (side->ended && !side->held && events & EPOLLERR) works = false;
-            unwatch(side); /* the other one is to have first what has been sent to it; epoll would tell this again and
-                              again */
+            unwatch_side(side); /* the other one is to have first what has been sent to it; epoll would tell this again
+                              and again */
         }
     }
     settle(pair, works);

@@ -7,9 +7,6 @@
 
 #include "watched.h"
 
-/* To be watched by this epoll(7). */
-void open_pairs(int epoll);
-
 /* Takes both sockets. head: the second one gets it before all else; idle_ms: 0: for ever. */
 void join_pair(int one, int other, const void *head, size_t length, uint32_t idle_ms);
 

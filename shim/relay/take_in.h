@@ -4,9 +4,6 @@
 
 #include <stdbool.h>
 
-/* To be watched by this epoll(7). */
-void open_doors(int epoll);
-
 /* The channel to the trap handler; what came by one before is gone. */
 void use_channel(int channel);
 
@@ -15,9 +12,6 @@ void leave_doors(void);
 
 /* Whether clients may be accepted now: while there is room for their sockets. */
 void let_in(bool may);
-
-/* Whether clients are on their way. */
-bool dials_open(void);
 
 /* As of pairs.h, once a round. */
 void end_doors_round(void);

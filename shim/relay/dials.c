@@ -1,0 +1,300 @@
+/* How it works. A connection to the other host's peer port is begun, by a lane that was agreed on; its record goes with
+ * the SYN (TCP Fast Open without a cookie: tcp(7); the kernel sends it again if it isn't taken so). Once it stands the
+ * two are a pair (pairs.c), but for one thing: the other host may still refuse. Until it has said a word, what the
+ * client says is shown to it and stays in the client's queue, too; so a client that is refused, or whose host doesn't
+ * answer, is given back to the trap handler as it has come, and goes another way.
+ */
+#define _GNU_SOURCE
+#include "dials.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "doors.h"
+#include "gateway/comer.h"
+#include "lane/record.h"
+#include "pairs.h"
+#include "pipes.h"
+#include "reset.h"
+#include "telling.h"
+
+enum {
+    NO_COOKIE = 34,        /* TCP_FASTOPEN_NO_COOKIE, Linux 4.15 */
+    MOST_DIALS = 1024,     /* that don't stand yet */
+    STANDS_WITHIN = 500,   /* milliseconds; edge/remote.py has the same */
+    REFUSED_WITHIN = 1000, /* milliseconds, from when it stands; then a refusal can't be helped any more */
+    MOST_SHOWN = 16384     /* bytes of the client's; then, too */
+};
+
+struct lane {
+    uint64_t number, last;
+    uint8_t key[AS_LANE_KEY];
+    struct sockaddr_storage to;
+    socklen_t size;
+};
+
+struct dial {
+    struct watched client_as, inner_as;
+    int client, inner;
+    bool sent;   /* the record */
+    bool stands; /* the connection to the other host */
+    bool ended;  /* the client sends no more */
+    bool urgent; /* ... or urgent data, which can't be looked at in advance */
+    bool dead;   /* to be freed: there may be an event of it in this round still */
+    uint16_t door, lane;
+    int32_t error;  /* why it is given back */
+    uint32_t shown; /* bytes that the other host has, and are in the client's queue */
+    uint32_t idle_ms;
+    uint64_t until;
+    struct dial *next, **before; /* in one of the lists */
+    uint8_t refusal[AS_REFUSAL];
+    struct as_lane_record record;
+};
+
+struct list {
+    struct dial *first, **end;
+};
+
+static struct lane *lanes[AS_MOST_LANES];
+static struct list dialling = {NULL, &dialling.first}, young = {NULL, &young.first};
+static struct list returning = {NULL, &returning.first}, dead = {NULL, &dead.first};
+static unsigned dials;
+
+static void append(struct list *list, struct dial *dial) {
+    dial->next = NULL;
+    dial->before = list->end;
+    *list->end = dial;
+    list->end = &dial->next;
+}
+
+static void take_out(struct list *list, struct dial *dial) {
+    *dial->before = dial->next;
+    if (dial->next)
+        dial->next->before = dial->before;
+    else
+        list->end = dial->before;
+}
+
+/* --- one client's way */
+
+/* It is in no list any more; its sockets are others', or closed. */
+static void end_dial(struct dial *dial) {
+    count_sockets(-2);
+    dial->dead = true;
+    append(&dead, dial);
+}
+
+static void drop(struct list *list, struct dial *dial) {
+    take_out(list, dial);
+    unwatch(dial->client);
+    reset(dial->client);
+    if (dial->inner >= 0) {
+        unwatch(dial->inner);
+        reset(dial->inner);
+    }
+    end_dial(dial);
+}
+
+/* False: not now. */
+static bool give_back(struct dial *dial) {
+    int no = 0;
+    setsockopt(dial->client, IPPROTO_TCP, TCP_NODELAY, &no, sizeof no); /* as it has come: a program may get it */
+    if (!say_given_back(dial->door, dial->lane, dial->error, dial->client)) return false;
+    take_out(&returning, dial);
+    close(dial->client);
+    end_dial(dial);
+    return true;
+}
+
+static void turn_back(struct list *list, struct dial *dial, int error) {
+    take_out(list, dial);
+    if (list == &dialling) dials--;
+    unwatch(dial->client);
+    if (dial->inner >= 0) {
+        unwatch(dial->inner);
+        reset(dial->inner);
+    }
+    dial->inner = -1;
+    dial->error = error;
+    append(&returning, dial);
+    if (is_heard())
+        give_back(dial);
+    else
+        drop(&returning, dial);
+}
+
+/* It is a pair from now on. taken: that is sure. */
+static void settle(struct dial *dial, bool taken) {
+    if (dial->shown) recv(dial->client, NULL, dial->shown, MSG_TRUNC | MSG_DONTWAIT); /* throws it away: tcp(7) */
+    take_out(&young, dial);
+    end_dial(dial);
+    join_watched(dial->client, dial->inner, taken ? NULL : dial->refusal, dial->idle_ms);
+}
+
+/* The other host gets what the client has said. */
+static void show(struct dial *dial) {
+    if (dial->urgent) return settle(dial, false); /* a pair passes it on as such */
+    static uint8_t data[MOST_SHOWN];
+    ssize_t size = recv(dial->client, data, sizeof data, MSG_PEEK | MSG_DONTWAIT);
+    if (size < 0 && errno != EAGAIN) return drop(&young, dial);
+    if (size > (ssize_t)dial->shown) {
+        ssize_t more = send(dial->inner, data + dial->shown, (size_t)size - dial->shown, MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (more > 0) dial->shown += (uint32_t)more;
+        if (dial->shown < size) return settle(dial, false);
+    }
+    if (size == MOST_SHOWN || size == 0 || dial->ended) settle(dial, false);
+}
+
+static void on_client(struct watched *watched, uint32_t events) {
+    struct dial *dial = (struct dial *)watched; /* its first member */
+    if (dial->dead || dial->inner < 0) return;
+    if (events & (EPOLLERR | EPOLLHUP)) { /* a reset */
+        if (!dial->stands) dials--;
+        return drop(dial->stands ? &young : &dialling, dial);
+    }
+    if (events & EPOLLRDHUP) dial->ended = true;
+    if (events & EPOLLPRI) dial->urgent = true;
+    if (dial->stands) show(dial);
+}
+
+/* False: it doesn't. */
+static bool stand(struct dial *dial) {
+    if (!dial->sent &&
+        send(dial->inner, &dial->record, sizeof dial->record, MSG_DONTWAIT | MSG_NOSIGNAL) != sizeof dial->record)
+        return false;
+    take_out(&dialling, dial);
+    dials--;
+    dial->stands = true;
+    dial->until = round_time() + REFUSED_WITHIN;
+    append(&young, dial);
+    note(&dial->record, dial->inner);
+    return true;
+}
+
+static void on_inner(struct watched *watched, uint32_t events) {
+    struct dial *dial = (struct dial *)((char *)watched - offsetof(struct dial, inner_as));
+    if (dial->dead || dial->inner < 0) return;
+    if (!dial->stands) {
+        int error = 0;
+        socklen_t size = sizeof error;
+        if (events & (EPOLLERR | EPOLLHUP)) getsockopt(dial->inner, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error) return turn_back(&dialling, dial, error == ECONNREFUSED ? EHOSTUNREACH : error);
+        if (!(events & EPOLLOUT)) return;
+        if (!stand(dial)) return turn_back(&dialling, dial, EHOSTUNREACH);
+    }
+    if (events & EPOLLIN) {
+        uint8_t begin[AS_REFUSAL];
+        ssize_t size = recv(dial->inner, begin, sizeof begin, MSG_PEEK | MSG_DONTWAIT);
+        if (size == sizeof begin && same_mac(begin, dial->refusal)) return turn_back(&young, dial, ECONNREFUSED);
+        if (size >= 0) return settle(dial, true);
+        if (errno != EAGAIN) return drop(&young, dial); /* a reset, which is told once only */
+    }
+    if (events & (EPOLLERR | EPOLLHUP)) return settle(dial, true);
+    show(dial);
+}
+
+/* Begins to connect, the record first. False: it fails at once. */
+static bool begin(struct dial *dial, const struct lane *lane) {
+    int yes = 1;
+    dial->inner = socket(lane->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (dial->inner < 0) return false;
+    setsockopt(dial->inner, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(dial->inner, IPPROTO_TCP, NO_COOKIE, &yes, sizeof yes);
+    ssize_t size = sendto(dial->inner, &dial->record, sizeof dial->record, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
+                          (const struct sockaddr *)&lane->to, lane->size);
+    dial->sent = size == sizeof dial->record;
+    if (size >= 0) return dial->sent;
+    if (errno == EINPROGRESS) return true;
+    if (errno != EOPNOTSUPP && errno != ENOPROTOOPT) return false;
+    return connect(dial->inner, (const struct sockaddr *)&lane->to, lane->size) == 0 || errno == EINPROGRESS;
+}
+
+void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer *comer) {
+    int yes = 1, client = comer->fd;
+    struct lane *lane = lanes[place];
+    struct dial *dial = calloc(1, sizeof *dial);
+    if (dial == NULL) return reset(client);
+    *dial = (struct dial){.client_as = {on_client}, .inner_as = {on_inner}, .client = client, .inner = -1};
+    dial->door = door;
+    dial->lane = place;
+    dial->idle_ms = idle_ms;
+    dial->until = round_time() + STANDS_WITHIN;
+    count_sockets(2);
+    append(&dialling, dial);
+    dials++;
+    setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    if (lane) {
+        put_ip(&comer->peer, dial->record.source_ip);
+        put_ip(&comer->own, dial->record.dest_ip);
+        dial->record.source_port = htons(port_of(&comer->peer));
+        dial->record.dest_port = htons(port_of(&comer->own));
+        dial->record.lane = htobe64(lane->number);
+        dial->record.number = htobe64(++lane->last);
+        seal_record(&dial->record, lane->key);
+        make_refusal(&dial->record, lane->key, dial->refusal);
+    }
+    if (!lane || !begin(dial, lane) || !watch(dial->inner, EPOLLIN | EPOLLOUT | EPOLLET, &dial->inner_as) ||
+        !watch(client, EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET, &dial->client_as))
+        turn_back(&dialling, dial, EHOSTUNREACH);
+}
+
+void put_lane(const struct as_door_order *order) {
+    if (order->number >= AS_MOST_LANES) return;
+    struct lane **place = &lanes[order->number];
+    if (*place == NULL) *place = malloc(sizeof **place);
+    if (*place == NULL) return;
+    **place = (struct lane){.number = order->lane};
+    memcpy((*place)->key, order->key, AS_LANE_KEY);
+    static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
+    if (memcmp(order->ip, mapped, sizeof mapped) == 0) {
+        struct sockaddr_in *to = (struct sockaddr_in *)&(*place)->to;
+        *to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(order->port)};
+        memcpy(&to->sin_addr, order->ip + 12, 4);
+        (*place)->size = sizeof *to;
+    } else {
+        struct sockaddr_in6 *to = (struct sockaddr_in6 *)&(*place)->to;
+        *to = (struct sockaddr_in6){.sin6_family = AF_INET6, .sin6_port = htons(order->port)};
+        memcpy(&to->sin6_addr, order->ip, 16);
+        (*place)->size = sizeof *to;
+    }
+}
+
+bool may_dial(void) {
+    return dials < MOST_DIALS && !returning.first;
+}
+
+bool dials_open(void) {
+    return dialling.first || young.first;
+}
+
+void drop_returning(void) {
+    while (returning.first) drop(&returning, returning.first);
+}
+
+void end_dials_round(void) {
+    uint64_t time = round_time();
+    while (dialling.first && dialling.first->until <= time) turn_back(&dialling, dialling.first, ETIMEDOUT);
+    while (young.first && young.first->until <= time) settle(young.first, false);
+    while (returning.first && give_back(returning.first)) continue;
+    while (dead.first) {
+        struct dial *dial = dead.first;
+        take_out(&dead, dial);
+        free(dial);
+    }
+}
+
+uint64_t next_dial_at(void) {
+    uint64_t next = UINT64_MAX;
+    if (dialling.first) next = dialling.first->until;
+    if (young.first && young.first->until < next) next = young.first->until;
+    if (returning.first && round_time() + TRY_AGAIN < next) next = round_time() + TRY_AGAIN;
+    return next;
+}
