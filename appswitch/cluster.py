@@ -34,6 +34,7 @@ from appswitch.edge.router import Router
 from appswitch.edge.serf import PORT, Serf, SerfSettings
 from appswitch.errors import AppSwitchError
 from appswitch.host.cluster_key import ClusterKey, derive_peer_key, read_key
+from appswitch.host.succession import Handed, Successor
 from appswitch.model import Node
 from appswitch.wire.peer import Announce, OpenLane
 
@@ -138,12 +139,17 @@ def _find_source_towards(others: tuple[Place, ...]) -> str | None:
 
 
 @contextlib.contextmanager
-def open_ports(settings: ClusterSettings) -> Iterator[Ports]:
+def open_ports(settings: ClusterSettings, handed: Handed, successor: Successor) -> Iterator[Ports]:
     """The peer port, TCP and UDP. AppSwitchError `bad-bind` when it can't be had."""
     ip, port = settings.bind[0], settings.peer_port
+    names = (ip, port), (peers.for_family(ip, socket.AF_INET6), port)
+    tcp = (handed.take(socket.SOCK_STREAM, name) for name in names)
+    udp = handed.take(socket.SOCK_DGRAM, (ip, port))
     try:
-        with peers.listen(ip, port) as listening, open_shared(ip, port) as datagrams:
-            yield listening, datagrams
+        with next(filter(None, tcp), None) or peers.listen(ip, port) as listening:
+            with udp or open_shared(ip, port) as datagrams:
+                successor.offered += [listening.fileno(), datagrams.fileno()]
+                yield listening, datagrams
     except OSError as error:
         reason = f"{ip} port {port} can't be used: {error.strerror}"
         raise AppSwitchError("bad-bind", reason, "another program's? --bind ADDR:PORT names another one") from None
@@ -187,12 +193,13 @@ def make(
     to_peers: Peers,
     flows: Flows,
     deliverer: Deliverer,
+    successor: Successor,
 ) -> Cluster:
-    """Puts it together. node: what is known of this host without a cluster."""
+    """Puts it together. node: what is known of this host without a cluster; successor: whoever takes over from us."""
     directory = state_dir / "serf"
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     serf_key = settings.key.serf if settings.key else None
-    serf = Serf(SerfSettings(node.name, directory, settings.bind, settings.join, serf_key, settings.serf))
+    serf = Serf(SerfSettings(node.name, directory, settings.bind, settings.join, serf_key, settings.serf), successor)
     own = evolve(node, address=settings.bind[0], port=settings.peer_port)
     life = state_dir / "life"
     returns = life.exists()

@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import time
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -71,6 +72,7 @@ from appswitch.edge.relay import Relay
 from appswitch.edge.remote import Remote
 from appswitch.edge.resumption import take_back
 from appswitch.edge.sealed import Sealed
+from appswitch.edge.succession import Succession
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.edge.telling import keep_told
 from appswitch.edge.traps import TrapHandler
@@ -80,10 +82,12 @@ from appswitch.host import resolv_conf
 from appswitch.host.containers import open_directory
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
-from appswitch.host.own_sockets import open_own_sockets
+from appswitch.host.own_sockets import open_own_sockets, show_us
+from appswitch.host.succession import Handed, Predecessor, Successor, ask
 from appswitch.host.systemd import Manager
 from appswitch.model import DOMAIN, App, Node
 from appswitch.wire.dns import Zone
+from appswitch.wire.journal import VERSION
 from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside, OpenPorts
 
 if TYPE_CHECKING:
@@ -100,7 +104,7 @@ log = structlog.get_logger()
 class Settings:
     """What `serve` is told. trap: the trap socket's path; state_dir: None: beside the trap socket; egress: whether apps
     may leave where no rule fits; manager: the service manager that started us, sockets: what it listens on for us;
-    containers: what they are to have mounted.
+    containers: what they are to have mounted; take_over: from the one that serves, if one does.
     """
 
     trap: Path
@@ -119,6 +123,7 @@ class Settings:
     ready_fd: int | None = None
     manager: Manager = field(factory=Manager)
     sockets: tuple[socket.socket, ...] = ()
+    take_over: bool = False
 
 
 def log_to_stderr() -> None:
@@ -141,28 +146,41 @@ def run(settings: Settings) -> None:
     entrance = gateway.read_settings(settings.gateway, settings.gateway_bind, settings.gateway_limits)
     _raise_descriptor_limit()
     patience = PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0
-    with (
-        open_own_sockets(settings.trap, settings.sockets, patience) as (trap, control),
-        contextlib.ExitStack() as stack,
-    ):
-        state_dir = settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")
+    state_dir = (settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")).absolute()
+    with contextlib.ExitStack() as stack:
+        successor = Successor()
+        stack.callback(successor.close)
+        predecessor, handed = None, Handed()
+        if settings.take_over:
+            predecessor = ask(settings.trap, settings.node, state_dir, VERSION)
+        if predecessor is not None:
+            stack.callback(predecessor.close)
+            handed = predecessor.handed
+        own = open_own_sockets(settings.trap, settings.sockets, patience, predecessor, successor)
+        trap, control = stack.enter_context(own)
         try:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _no_state_dir(state_dir, error) from None
+        containers, ports, face = None, None, None
+        if settings.containers:
+            containers = stack.enter_context(open_directory(settings.containers, handed, successor))
+        if settings.cluster:
+            ports = stack.enter_context(cluster.open_ports(settings.cluster, handed, successor))
+        if settings.http is not None:
+            face = _open_face(settings.http, state_dir, handed, successor)
+            stack.callback(face.close)
+        if predecessor is not None:  # all that can be said against us has been said
+            _take_over(predecessor, [each for each in (trap, control, containers) if each is not None])
+        try:
             journal = open_journal(state_dir, settings.node)
             stack.callback(journal.close)
             sockets = ListenerSockets(state_dir / "listeners", journal.past.head.salt)
         except OSError as error:
-            raise AppSwitchError(
-                "no-directory", f"{state_dir} can't be used: {error.strerror}", "name another place with --state-dir"
-            ) from None
+            raise _no_state_dir(state_dir, error) from None
         stack.callback(sockets.close)
         epoch = Epoch()
         stack.callback(epoch.close)
-        containers = stack.enter_context(open_directory(settings.containers)) if settings.containers else None
-        ports = stack.enter_context(cluster.open_ports(settings.cluster)) if settings.cluster else None
-        face = _open_face(settings.http, state_dir) if settings.http is not None else None
-        if face is not None:
-            stack.callback(face.close)
         try:
             trio.run(
                 _serve,
@@ -178,6 +196,7 @@ def run(settings: Settings) -> None:
                 ports,
                 entrance,
                 face,
+                successor,
             )
         except ExceptionGroup as group:  # nurseries wrap what ends them
             if group.split(AppSwitchError)[1] is not None:  # a fault of ours
@@ -185,10 +204,24 @@ def run(settings: Settings) -> None:
             raise _first_of(group) from None
 
 
-def _open_face(place: str, state_dir: Path) -> Face:
+def _no_state_dir(state_dir: Path, error: OSError) -> AppSwitchError:
+    return AppSwitchError(
+        "no-directory", f"{state_dir} can't be used: {error.strerror}", "name another place with --state-dir"
+    )
+
+
+def _open_face(place: str, state_dir: Path, handed: Handed, successor: Successor) -> Face:
     from appswitch.web.serve import Face  # what it needs is loaded only where it is used
 
-    return Face(place, state_dir)
+    return Face(place, state_dir, handed, successor)
+
+
+def _take_over(predecessor: Predecessor, listening: list[socket.socket]) -> None:
+    began = time.monotonic()
+    predecessor.release()
+    for each in listening:
+        show_us(each)
+    log.info("took over", pid=predecessor.pid, waited=round(time.monotonic() - began, 3))
 
 
 def _first_of(group: ExceptionGroup[Exception]) -> Exception:
@@ -226,6 +259,7 @@ async def _serve(
     ports: Ports | None,
     entrance: gateway.Entrance | None,
     face: Face | None,
+    successor: Successor,
 ) -> None:
     rng = random.SystemRandom()
     netns = netns_of(trap)
@@ -297,7 +331,9 @@ async def _serve(
         tcp_names.diags.append(host)
     if settings.cluster is not None and ports is not None:
         dialer.remote = Remote(peers, named, tcp_names)
-        others = cluster.make(settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer)
+        others = cluster.make(
+            settings.cluster, nodes.own, state_dir, apps, policing, peers, flows, deliverer, successor
+        )
         judge = FlowJudge(apps, policing, homes, askers, flows, others.arrivals.client_of)
         peers.handlers[OpenFlow] = judge.answer
         nodes = others.router
@@ -349,6 +385,9 @@ async def _serve(
         nursery.start_soon(loads.keep)
         nursery.start_soon(tcp_names.keep_swept)
         nursery.start_soon(sealed.close_at_end)
+        finish = partial(_finish, apps, control_server, handler)
+        stop = nursery.cancel_scope.cancel
+        control_server.succession = Succession(successor, settings.node, state_dir, finish, stop)
         if settings.exit_when_idle:
             nursery.start_soon(_stop_when_idle, apps, control_server, nursery.cancel_scope)
         health.serving = True
@@ -386,6 +425,13 @@ async def _stop_on_signal(
             log.info("stopping", signal=signal.Signals(number).name)
             manager.stopping()
             scope.cancel()
+
+
+async def _finish(apps: Apps, control: ControlServer, handler: TrapHandler) -> None:
+    """For who takes over: what is under way is done, and nobody is given up meanwhile."""
+    await control.finish()
+    apps.freeze()
+    await handler.finish()
 
 
 async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.CancelScope) -> None:

@@ -210,6 +210,10 @@ static int register_process(void) {
     int error = ask_somehow(&request, &reply, &passed);
     if (error < 0) return error;
     reply.text[reply.text_size < AS_TEXT_SIZE ? reply.text_size : AS_TEXT_SIZE - 1] = 0;
+    if (reply.error == EPROTONOSUPPORT) {
+        complain_version();
+        return -EPROTONOSUPPORT;
+    }
     if (reply.error) {
         complain_refused(reply.text);
         return -EPERM;
@@ -302,6 +306,7 @@ int ask(struct as_request *request, struct as_reply *reply, struct passed *passe
             registered = error == 0;
         } else if (error == 0) {
             __atomic_store_n(&gone_since, 0, __ATOMIC_RELAXED);
+            if (reply->error == EPROTONOSUPPORT) complain_version();
             return -reply->error;
         }
         if (error == -ENETDOWN && !may_come_back(request)) {

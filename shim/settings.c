@@ -180,6 +180,11 @@ void complain_no_handler(void) {
                   "\nhint: start `appswitch serve`, or name its socket in APPSWITCH_SOCKET\n");
 }
 
+void complain_version(void) {
+    complain_once("the trap handler at ", settings.socket.sun_path,
+                  " is of another version than this program's libappswitch.so\nhint: start this program again\n");
+}
+
 void complain_too_long(void) {
     complain_once("the APPSWITCH_ variables", " together are too long",
                   "\nhint: look at the APPSWITCH_ variables: 1,000 bytes are enough for most\n");

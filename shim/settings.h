@@ -30,11 +30,13 @@ void set_token(const uint8_t token[AS_TOKEN_SIZE]);
 /* "netns:COOKIE", where AS_REGISTER has made the namespace an app's: a container's. Goes to children likewise. */
 void set_namespace(const char *app);
 
-/* APPSWITCH_NAME, _IP, _TAGS, _TCP and _BYPASS as NUL-terminated NAME=value strings; returns their size (<= AS_TEXT_SIZE). */
+/* APPSWITCH_NAME, _IP, _TAGS, _TCP and _BYPASS as NUL-terminated NAME=value strings; returns their size (<=
+ * AS_TEXT_SIZE). */
 size_t describe_settings(char text[AS_TEXT_SIZE]);
 
 /* Says on stderr, once a process, why it has no network, and what to do. */
 void complain_no_handler(void);
+void complain_version(void);
 void complain_too_long(void);
 void complain_refused(const char *reason);
 

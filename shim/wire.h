@@ -8,6 +8,10 @@
  * up to AS_MOST_FDS file descriptors (SCM_RIGHTS), and another one if it says so. Every frame stands alone, so any
  * channel serves any thread. Both ends are on one machine: integers are in its byte order, ports included. Every IP
  * address is 16 bytes; IPv4 is v4-mapped (RFC 4291 2.5.5.2).
+ *
+ * A program keeps the shim that it was started with, and may meet a trap handler of another version. So this holds for
+ * all of them: a frame begins with the four bytes "ASW" and a digit, its version; in an answer, errno comes next (4
+ * bytes). To a request of another version the trap handler answers in that one, with EPROTONOSUPPORT and nothing else.
  */
 #ifndef APPSWITCH_WIRE_H
 #define APPSWITCH_WIRE_H

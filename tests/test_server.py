@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from appswitch.errors import AppSwitchError
-from appswitch.host.paths import control_socket
+from appswitch.host.paths import control_socket, shim_path
 from appswitch.server import parse_upstream, read_resolv_conf
 from appswitch.wire import trap
 from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
@@ -227,7 +228,7 @@ MALFORMED = {
     "more than it says": GOOD + b"x",
     "oversize": GOOD.ljust(trap.FRAME_SIZE + 1, b"\0"),
     "huge": GOOD.ljust(100000, b"\0"),
-    "wrong magic": b"ASW9" + GOOD[4:],
+    "wrong magic": b"ASx1" + GOOD[4:],
     "no such operation": GOOD[:4] + struct.pack("=H", 999) + GOOD[6:],
     "no UTF-8": GOOD[:-2] + b"\xff\xfe",
     "zeros": bytes(trap.FRAME_SIZE),
@@ -244,6 +245,39 @@ def test_a_malformed_frame_ends_its_channel_only(shared: Switch, data: bytes, re
     with channel(shared, "me") as another:
         assert works(another)
     assert "malformed frame" in shared.log.read_text()
+
+
+@pytest.mark.parametrize("version", [b"0", b"2"])
+@pytest.mark.parametrize("rest", [GOOD[4:], b"", b"\xff" * 5000], ids=["as ours", "nothing", "much"])
+def test_another_version_is_answered_in_that_one(shared: Switch, version: bytes, rest: bytes) -> None:
+    """Whatever follows; the channel stays, and is told of once."""
+    with channel(shared) as other, channel(shared, "me") as good:
+        before = shared.log.read_text().count("another version")
+        for _ in range(3):
+            other.socket.send(b"ASW" + version + rest)
+            answer = other.socket.recv(8192)
+            assert answer[:8] == b"ASW" + version + struct.pack("=i", errno.EPROTONOSUPPORT)
+            assert len(answer) > trap.REPLY_HEADER
+        assert works(good)
+        said = shared.log.read_text()
+        assert said.count("another version") == before + 1
+        assert f"its={version.decode()} ours=1" in said
+
+
+def test_a_program_whose_library_is_of_another_version(switch: Switch, tmp_path: Path) -> None:
+    """It is told at once what to do, and doesn't wait for another trap handler."""
+    library = tmp_path / "libappswitch.so"
+    ours = shim_path().read_bytes()
+    assert ours.count(b"ASW1") > 1, "as an operand of instructions"
+    library.write_bytes(ours.replace(b"ASW1", b"ASW2"))
+    code = "import socket; print(socket.socket().connect_ex(('10.9.9.9', 80)))"
+    environment = {**switch.environment, "LD_PRELOAD": str(library), "APPSWITCH_NAME": "late"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.stdout == f"{errno.EPROTONOSUPPORT}\n"
+    assert "another version than this program's" in done.stderr
+    assert "hint: start this program again" in done.stderr
+    assert "its=2 ours=1" in switch.log.read_text()
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -47,6 +47,8 @@ from appswitch.host.paths import trap_socket
 @click.option("--dns-upstream", metavar="ADDR", multiple=True,
               help="A name server for names that no app has; by default a gateway's, else those of "
                    "/etc/resolv.conf.")  # fmt: skip
+@click.option("--take-over", is_flag=True, help="Take the place of the trap handler that serves here, if one does, "
+                                                "without a gap; give the same options.")  # fmt: skip
 @click.option("--exit-when-idle", is_flag=True, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 def serve(
@@ -65,6 +67,7 @@ def serve(
     containers: Path | None,
     http: str | None,
     dns_upstream: tuple[str, ...],
+    take_over: bool,
     exit_when_idle: bool,
     ready_fd: int | None,
 ) -> None:
@@ -86,6 +89,7 @@ def serve(
             http=http,
             dns_upstream=dns_upstream,
             exit_when_idle=exit_when_idle,
+            take_over=take_over,
             ready_fd=ready_fd,
             manager=manager,
             sockets=tuple(sockets_given),

@@ -130,6 +130,7 @@ class Apps:
         self.journal = journal or Journal()
         self._awaited: dict[int, list[Listener]] = {}
         self._awaited_until = 0.0
+        self._is_frozen = False
         self._wake = trio.Event()
         self._changed = trio.Event()
 
@@ -280,8 +281,14 @@ class Apps:
             if self.table.is_local(listener.app) and not self._sockets.alive(listener.id):
                 self.listener_gone(listener)
 
+    def freeze(self) -> None:
+        """From now on nobody is given up: our successor will see who is there."""
+        self._is_frozen = True
+
     def sweep(self) -> None:
         """Drops closed listeners, then apps that nothing is left of. Other nodes look after theirs."""
+        if self._is_frozen:
+            return
         for listener in list(self.table.own_listeners()):
             if not self._is_alive(listener):
                 self.listener_gone(listener)

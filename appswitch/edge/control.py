@@ -30,6 +30,7 @@ from appswitch.edge.exposing import Exposing
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
 from appswitch.edge.questions import Questions, split_service
+from appswitch.edge.succession import Succession
 from appswitch.errors import AppSwitchError
 from appswitch.model import App, AppState, Event, Kind
 from appswitch.wire import control
@@ -55,6 +56,7 @@ class ControlServer:
     exposing: Exposing = field(default=Factory(lambda self: Exposing(self.questions.nodes), takes_self=True))
     share_dns: Callable[[App], Awaitable[None]] = _no_sharing
     """Makes room for an app that is a DNS server itself."""
+    succession: Succession | None = None
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
@@ -111,6 +113,9 @@ class ControlServer:
                 if isinstance(call, control.Resume):
                     await self._resume(stream, call, fds)
                     return
+                if isinstance(call, control.TakeOver) and self.succession is not None:
+                    await self.succession.hand_over(stream, call, caller.uid)
+                    return
                 if isinstance(call, control.Ticket):
                     tickets.add(ticket := secrets.token_hex(16))
                     self._tickets.add(ticket)
@@ -124,6 +129,11 @@ class ControlServer:
             except AppSwitchError as error:
                 answer = control.encode_error(error)
             await stream.send_all(answer)
+
+    async def finish(self) -> None:
+        """Until all who are about to make an app have made it."""
+        while self._tickets:
+            await self.apps.changed()
 
     async def _answer(self, call: control.Call, stream: trio.SocketStream) -> object:
         match call:
@@ -155,7 +165,7 @@ class ControlServer:
             case control.Observe():
                 self.apps.events.take()
                 return [control.event_row(each) for each in self._recent(call)]
-            case control.Spawn() | control.Resume() | control.Ticket():
+            case control.Spawn() | control.Resume() | control.Ticket() | control.TakeOver():
                 raise AssertionError("handled by the caller")
 
     async def _add_external(self, call: control.AddExternal) -> list[dict[str, object]]:

@@ -26,6 +26,7 @@ from appswitch.edge.serf_claim import OwnClaim
 from appswitch.edge.serf_joins import Address, Joins
 from appswitch.edge.serf_rpc import Rpc, RpcError
 from appswitch.errors import AppSwitchError
+from appswitch.host.succession import Successor
 from appswitch.wire import serf as wire
 
 log = structlog.get_logger()
@@ -82,8 +83,10 @@ class Serf:
     Without an agent (it is being started again) what is said is lost, and members are those that there were.
     """
 
-    def __init__(self, settings: SerfSettings) -> None:
+    def __init__(self, settings: SerfSettings, successor: Successor | None = None) -> None:
+        """successor: who takes our place; once it has come, we don't take leave: this node stays."""
         self._settings = settings
+        self._successor = successor or Successor()
         self._send, self.messages = trio.open_memory_channel[Message](QUEUE)
         self._claim = OwnClaim.read(settings.node, settings.directory / "claim")
         self._joins = Joins()
@@ -203,7 +206,7 @@ class Serf:
             return why or "it has ended"
         finally:
             self._agent = self._rpc = self._tagging = None
-            if cancelled:
+            if cancelled and not self._successor.has_come:
                 await _leave(agent)
             agent.close()
             await rpc.aclose()

@@ -23,7 +23,7 @@ from appswitch.edge.trouble import Trouble
 from appswitch.errors import AppSwitchError
 from appswitch.model import App
 from appswitch.wire import trap
-from appswitch.wire.trap import FrameError
+from appswitch.wire.trap import FrameError, VersionError
 
 log = structlog.get_logger()
 
@@ -36,25 +36,49 @@ class TrapHandler:
     calls: Answers
     netns: int
     """The cookie of our own network namespace."""
+    _accepting: list[trio.CancelScope] = field(factory=list)
+    _channels: dict[socket.socket, trio.Event] = field(factory=dict)
+    """Those that are open, and what is set at their end."""
+    _foreign: set[socket.socket] = field(factory=set)
+    """Those whose other end speaks another version."""
     _trouble: Trouble = field(factory=lambda: Trouble("programs' channels can't be accepted: they wait"))
 
     async def serve(self, listening: socket.socket, containers: Containers | None = None) -> None:
-        """Accepts channels for ever. listening: SOCK_SEQPACKET, non-blocking; containers: these call there."""
+        """Accepts channels, until `finish`. listening: SOCK_SEQPACKET, non-blocking; containers: these call there."""
         async with trio.open_nursery() as nursery:
-            while True:
-                await trio.lowlevel.wait_readable(listening.fileno())
-                try:
-                    channel, _ = listening.accept()
-                except BlockingIOError:
-                    continue
-                except OSError as error:  # out of descriptors or memory: those who have a channel go on
-                    self._trouble.note(error.errno)
-                    await trio.sleep(0.1)
-                    continue
-                nursery.start_soon(self._serve_channel, channel, containers)
+            with trio.CancelScope() as accepting:
+                self._accepting.append(accepting)
+                while True:
+                    await trio.lowlevel.wait_readable(listening.fileno())
+                    try:
+                        channel, _ = listening.accept()
+                    except BlockingIOError:
+                        continue
+                    except OSError as error:  # out of descriptors or memory: those who have a channel go on
+                        self._trouble.note(error.errno)
+                        await trio.sleep(0.1)
+                        continue
+                    self._channels[channel] = trio.Event()
+                    nursery.start_soon(self._serve_channel, channel, containers)
+
+    async def finish(self) -> None:
+        """Answers what has been asked so far, and nothing more: callers find their channels closed after the answer."""
+        for accepting in self._accepting:
+            accepting.cancel()
+        for channel in self._channels:
+            channel.shutdown(socket.SHUT_RD)  # for us its end comes after what was sent; who sends now gets EPIPE
+        for ended in list(self._channels.values()):
+            await ended.wait()
 
     async def _serve_channel(self, channel: socket.socket, containers: Containers | None) -> None:
         channel.setblocking(False)
+        try:
+            await self._converse(channel, containers)
+        finally:
+            self._foreign.discard(channel)
+            self._channels.pop(channel).set()
+
+    async def _converse(self, channel: socket.socket, containers: Containers | None) -> None:
         with channel:
             caller = credentials_of(channel)
             app: App | None = None
@@ -88,7 +112,21 @@ class TrapHandler:
                 frame = channel.recv(trap.FRAME_SIZE + 1)
             except BlockingIOError:
                 continue
-            return trap.decode(frame) if frame else None
+            if not frame:
+                return None
+            try:
+                return trap.decode(frame)
+            except VersionError as error:
+                self._tell_of_version(channel, error)
+                await _send_message(channel, error.answer)
+
+    def _tell_of_version(self, channel: socket.socket, error: VersionError) -> None:
+        if channel not in self._foreign:
+            self._foreign.add(channel)
+            log.warning(
+                "program to be started again: its libappswitch.so speaks another version of the trap protocol",
+                pid=credentials_of(channel).pid, its=error.theirs, ours=error.ours,
+            )  # fmt: skip
 
     async def _send(self, channel: socket.socket, answer: Answer) -> None:
         """Blocks only on a caller that doesn't read its answers."""

@@ -17,10 +17,11 @@ from socket import SOCK_SEQPACKET, socket
 from appswitch.errors import AppSwitchError
 from appswitch.host.own_sockets import listen
 from appswitch.host.paths import shim_path, tracer_path
+from appswitch.host.succession import Handed, Successor
 
 
 @contextmanager
-def open_directory(directory: Path) -> Iterator[socket]:
+def open_directory(directory: Path, handed: Handed, successor: Successor) -> Iterator[socket]:
     """Furnishes it; the socket that containers call. AppSwitchError: it can't be, or others may come to it."""
     try:
         directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -34,7 +35,7 @@ def open_directory(directory: Path) -> Iterator[socket]:
     except OSError as error:
         reason = f"{directory} can't be used: {error.strerror}"
         raise AppSwitchError("no-directory", reason, "name another place with --containers") from None
-    with listen(directory / "trap.sock", SOCK_SEQPACKET, 0o666) as listening:
+    with listen(directory / "trap.sock", SOCK_SEQPACKET, 0o666, handed, successor) as listening:
         yield listening
 
 

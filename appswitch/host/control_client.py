@@ -15,6 +15,8 @@ from typing import Any
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import control_socket
 
+MOST_FDS = 253  # that one message carries: SCM_MAX_FD of unix(7)
+
 
 class HandlerGoneError(AppSwitchError):
     """The trap handler stopped before it answered."""
@@ -57,8 +59,16 @@ class ControlClient:
 
     def call(self, name: str, arguments: dict[str, object] | None = None, fds: Sequence[int] = ()) -> Any:
         """The answer to a call (wire/control.py). AppSwitchError when it is an error."""
+        return self._call(name, arguments, list(fds), None)
+
+    def call_for_sockets(self, name: str, arguments: dict[str, object]) -> tuple[Any, list[int]]:
+        """The same, and the descriptors that go along with the answer."""
+        received: list[int] = []
+        return self._call(name, arguments, [], received), received
+
+    def _call(self, name: str, arguments: dict[str, object] | None, fds: list[int], received: list[int] | None) -> Any:
         try:
-            return _value(self._exchange(_request(name, arguments), list(fds)))
+            return _value(self._exchange(_request(name, arguments), fds, received))
         except ConnectionError:
             raise _gone() from None
 
@@ -69,7 +79,7 @@ class ControlClient:
             yield from map(_value, answers)
         raise _gone()
 
-    def _exchange(self, line: bytes, fds: list[int]) -> bytes:
+    def _exchange(self, line: bytes, fds: list[int], received: list[int] | None) -> bytes:
         try:
             sent = socket.send_fds(self._socket, [line], fds) if fds else 0
             if sent < len(line):
@@ -78,11 +88,16 @@ class ControlClient:
             pass  # it has closed already, but perhaps said why
         answer = b""
         while not answer.endswith(b"\n"):
-            data = self._socket.recv(1 << 16)
+            data = self._socket.recv(1 << 16) if received is None else self._receive_with(received)
             if not data:
                 raise _gone()
             answer += data
         return answer
+
+    def _receive_with(self, received: list[int]) -> bytes:
+        data, fds, _, _ = socket.recv_fds(self._socket, 1 << 16, MOST_FDS, socket.MSG_CMSG_CLOEXEC)
+        received += fds
+        return data
 
     def set_timeout(self, seconds: float | None) -> None:
         """How long an answer may take; TimeoutError after that. None: however long."""
@@ -101,6 +116,10 @@ class ControlClient:
             return False
         except OSError:
             return True
+
+    def detach(self) -> socket.socket:
+        """The connection itself, from now on the caller's."""
+        return self._socket
 
     def close(self) -> None:
         """Ends the connection."""

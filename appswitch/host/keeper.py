@@ -52,13 +52,13 @@ class Keeper:
             self._maker.signal_requests()
 
     def answer(self) -> bool:
-        """Does what there is to do. True: the trap handler has gone just now."""
+        """Does what there is to do. True: the trap handler has gone just now, and no other has its place."""
         lost = self._has_lost_it()
         if self._client is None and time.monotonic() >= self._again_at:
             self._find()
         if self._client is not None and self._maker is not None:
             self._maker.answer()
-        return lost
+        return lost and self._client is None
 
     def pause(self) -> float | None:
         """After how many seconds there is something to do again; None: SIGIO says so."""

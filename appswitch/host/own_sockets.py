@@ -2,7 +2,7 @@
 
 What the manager gave is its own: it listens before us and goes on after us, so a call that comes meanwhile waits in the
 queue. What we make goes with us; one that an earlier trap handler left is replaced. A lock beside the trap socket tells
-which: it is held as long as one lives.
+which: it is held as long as one lives. Who takes over from us (host/succession.py) gets all of them, and the lock.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import control_socket, make_directory
+from appswitch.host.succession import Handed, Predecessor, Successor
 
 BACKLOG = 4096
 MODES = {socket.SOCK_SEQPACKET: 0o666, socket.SOCK_STREAM: 0o600}
@@ -25,20 +26,26 @@ MODES = {socket.SOCK_SEQPACKET: 0o666, socket.SOCK_STREAM: 0o600}
 
 @contextlib.contextmanager
 def open_own_sockets(
-    trap: Path, given: Sequence[socket.socket] = (), patience: float = 0.0
+    trap: Path,
+    given: Sequence[socket.socket] = (),
+    patience: float = 0.0,
+    predecessor: Predecessor | None = None,
+    successor: Successor | None = None,
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The trap socket, at `trap`, and the control socket, both listening and non-blocking.
 
     given: from the service manager; ours to close. patience: seconds to wait for another trap handler to end.
     AppSwitchError: there is another one, a socket given isn't one of these, or the place can't be used.
     """
+    successor = successor or Successor()
+    handed = predecessor.handed if predecessor else Handed()
     with contextlib.ExitStack() as stack:
         for each in given:
             stack.enter_context(each)
         by_path = {_place_of(each): each for each in given}
-        stack.enter_context(_only_one(trap, patience))
+        successor.offered.append(stack.enter_context(_only_one(trap, patience, predecessor)))
         opened = [
-            stack.enter_context(_open(path, kind, by_path.pop(path, None)))
+            stack.enter_context(_open(path, kind, by_path.pop(path, None), handed, successor))
             for path, kind in ((trap, socket.SOCK_SEQPACKET), (control_socket(trap), socket.SOCK_STREAM))
         ]
         for path, stranger in by_path.items():
@@ -54,9 +61,13 @@ def _place_of(given: socket.socket) -> Path | None:
 
 
 @contextlib.contextmanager
-def _only_one(trap: Path, patience: float) -> Iterator[None]:
+def _only_one(trap: Path, patience: float, predecessor: Predecessor | None) -> Iterator[int]:
     """Makes the socket's directory and holds its lock, so that a stale socket can be told from a live one."""
     make_directory(trap)
+    if predecessor is not None:  # the lock is that of the open file, whoever holds it (flock(2))
+        with os.fdopen(predecessor.lock):
+            yield predecessor.lock
+        return
     try:
         lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -72,7 +83,7 @@ def _only_one(trap: Path, patience: float) -> Iterator[None]:
             )
         time.sleep(0.01)
     try:
-        yield
+        yield lock
     finally:
         os.close(lock)
 
@@ -86,9 +97,11 @@ def _locked(lock: int) -> bool:
 
 
 @contextlib.contextmanager
-def _open(path: Path, kind: socket.SocketKind, given: socket.socket | None) -> Iterator[socket.socket]:
+def _open(
+    path: Path, kind: socket.SocketKind, given: socket.socket | None, handed: Handed, successor: Successor
+) -> Iterator[socket.socket]:
     if given is None:
-        with listen(path, kind, MODES[kind]) as made:
+        with listen(path, kind, MODES[kind], handed, successor) as made:
             yield made
         return
     if given.type != kind:
@@ -96,14 +109,40 @@ def _open(path: Path, kind: socket.SocketKind, given: socket.socket | None) -> I
         raise AppSwitchError(
             "bad-socket", f"the service manager gave {path} as {given.type.name}", f"it should say {words[kind]}={path}"
         )
-    given.listen(BACKLOG)  # again: from now on SO_PEERCRED of those who connect is us (unix(7)), which shims compare
+    show_us(given)
     given.setblocking(False)
+    successor.offered.append(given.fileno())
     yield given
 
 
+def show_us(listening: socket.socket) -> None:
+    """Those who connect from now on see us (SO_PEERCRED of unix(7)), which shims compare with who connects to them."""
+    listening.listen(BACKLOG)
+
+
 @contextlib.contextmanager
-def listen(path: Path, kind: socket.SocketKind, mode: int) -> Iterator[socket.socket]:
-    """A listening Unix socket; a stale one of an earlier server is replaced."""
+def listen(
+    path: Path, kind: socket.SocketKind, mode: int, handed: Handed, successor: Successor
+) -> Iterator[socket.socket]:
+    """A listening Unix socket; a stale one of an earlier server is replaced, one handed over is taken as it is.
+
+    That one shows its former owner still (`show_us`).
+    """
+    former = handed.take(kind, str(path))
+    listening = former or _make(path, kind, mode)
+    made = former is None or str(path) in handed.made
+    try:
+        successor.offered.append(listening.fileno())
+        if made:
+            successor.made.append(str(path))
+        yield listening
+    finally:
+        listening.close()
+        if made and (former is None or handed.is_released):
+            successor.remove(path)
+
+
+def _make(path: Path, kind: socket.SocketKind, mode: int) -> socket.socket:
     if path.exists() and not path.is_socket():
         raise AppSwitchError("bad-socket", f"{path} is there and is no socket", "name another one with --socket")
     listening = socket.socket(socket.AF_UNIX, kind)
@@ -116,7 +155,8 @@ def listen(path: Path, kind: socket.SocketKind, mode: int) -> Iterator[socket.so
             os.umask(mask)
         listening.listen(BACKLOG)
         listening.setblocking(False)
-        yield listening
-    finally:
+    except BaseException:
         listening.close()
         path.unlink(missing_ok=True)
+        raise
+    return listening

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import structlog
 
 from appswitch.core.http_access import Access, needs_token, parse_place
 from appswitch.edge.http import open_listening
+from appswitch.host.succession import Handed
 from appswitch.model import Address
 from appswitch.web import token
 from appswitch.wire.addresses import place
@@ -19,11 +21,12 @@ log = structlog.get_logger()
 class Door:
     """Stands from when it is made until it is closed."""
 
-    def __init__(self, text: str, state_dir: Path) -> None:
+    def __init__(self, text: str, state_dir: Path, handed: Handed | None = None) -> None:
         """text: ADDR:PORT. AppSwitchError: it can't be read, or had, or there is no token to ask for."""
         ip, port = parse_place(text)
         shown = token.read_or_make(state_dir) if needs_token(ip) else None
-        self.listening = open_listening(ip, port)
+        former = handed.take(socket.SOCK_STREAM, (str(ip), port)) if handed else None
+        self.listening = former or open_listening(ip, port)
         self.ip: Address = ip
         self.port: int = self.listening.getsockname()[1]
         self.access = Access(shown, cookie=f"appswitch_{self.port}")

@@ -14,6 +14,7 @@ from appswitch.edge.counters import Counters
 from appswitch.edge.http import HttpServer
 from appswitch.edge.questions import Questions
 from appswitch.edge.traps import TrapHandler
+from appswitch.host.succession import Handed, Successor
 from appswitch.model import App, Event, Kind, Listener
 from appswitch.web.door import Door
 from appswitch.web.metrics import CountedCalls, Metrics
@@ -28,9 +29,13 @@ LOOK_EVERY = 1.0  # seconds; at the counters, for rates to be right
 class Face:
     """One host's. The port is there from the beginning, since it may be taken."""
 
-    def __init__(self, place: str, state_dir: Path) -> None:
+    def __init__(
+        self, place: str, state_dir: Path, handed: Handed | None = None, successor: Successor | None = None
+    ) -> None:
         """place: ADDR:PORT. AppSwitchError: it can't be had."""
-        self._door = Door(place, state_dir)
+        self._door = Door(place, state_dir, handed)
+        if successor is not None:
+            successor.offered.append(self._door.listening.fileno())
 
     def begin(
         self, questions: Questions, handler: TrapHandler, calls: Calls, obstacle: Callable[[], str | None]

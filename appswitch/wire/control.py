@@ -53,6 +53,18 @@ class Ticket(msgspec.Struct, tag_field="call", tag="ticket", forbid_unknown_fiel
     """What lets a new namespace become an app, once, while the connection that asked lasts."""
 
 
+class TakeOver(msgspec.Struct, tag_field="call", tag="take-over", forbid_unknown_fields=True):
+    """Hand over what you serve (host/succession.py). The rest: as the caller has it, which must be as ours.
+
+    The answer: `pid`; `made`: paths of sockets that are to be removed in the end. The descriptors of the lock and of
+    the sockets go along.
+    """
+
+    node: str
+    state_dir: str
+    state_version: int
+
+
 class Hello(msgspec.Struct, tag_field="call", tag="hello", forbid_unknown_fields=True):
     """Is anybody there? While the connection lasts, the trap handler doesn't go for want of apps."""
 
@@ -142,7 +154,7 @@ class Observe(msgspec.Struct, tag_field="call", tag="observe", forbid_unknown_fi
 Question = Hello | Ps | Services | Nodes | Connections | Resolve | Why | WaitFor | Observe | Externals
 """What changes nothing."""
 
-Call = Question | Ticket | Spawn | Resume | Drain | AddExternal | RemoveExternal
+Call = Question | TakeOver | Ticket | Spawn | Resume | Drain | AddExternal | RemoveExternal
 
 _decoder: msgspec.json.Decoder[Call] = msgspec.json.Decoder(Call)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
@@ -29,6 +31,20 @@ FREE, FD_UDP, HOME, LOST = lib.AS_FREE, lib.AS_FD_UDP, lib.AS_HOME, lib.AS_LOST
 
 class FrameError(Exception):
     """Bytes that are no request: the caller's channel is closed."""
+
+
+class VersionError(FrameError):
+    """A request of another version of the protocol. answer: what its sender understands (shim/wire.h)."""
+
+    def __init__(self, frame: bytes) -> None:
+        self.theirs, self.ours = frame[len(_FAMILY) :][:1].decode(errors="replace"), _MAGIC[-1:].decode()
+        self.answer = frame[: len(_MAGIC)] + errno.EPROTONOSUPPORT.to_bytes(4, sys.byteorder) + bytes(_REPLY_SIZE - 8)
+        super().__init__(f"version {self.theirs} of the trap protocol, and ours is {self.ours}")
+
+
+_MAGIC = lib.AS_MAGIC.to_bytes(4, sys.byteorder)
+_FAMILY = _MAGIC[:-1]
+_REPLY_SIZE = ffi.sizeof("struct as_reply")
 
 
 @frozen
@@ -168,12 +184,14 @@ _NO_ADDRESS = IPv6Address(0)
 
 
 def decode(frame: bytes) -> tuple[bytes, Request]:
-    """A frame -> (token, request). FrameError says what is wrong with it."""
+    """A frame -> (token, request). FrameError says what is wrong with it; VersionError before all else."""
+    if frame[: len(_MAGIC)] != _MAGIC and frame[: len(_FAMILY)] == _FAMILY and len(frame) >= len(_MAGIC):
+        raise VersionError(frame)
     if not HEADER <= len(frame) <= FRAME_SIZE:
         raise FrameError(f"a frame of {len(frame)} bytes")
     ffi.memmove(_request, frame, len(frame))
     if _request.magic != lib.AS_MAGIC:
-        raise FrameError(f"magic {_request.magic:#x} instead of {lib.AS_MAGIC:#x}: another version of libappswitch.so?")
+        raise FrameError(f"magic {_request.magic:#x} instead of {lib.AS_MAGIC:#x}")
     if HEADER + _request.text_size != len(frame):
         raise FrameError(f"a frame of {len(frame)} bytes says that its text has {_request.text_size}")
     return bytes(_request.token), _decode_request(frame[HEADER:])
