@@ -29,6 +29,7 @@ from appswitch.edge.dial import Asked, Dial, Dialled
 from appswitch.edge.named import NamedSockets, Pair, no_port
 from appswitch.edge.peer_channel import UnreachableError
 from appswitch.edge.peers import Peers, for_family
+from appswitch.edge.source_ports import SourcePorts
 from appswitch.edge.tcp_names import Name, TcpNames
 from appswitch.host.confined import confine_client
 from appswitch.model import Listener
@@ -42,6 +43,8 @@ CONNECTED_WITHIN = 0.5  # seconds
 PROPOSALS = 8  # ports of the client that the other side may refuse as in use
 
 TCP_FASTOPEN_NO_COOKIE = 34
+
+PORTS = SourcePorts()
 
 
 @frozen
@@ -101,10 +104,12 @@ async def connect(
     """
     ip, port = address
     kind = socket.AF_INET6 if family == 6 or ":" in ip else socket.AF_INET
-    client = socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    first = b"" if wait else preamble
     try:
-        first = b"" if wait else preamble
-        sent = _start(client, (for_family(ip, kind), port), first)
+        client, sent = _begin(kind, (for_family(ip, kind), port), first, None if for_program else PORTS)
+    except OSError as error:
+        raise _unreachable(ip, error) from None
+    try:
         if for_program:
             confine_client(client, address, sent)
         left = preamble[sent:]
@@ -115,9 +120,30 @@ async def connect(
     except BaseException as error:
         client.close()
         if isinstance(error, OSError):
-            raise UnreachableError(error.errno or errno.EIO, f"no connection to {ip}: {error.strerror}") from None
+            raise _unreachable(ip, error) from None
         raise
     return client
+
+
+def _unreachable(ip: str, error: OSError) -> UnreachableError:
+    return UnreachableError(error.errno or errno.EIO, f"no connection to {ip}: {error.strerror}")
+
+
+def _begin(kind: int, address: tuple[str, int], first: bytes, ports: SourcePorts | None) -> tuple[socket.socket, int]:
+    """A socket that connects, and how much of `first` is on its way already. ports: to be used anew. OSError."""
+    client = socket.socket(kind, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    bound = ports is not None and ports.bind(client)
+    try:
+        sent = _start(client, address, first)
+    except OSError as error:
+        client.close()
+        if ports is None or not bound or error.errno != errno.EADDRNOTAVAIL:
+            raise
+        ports.skip()
+        return _begin(kind, address, first, ports)
+    if ports is not None:
+        ports.note(client)
+    return client, sent
 
 
 def _start(client: socket.socket, address: tuple[str, int], first: bytes) -> int:

@@ -24,6 +24,7 @@
 #include "pairs.h"
 #include "pipes.h"
 #include "reset.h"
+#include "source_ports.h"
 #include "telling.h"
 
 enum {
@@ -201,13 +202,8 @@ static void on_inner(struct watched *watched, uint32_t events) {
     show(dial);
 }
 
-/* Begins to connect, the record first. False: it fails at once. */
-static bool begin(struct dial *dial, const struct lane *lane) {
-    int yes = 1;
-    dial->inner = socket(lane->to.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (dial->inner < 0) return false;
-    setsockopt(dial->inner, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    setsockopt(dial->inner, IPPROTO_TCP, NO_COOKIE, &yes, sizeof yes);
+/* Begins to connect by `inner`, the record first. False: errno says why. */
+static bool send_record(struct dial *dial, const struct lane *lane) {
     ssize_t size = sendto(dial->inner, &dial->record, sizeof dial->record, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
                           (const struct sockaddr *)&lane->to, lane->size);
     dial->sent = size == sizeof dial->record;
@@ -215,6 +211,24 @@ static bool begin(struct dial *dial, const struct lane *lane) {
     if (errno == EINPROGRESS) return true;
     if (errno != EOPNOTSUPP && errno != ENOPROTOOPT) return false;
     return connect(dial->inner, (const struct sockaddr *)&lane->to, lane->size) == 0 || errno == EINPROGRESS;
+}
+
+/* False: it fails at once. */
+static bool begin(struct dial *dial, const struct lane *lane) {
+    int yes = 1, family = lane->to.ss_family;
+    dial->inner = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (dial->inner < 0) return false;
+    setsockopt(dial->inner, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    setsockopt(dial->inner, IPPROTO_TCP, NO_COOKIE, &yes, sizeof yes);
+    bool bound = bind_to_used(dial->inner, family);
+    if (send_record(dial, lane)) {
+        note_port(dial->inner);
+        return true;
+    }
+    if (!bound || errno != EADDRNOTAVAIL) return false;
+    close(dial->inner);
+    skip_port();
+    return begin(dial, lane);
 }
 
 void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer *comer) {

@@ -22,6 +22,7 @@
 #include "pairs.h"
 #include "pipes.h"
 #include "receive.h"
+#include "source_ports.h"
 #include "take_in.h"
 
 enum {
@@ -163,6 +164,7 @@ int main(void) {
     prctl(PR_SET_NAME, "appswitch-relay");
     epoll = epoll_create1(EPOLL_CLOEXEC);
     open_pipes(OPEN_AT_START);
+    open_ports();
     watch_by(epoll);
     run();
     return 0;

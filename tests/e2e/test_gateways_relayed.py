@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -95,6 +96,15 @@ class Scene:
             "curl", "-sS", "-m", "20", "--interface", source, *arguments, f"http://{GATEWAY}:{port}/"
         ).strip()
 
+    def comes_by_lane(self) -> bool:
+        """Whether the next client does: it needs no trap handler of the gateway's."""
+        self.gateway.server.send_signal(signal.SIGSTOP)
+        try:
+            command = [*self.outside.enter, "curl", "-sS", "-m", "1", f"http://{GATEWAY}:{PORT}/"]
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        finally:
+            self.gateway.server.send_signal(signal.SIGCONT)
+
     @contextmanager
     def many(self, count: int) -> Iterator[subprocess.Popen[str]]:
         """So many clients that are connected and say nothing, until a line tells them to."""
@@ -115,9 +125,12 @@ class Scene:
 
 
 @contextmanager
-def scene(*flags: str) -> Iterator[Scene]:
+def scene(*flags: str, ports: str = "") -> Iterator[Scene]:
+    """flags: of the gateway's `serve`; ports: that it has for connections (ip_local_port_range in ip(7))."""
     with network() as net:
         gateway, inner = net.add("gw"), net.add("inner")
+        if ports:
+            gateway.namespace.run("sysctl", "-qw", f"net.ipv4.ip_local_port_range={ports}")
         outside = net.internet(gateway)
         gateway.serve("--key-file", str(net.key), "--gateway", "--gateway-bind", GATEWAY, *flags)
         inner.serve("--key-file", str(net.key), "--join", gateway.address)
