@@ -104,13 +104,18 @@ static int exchange(int fd, const struct as_request *request, struct as_reply *r
     if (size < 0) return -ENETDOWN;
     vector = (struct iovec){reply, sizeof *reply};
     message.msg_control = &control;
-    message.msg_controllen = sizeof control;
+    message.msg_controllen = CMSG_LEN(sizeof passed->fd); /* the padding would have room for one more */
     do size = sys3(SYS_recvmsg, fd, &message, MSG_CMSG_CLOEXEC);
     while (size == -EINTR);
-    if (size < (long)offsetof(struct as_reply, text) || reply->magic != AS_MAGIC) return -ENETDOWN;
+    long header = offsetof(struct as_reply, text);
+    int is_reply = size >= header && reply->magic == AS_MAGIC && size == header + reply->text_size;
     if (message.msg_controllen >= CMSG_LEN(sizeof(int)) && control.header.cmsg_type == SCM_RIGHTS) {
         passed->count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(passed->fd, CMSG_DATA(&control.header), sizeof(int) * (size_t)passed->count);
+    }
+    if (!is_reply) {
+        close_passed(passed, 0);
+        return -ENETDOWN;
     }
     if (reply->closes) wait_for_close(fd);
     if (passed->count == 0 && (message.msg_flags & MSG_CTRUNC) && reply->kind != AS_NO_FD) return -EMFILE;

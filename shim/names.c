@@ -31,6 +31,7 @@ int read_listener_name(const struct sockaddr *name, socklen_t size, struct as_li
     const struct sockaddr_un *un = (const struct sockaddr_un *)name;
     enum { DIGITS = 2 * sizeof *listener };
     if (size <= SIZE_OF_PATH_OFFSET || un->sun_family != AF_UNIX || un->sun_path[0] != '/') return 0;
+    if (size > sizeof *un) size = sizeof *un; /* of a path that fills it, a NUL beyond is counted (unix(7)) */
     size_t length = size - SIZE_OF_PATH_OFFSET;
     while (length && !un->sun_path[length - 1]) length--;
     if (length < DIGITS + 4) return 0;
@@ -54,7 +55,6 @@ void identify(int fd, struct identity *identity) {
     identity->plain_family = name.sun_family;
     identity->plain_port = ((struct sockaddr_in *)&name)->sin_port; /* sin6_port lies there, too */
     if (name.sun_family != AF_UNIX) return;
-    if (size > sizeof name) size = sizeof name;
     if (read_client_name((struct sockaddr *)&name, size, &identity->client)) {
         identity->role = CLIENT;
     } else if (read_listener_name((struct sockaddr *)&name, size, &identity->listener)) {

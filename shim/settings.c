@@ -25,8 +25,8 @@ static char *append(char *at, const char *end, const char *text) {
     return at;
 }
 
-static int hex_value(char c) {
-    return c <= '9' ? c - '0' : c - 'a' + 10;
+static unsigned hex_value(char c) {
+    return (unsigned)(c <= '9' ? c - '0' : c - 'a' + 10) & 15; /* whatever it is */
 }
 
 /* APPSWITCH_APP: a token in hexadecimal, or "netns:" and the namespace's cookie where that is the identity. */
@@ -34,7 +34,7 @@ static void read_app(const char *hex) {
     uint64_t netns = 0;
     settings.in_namespace = starts_with(hex, "netns:");
     for (hex += settings.in_namespace ? 6 : 0; settings.in_namespace && *hex; hex++)
-        netns = netns << 4 | (unsigned)hex_value(*hex);
+        netns = netns << 4 | hex_value(*hex);
     settings.netns = netns;
     if (as_strlen(hex) != 2 * AS_TOKEN_SIZE) return;
     for (int i = 0; i < AS_TOKEN_SIZE; i++)

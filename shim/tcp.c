@@ -117,7 +117,7 @@ long receive_delivery(int accepted, int flags, const struct as_client_name *name
     make_room(accepted);
     long size = -1;
     for (int attempt = 0; size < 0 && attempt < 2; attempt++) {
-        message.msg_controllen = sizeof control;
+        message.msg_controllen = CMSG_LEN(sizeof tcp); /* one: the padding would have room for two */
         size = sys3(SYS_recvmsg, accepted, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
         if (size == -EAGAIN && !attempt) wait_for_delivery(accepted);
     }

@@ -77,7 +77,8 @@ def _value(text: str, at: int, variables: Mapping[str, str]) -> tuple[str, int]:
         if text.startswith(("'", '"'), at):
             raise InterpolationError("a quote isn't closed")
         plain = _PLAIN.match(text, at)
-        assert plain is not None  # it fits everything
+        if plain is None:
+            raise InterpolationError("a carriage return in the middle of a line: quote the value")
         return interpolate("" if plain["text"].startswith("#") else plain["text"], variables), plain.end()
     if quoted["single"] is not None:
         return quoted["single"], quoted.end()

@@ -28,7 +28,10 @@ def interpolate(text: str, variables: Mapping[str, str], unset: Callable[[str], 
 
     InterpolationError: it can't be read, or a variable that must be set isn't.
     """
-    return _Text(text, variables, unset).read()
+    try:
+        return _Text(text, variables, unset).read()
+    except RecursionError:
+        raise InterpolationError("variables too deep in one another") from None
 
 
 class _Text:

@@ -122,7 +122,7 @@ def _pieces(stream: BinaryIO) -> Iterator[list[Line]]:
     while written := stream.readlines(CHUNK):
         lines = []
         for each in written:
-            with suppress(msgspec.MsgspecError):
+            with suppress(ValueError):  # msgspec's, or half a character
                 lines.append(_decode(each))
         yield lines
 

@@ -72,6 +72,8 @@ def parse(content: bytes, file: str) -> Policy:
         raise _bad(file, content.count(b"\n", 0, error.start) + 1, "no UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise _bad(file, _line_in(str(error), text), f"no TOML: {error}") from None
+    except ValueError as error:  # a number of more digits than Python takes
+        raise _bad(file, 1, str(error).partition(":")[0]) from None
     except RecursionError:
         raise _bad(file, 1, "arrays or tables too deep in one another") from None
     try:

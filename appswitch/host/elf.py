@@ -57,7 +57,7 @@ def find_obstacle(command: str, path: str | None = None) -> Obstacle | None:
                 if isinstance(found, Obstacle):
                     hint = found.hint or f"install it, or name another in the first line of {script}"
                     return found._replace(message=f"{script} can't be run: {found.message}", hint=hint)
-        except (OSError, struct.error):
+        except (OSError, ValueError, struct.error):  # it has no such place (an offset beyond all files)
             return None
     return None
 

@@ -163,7 +163,7 @@ def decode(line: bytes) -> Call:
     """A request. AppSwitchError `bad-request` says what is wrong with it."""
     try:
         return _decoder.decode(line)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's, text that is no UTF-8; nested without end
         raise AppSwitchError("bad-request", f"the control request can't be read: {error}") from None
 
 

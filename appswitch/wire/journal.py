@@ -135,7 +135,7 @@ def read(text: bytes, node: str) -> Past:
 def _read_line(line: bytes, number: int) -> Line:
     try:
         return _decoder.decode(line)
-    except msgspec.MsgspecError as error:
+    except (ValueError, RecursionError) as error:  # msgspec's, text that is no UTF-8; nested without end
         raise JournalError(f"line {number}: {error}") from None
 
 

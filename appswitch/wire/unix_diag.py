@@ -79,7 +79,7 @@ def decode(body: bytes) -> UnixSocket | None:
         name,
         int.from_bytes(found.get(PEER, b""), "little"),
         (int.from_bytes(file[4:], "little"), int.from_bytes(file[:4], "little")) if file else None,
-        struct.unpack(f"={len(waiting) // 4}I", waiting),
+        struct.unpack_from(f"={len(waiting) // 4}I", waiting),
         int.from_bytes(found.get(UID, b""), "little"),
         found.get(SHUTDOWN) == bytes([BOTH_WAYS]),
         state == LISTEN,

@@ -8,7 +8,7 @@ static void forget_until(struct as_window *window, uint64_t number) {
     if (number - window->highest >= AS_WINDOW)
         memset(window->seen, 0, sizeof window->seen);
     else
-        for (uint64_t each = window->highest + 1; each <= number; each++)
+        for (uint64_t each = window->highest; each++ != number;) /* it may be the last one that there is */
             window->seen[each % AS_WINDOW / 64] &= ~(1ull << each % 64);
     window->highest = number;
 }

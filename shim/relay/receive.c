@@ -26,8 +26,9 @@ enum came receive(int channel, void *data, size_t room, struct received *got) {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
     ssize_t size = recvmsg(channel, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (size < 0 && (errno == EAGAIN || errno == EINTR || errno == ENOMEM)) return NOT_NOW;
-    if (size <= 0) return NO_MORE;
+    if (size < 0) return NO_MORE;
     got->found = take_fds(&message, got->fds);
+    if (size == 0 && !got->found) return NO_MORE;
     got->size = message.msg_flags & (MSG_TRUNC | MSG_CTRUNC) ? 0 : (size_t)size;
     return A_MESSAGE;
 }
