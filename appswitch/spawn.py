@@ -10,13 +10,16 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import NoReturn
 
 from appswitch.errors import AppSwitchError
 from appswitch.host import elf, paths, processes, seccomp, systemd, tracer
 from appswitch.host.control_client import ControlClient, connect
 from appswitch.host.keeper import Keeper
 from appswitch.host.processes import FAILED, tell
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 NOT_EXECUTABLE, NOT_FOUND = 126, 127
 SILENT_FOR = 1.0  # seconds of waiting that need no word

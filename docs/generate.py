@@ -19,7 +19,7 @@ from typing import get_args
 
 import msgspec
 
-from appswitch.cli.main import BAD_ARGUMENTS, USAGE
+from appswitch.cli.failing import BAD_ARGUMENTS, USAGE
 from appswitch.cli.manual import ENVIRONMENT, SPAWN_STATUS, STATUS, Flag, Page, pages
 from appswitch.host.processes import FAILED
 from appswitch.wire import control

@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 from attrs import frozen
 
-from appswitch.cli.main import cli
+from appswitch.cli.group import cli
 from appswitch.host.processes import FAILED
 from appswitch.spawn import NOT_EXECUTABLE, NOT_FOUND
 

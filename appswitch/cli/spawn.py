@@ -1,18 +1,14 @@
-"""`appswitch spawn`."""
+"""`appswitch spawn`: its options, and all that is said of them. What is plainly right doesn't come here
+(cli/starting.py, which has them, too).
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-
 import click
 
-from appswitch import spawn as spawning
-from appswitch.cli import candidates
-from appswitch.cli.main import BAD_ARGUMENTS, USAGE, fail
+from appswitch.cli import candidates, starting
 from appswitch.cli.options import Seconds, socket_option
-from appswitch.errors import AppSwitchError
-from appswitch.host.processes import FAILED
+from appswitch.spawn import Options
 
 
 @click.command(context_settings={"ignore_unknown_options": False, "allow_interspersed_args": False})
@@ -71,8 +67,8 @@ def spawn(
     Ends as the program ends: its exit status, or 128+n on signal n; 125: our failure, 126: not executable, 127: not
     found.
     """
-    try:
-        options = spawning.Options(
+    starting.start(
+        Options(
             list(command),
             ip=ip,
             name=name,
@@ -89,10 +85,4 @@ def spawn(
             supervised=supervised,
             inside=inside,
         )
-        os._exit(spawning.run(options))  # at once: tearing the interpreter down takes as long as starting it
-    except AppSwitchError as error:
-        fail(error, USAGE if error.reason in BAD_ARGUMENTS else FAILED)
-    except OSError as error:
-        fail(AppSwitchError("system", str(error)), FAILED)
-    except KeyboardInterrupt:  # before the program has started: while it waits for services, say
-        os._exit(128 + signal.SIGINT)
+    )

@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import structlog
 import trio
@@ -35,9 +35,12 @@ from appswitch.edge.journal import Journal
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.name_servers import NameServers
 from appswitch.edge.namespaces import Namespace
-from appswitch.host.cookies import AnySocket, netns_of
+from appswitch.host.cookies import netns_of
 from appswitch.model import Address, App, Kind, Listener, Protocol
 from appswitch.wire.journal import Known
+
+if TYPE_CHECKING:
+    from appswitch.host.cookies import AnySocket
 
 Key = TypeVar("Key")
 

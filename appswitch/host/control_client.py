@@ -10,10 +10,13 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from appswitch.errors import AppSwitchError
 from appswitch.host.paths import control_socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MOST_FDS = 253  # that one message carries: SCM_MAX_FD of unix(7)
 

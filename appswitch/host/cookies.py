@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import socket
-from typing import Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class AnySocket(Protocol):
+        """A socket of the standard library, or trio's."""
+
+        def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
+            """As socket.socket has it."""
+
 
 SO_COOKIE, SO_NETNS_COOKIE = 57, 71  # linux/socket.h; the socket module has no names for these
-
-
-class AnySocket(Protocol):
-    """A socket of the standard library, or trio's."""
-
-    def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
-        """As socket.socket has it."""
 
 
 def cookie_of(any_socket: AnySocket) -> int:

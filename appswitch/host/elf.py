@@ -4,35 +4,39 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import stat
 import struct
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 _PT_INTERP, _PT_NOTE = 3, 4
 _HEAD = 256  # bytes of a file that the kernel looks at, so a script's first line may be as long (execve(2))
 _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 _LOADERS = ("ld-linux", "ld-musl")  # of the C libraries that libappswitch.so works with
-_GO_NOTE = re.compile(rb"\x04\0\0\0....\x04\0\0\0Go\0\0", re.DOTALL)  # go's build id (cmd/internal/buildid)
+_GO_NOTE = rb"(?s)\x04\0\0\0....\x04\0\0\0Go\0\0"  # go's build id (cmd/internal/buildid)
 _OTHER_BUILD = "run another build of it, if there is one"
 
 
-class Obstacle(NamedTuple):
+class Obstacle:
     """What keeps a program from being trapped. reason: a short stable word; hint: what to do about it."""
 
-    reason: str
-    message: str
-    hint: str
+    def __init__(self, reason: str, message: str, hint: str) -> None:
+        self.reason = reason
+        self.message = message
+        self.hint = hint
 
 
-class _Segment(NamedTuple):
+class _Segment:
     """An entry of the program header table."""
 
-    kind: int
-    offset: int
-    size: int
+    def __init__(self, kind: int, offset: int, size: int) -> None:
+        self.kind = kind
+        self.offset = offset
+        self.size = size
 
 
 def why_untrapped(command: str, path: str | None = None) -> str | None:
@@ -56,14 +60,21 @@ def find_obstacle(command: str, path: str | None = None) -> Obstacle | None:
                 script, found = found, _find(interpreter, path)
                 if isinstance(found, Obstacle):
                     hint = found.hint or f"install it, or name another in the first line of {script}"
-                    return found._replace(message=f"{script} can't be run: {found.message}", hint=hint)
+                    return Obstacle(found.reason, f"{script} can't be run: {found.message}", hint)
         except (OSError, ValueError, struct.error):  # it has no such place (an offset beyond all files)
             return None
     return None
 
 
+def which(command: str, path: str | None = None) -> str | None:
+    """As shutil.which, which takes several milliseconds to import."""
+    places = os.get_exec_path(None if path is None else {"PATH": path})
+    files = [command] if "/" in command else [str(Path(place, command)) for place in places]
+    return next((each for each in files if os.access(each, os.X_OK) and not Path(each).is_dir()), None)
+
+
 def _find(command: str, path: str | None) -> str | Obstacle:
-    found = shutil.which(command, path=path)
+    found = which(command, path)
     if found is not None:
         return found
     if "/" in command and Path(command).exists():
@@ -93,9 +104,9 @@ def _elf_obstacle(found: str, head: bytes, file: BinaryIO) -> Obstacle | None:
     segments = _segments(head, file)
     loader = next((_content(each, file) for each in segments if each.kind == _PT_INTERP), None)
     if loader is None:
-        is_go = any(_GO_NOTE.search(_content(each, file)) for each in segments if each.kind == _PT_NOTE)
+        is_go = any(re.search(_GO_NOTE, _content(each, file)) for each in segments if each.kind == _PT_NOTE)
         return Obstacle("static", f"{found} is statically linked" + (" (by Go)" if is_go else ""), _OTHER_BUILD)
-    if any(_GO_NOTE.search(_content(each, file)) for each in segments if each.kind == _PT_NOTE):
+    if any(re.search(_GO_NOTE, _content(each, file)) for each in segments if each.kind == _PT_NOTE):
         return Obstacle("go", f"{found} is written in Go: it makes its system calls without libc", _OTHER_BUILD)
     name = os.fsdecode(loader.rstrip(b"\0"))
     if name and not Path(name).exists():

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from appswitch.host import namespace, rtnetlink
 from appswitch.host.control_client import ControlClient
 from appswitch.host.keeper import Keeper
 from appswitch.host.maker import Maker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def furnish(trap: Path, arguments: dict[str, object]) -> tuple[Keeper, dict[str, Any]]:

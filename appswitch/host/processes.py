@@ -21,7 +21,26 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn, Protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn, Protocol
+
+    class Service(Protocol):
+        """What the keeper does beside waiting."""
+
+        def signal_requests(self) -> None:
+            """Has SIGIO sent to this process when there is something to do."""
+
+        def answer(self) -> bool:
+            """Does it. Called on SIGIO, and after `pause`. True: the trap handler has gone just now."""
+
+        def pause(self) -> float | None:
+            """After how many seconds there is something to do whatever happens; None: never."""
+
+        def close(self) -> None:
+            """Another process does it."""
+
 
 FAILED = 125
 SI_KERNEL = 0x80  # sigaction(2): from the terminal, which tells the whole process group itself
@@ -45,22 +64,6 @@ def tell(text: str) -> None:
 def without_preload(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment for a process of ours that is no program under AppSwitch."""
     return {key: value for key, value in environment.items() if key != "LD_PRELOAD"}
-
-
-class Service(Protocol):
-    """What the keeper does beside waiting."""
-
-    def signal_requests(self) -> None:
-        """Has SIGIO sent to this process when there is something to do."""
-
-    def answer(self) -> bool:
-        """Does it. Called on SIGIO, and after `pause`. True: the trap handler has gone just now."""
-
-    def pause(self) -> float | None:
-        """After how many seconds there is something to do whatever happens; None: never."""
-
-    def close(self) -> None:
-        """Another process does it."""
 
 
 def run(

@@ -9,10 +9,13 @@ import errno
 import os
 import socket
 import struct
-from ipaddress import IPv4Address, IPv6Address
 
-Address = IPv4Address | IPv6Address
-Pair = tuple[Address, int]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
+
+    Address = IPv4Address | IPv6Address
+    Pair = tuple[Address, int]
 
 _RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
 _REQUEST_ACK = 0x1 | 0x4

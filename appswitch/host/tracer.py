@@ -8,10 +8,9 @@ sends to the thread itself. What starts such a program under the shim hands it o
 from __future__ import annotations
 
 import os
-import shutil
 
 from appswitch.errors import AppSwitchError
-from appswitch.host import seccomp
+from appswitch.host import elf, seccomp
 from appswitch.host.elf import Obstacle
 from appswitch.host.paths import tracer_path
 
@@ -51,4 +50,4 @@ def reason() -> str:
 
 def traced(command: list[str]) -> list[str]:
     """The command that runs `command` traced."""
-    return [str(tracer_path()), shutil.which(command[0]) or command[0], *command]
+    return [str(tracer_path()), elf.which(command[0]) or command[0], *command]

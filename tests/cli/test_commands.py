@@ -273,14 +273,6 @@ def test_spawn_takes_the_programs_flags_for_its_own_alone(switch: Switch) -> Non
         assert done.stdout == "--name -h -- --json\n"
 
 
-def test_spawns_imports_are_few() -> None:
-    """Start-up matters: it imports neither trio nor what needs it."""
-    code = "import sys, appswitch.cli.main, appswitch.cli.spawn, appswitch.host.namespace, appswitch.host.rtnetlink\n"
-    code += "print([name for name in ('trio', 'rich', 'attrs', 'attr', 'structlog', 'dns', 'msgspec', 'pyroute2', "
-    code += "'asyncio', 'appswitch._wire') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
-
-
 @pytest.mark.parametrize("arguments", [("drain", "db", "--timeout"), ("spawn", "--wait-for", "db:1", "--wait-timeout")])
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
 def test_what_is_no_time_to_wait(arguments: tuple[str, ...], seconds: str) -> None:
