@@ -40,7 +40,9 @@ class Answers:
 
     def names_of(self, ip: Address, now: float, app: int | None = None) -> tuple[str, ...]:
         """Those that stand for it, each once; first those that this app was told of, for others may be many."""
-        told = [each for each, until in self._by_ip.get(ip, {}).items() if now < until]
+        if ip not in self._by_ip:
+            return ()
+        told = [each for each, until in self._by_ip[ip].items() if now < until]
         own = sorted(name for name, asker in told if asker == app)
         return (*own, *sorted({name for name, _ in told} - set(own)))
 

@@ -143,6 +143,8 @@ class Balancer:
         where that decides (by_connections).
         """
         self._forget_gone()
+        if len(candidates) == 1:
+            return list(candidates)
         parts = _parts(candidates)
         sharing = [each for each in candidates if parts[each.id]]
         aside = sorted((each for each in sharing if now < self._until(each)), key=self._until)
@@ -165,6 +167,8 @@ class Balancer:
 
     def first_tier(self, candidates: Sequence[Listener]) -> list[Listener]:
         """Those that take turns while none is put aside."""
+        if len(candidates) == 1:
+            return list(candidates)
         parts = _parts(candidates)
         return self._tiers([each for each in candidates if parts[each.id]])[0]
 

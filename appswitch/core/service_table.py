@@ -165,11 +165,10 @@ class ServiceTable:
 
     def _client_only_identity(self) -> Address:
         """One that nobody has; where other nodes have used up all of them, one that no app of ours has."""
-        ours = {app.ip for app in self.own_apps()}
-        for taken in (self._by_ip, ours):
+        for others in (True, False):
             for step in range(names.LINK_LOCALS):
                 ip = names.link_local(self.node, self._last_app + step)
-                if ip not in taken:
+                if not any(others or self.is_local(app) for app in self.apps_at(ip)):
                     return ip
         raise AppSwitchError("no-address", "no link-local address is left", "give the app a name")
 

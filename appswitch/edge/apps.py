@@ -47,9 +47,11 @@ Key = TypeVar("Key")
 log = structlog.get_logger()
 
 DORMANT = 4096  # apps remembered by their namespace after their end
+SPARE = 64  # and so many more, for looking through all takes a millisecond
 STARTING = 1.0  # seconds
 BACK_WITHIN = 5.0  # seconds that a keeper may take to find us (host/keeper.py)
 SWEEP_EVERY = 0.5  # seconds
+AT_ONCE = 64  # apps that are swept in one go
 
 
 class Credentials(NamedTuple):
@@ -135,6 +137,8 @@ class Apps:
         self._awaited_until = 0.0
         self._is_frozen = False
         self._wake = trio.Event()
+        self._left: set[int] = set()
+        """Ids of apps that a process has just left."""
         self._changed = trio.Event()
 
     # --- who calls
@@ -209,6 +213,8 @@ class Apps:
         return app
 
     def _trim(self, index: OrderedDict[Key, App]) -> None:
+        if len(index) <= len(self.table.own_apps()) + DORMANT + SPARE:
+            return
         dead = [key for key, app in index.items() if app.id not in self.table.apps]
         for key in dead[: max(0, len(dead) - DORMANT)]:
             del index[key]
@@ -259,6 +265,7 @@ class Apps:
             self._held[app.id] -= 1
             if not self._held[app.id]:
                 del self._held[app.id]
+            self._left.add(app.id)
             self._wake.set()
             self.note_change()
 
@@ -289,23 +296,26 @@ class Apps:
         self._is_frozen = True
 
     def sweep(self) -> None:
-        """Drops closed listeners, then apps that nothing is left of. Other nodes look after theirs."""
-        if self._is_frozen:
+        """Drops closed listeners and apps that nothing is left of. Other nodes look after theirs."""
+        for number in [app.id for app in self.table.own_apps()]:
+            self._sweep_one(number)
+
+    def _sweep_one(self, app_id: int) -> None:
+        app = self.table.apps.get(app_id)
+        if app is None or self._is_frozen:
             return
-        for listener in list(self.table.own_listeners()):
+        for listener in list(self.table.listeners_of(app)):
             if not self._is_alive(listener):
                 self.listener_gone(listener)
-        for app in list(self.table.own_apps()):
-            if app.external:
-                continue
-            if app.id not in self._held and not self.table.listeners_of(app) and not self._is_awaited(app):
-                self.table.remove_app(app.id)
-                self._awaited.pop(app.id, None)
-                self.journal.drop_app(app)
-                if not self.table.owns(app.ip):
-                    self._started.pop(app.ip, None)
-                self.services_changed()
-                self.events.publish(Kind.APP_END, app)
+        if app.external or app.id in self._held or self.table.listeners_of(app) or self._is_awaited(app):
+            return
+        self.table.remove_app(app.id)
+        self._awaited.pop(app.id, None)
+        self.journal.drop_app(app)
+        if not self.table.owns(app.ip):
+            self._started.pop(app.ip, None)
+        self.services_changed()
+        self.events.publish(Kind.APP_END, app)
 
     def _is_alive(self, listener: Listener) -> bool:
         if listener.outside is not None:
@@ -335,9 +345,16 @@ class Apps:
             await self.changed()
 
     async def keep_swept(self) -> None:
-        """Sweeps for ever."""
+        """Sweeps for ever: an app at once when a process of it has ended, all of them every SWEEP_EVERY."""
         while True:
-            self._wake = trio.Event()
             with trio.move_on_after(SWEEP_EVERY):
-                await self._wake.wait()
-            self.sweep()
+                while True:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    left, self._left = self._left, set()
+                    for number in left:
+                        self._sweep_one(number)
+            for count, number in enumerate([app.id for app in self.table.own_apps()], 1):
+                self._sweep_one(number)
+                if count % AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()  # where there are many: it is programs' turn, too

@@ -21,7 +21,7 @@ from appswitch.core import route
 from appswitch.core.balance import Balancer, by_connections
 from appswitch.core.bypass import is_named
 from appswitch.core.exits import Exits
-from appswitch.core.policy import explain
+from appswitch.core.policy import Verdict, explain
 from appswitch.core.route import BindRequest, Egress, Kernel, Reach, Refuse
 from appswitch.core.service_table import plain_name
 from appswitch.edge import dial
@@ -174,7 +174,7 @@ class Calls(Answers):
         dialled = await self.dialer.connect(plan, again, asked, patience)
         client, server, name = dialled.client, dialled.listener, dialled.name
         kind, medium, text = (trap.FD_TCP, "tcp", name.packed) if name else (trap.FD_UNIX, "unix", b"")
-        verdict = self.policing.policy.decide(app, server.app, server.port)
+        verdict = self._verdict(app, server, plan, epoch)
         seen = {"server": server.app, "rule": verdict.rule, "medium": medium}
         if not verdict.allowed:  # since a reload while we waited for room
             client.close()
@@ -190,6 +190,14 @@ class Calls(Answers):
         if here and request.want_capabilities and app.netns and not plan.port and not each_seen:
             return self._with_capabilities(app, client, plan.source, near, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
+
+    def _verdict(self, app: App, server: Listener, plan: Reach, epoch: int) -> Verdict:
+        """Policy's, as it is now. epoch: when the plan was made."""
+        if self.apps.epoch.now == epoch:
+            for each in plan.judged:
+                if each.listener.id == server.id:
+                    return each.verdict
+        return self.policing.policy.decide(app, server.app, server.port)
 
     async def _leave(self, app: App, plan: Egress, asked: Asked, request: trap.Connect) -> Answer:
         if plan.gateways:
@@ -217,6 +225,7 @@ class Calls(Answers):
         self.apps.events.publish(kind, app, address=request.ip, port=request.port, proto="tcp", **facts)
 
     def _plan_connect(self, app: App, request: trap.Connect) -> route.ConnectPlan:
+        inside = self.apps.table.owns(request.ip)  # then it doesn't leave, whoever lets it
         return route.plan_connect(
             self.apps.table,
             self.policing.policy,
@@ -224,9 +233,9 @@ class Calls(Answers):
             request.ip,
             request.port,
             gateway=self.exits.here,
-            gateways=self.exits.others(),
+            gateways=() if inside else self.exits.others(),
             bound=request.bound,
-            names=self.policing.names_of(request.ip, app),
+            names=() if inside else self.policing.names_of(request.ip, app),
         )
 
     def _with_capabilities(

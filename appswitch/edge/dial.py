@@ -102,23 +102,36 @@ class Dialer:
         seconds to wait for room. OSError with the errno for the client when no instance takes it: ECONNREFUSED,
         EHOSTUNREACH (no node answers), EADDRNOTAVAIL (no port is free to there), ETIMEDOUT (queues stay full).
         """
-        pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
-        with trio.move_on_after(patience), ExitStack() as closing:
+        with ExitStack() as closing:
             attempt = _Attempt(self, asked, closing)
-            silent_until = trio.current_time() + (0 if asked.nonblocking else UNREACHABLE_AFTER)
-            while True:
+            refused = None
+            if attempt.is_quick(plan):  # most are: a scope with a deadline takes a tenth of our time for them
                 tried = await self._try_all(plan, attempt)
                 if isinstance(tried, Dialled):
                     return tried
-                known, waits = plan, isinstance(tried, BlockingIOError)
-                if isinstance(tried, UnreachableError):
-                    waits = trio.current_time() < silent_until
-                if waits:
-                    await trio.sleep(next(pauses))
-                plan = again()
-                if not waits and set(plan.candidates) <= set(known.candidates):
-                    raise tried  # else one has come meanwhile
+                refused = tried
+            with trio.move_on_after(patience):
+                return await self._insist(plan, again, attempt, refused)
         raise OSError(errno.ETIMEDOUT, "no instance has taken it in time")
+
+    async def _insist(
+        self, plan: Reach, again: Callable[[], Reach], attempt: _Attempt, refused: OSError | None
+    ) -> Dialled:
+        """As `connect`. refused: what the plan's instances have said, if they have been tried already."""
+        pauses = itertools.chain(PAUSES, itertools.repeat(PAUSES[-1]))
+        silent_until = trio.current_time() + (0 if attempt.asked.nonblocking else UNREACHABLE_AFTER)
+        while True:
+            outcome = refused or await self._try_all(plan, attempt)
+            if isinstance(outcome, Dialled):
+                return outcome
+            known, waits, refused = plan, isinstance(outcome, BlockingIOError), None
+            if isinstance(outcome, UnreachableError):
+                waits = trio.current_time() < silent_until
+            if waits:
+                await trio.sleep(next(pauses))
+            plan = again()
+            if not waits and set(plan.candidates) <= set(known.candidates):
+                raise outcome  # else one has come meanwhile
 
     async def _try_all(self, plan: Reach, attempt: _Attempt) -> Dialled | OSError:
         """An error: what they have said. BlockingIOError: some instance lives, but its queue is full.
@@ -168,7 +181,7 @@ class _Attempt:
 
     def __init__(self, dialer: Dialer, asked: Asked, closing: ExitStack) -> None:
         self._dialer = dialer
-        self._asked = asked
+        self.asked = asked
         self._closing = closing
         self._begun: dict[int, Dial] = {}
 
@@ -177,15 +190,19 @@ class _Attempt:
         if way is None:
             raise UnreachableError(errno.ENETUNREACH, "this host is in no cluster")
         if id(way) not in self._begun:
-            self._begun[id(way)] = way.begin(self._asked, self._closing)
+            self._begun[id(way)] = way.begin(self.asked, self._closing)
         return await self._begun[id(way)](plan, listener)
+
+    def is_quick(self, plan: Reach) -> bool:
+        """Whether the plan's instances take the connection or don't, without waiting for anybody."""
+        return all(self._way_to(each) is self._dialer.unix for each in plan.candidates)
 
     def _way_to(self, listener: Listener) -> Way | None:
         if listener.outside is not None:
             return self._dialer.outside
         if not self._dialer.table.is_local(listener.app):
             return self._dialer.remote
-        client = self._asked.app
+        client = self.asked.app
         return self._dialer.tcp if listener.app.tcp or client is None or client.tcp else self._dialer.unix
 
 
