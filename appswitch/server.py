@@ -78,7 +78,7 @@ from appswitch.edge.telling import keep_told
 from appswitch.edge.traps import TrapHandler
 from appswitch.edge.trouble import OfTrio
 from appswitch.errors import AppSwitchError
-from appswitch.host import resolv_conf
+from appswitch.host import privileges, resolv_conf
 from appswitch.host.containers import open_directory
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
@@ -145,6 +145,7 @@ def run(settings: Settings) -> None:
     policing = Policing(settings.policy, settings.egress)
     entrance = gateway.read_settings(settings.gateway, settings.gateway_bind, settings.gateway_limits)
     _raise_descriptor_limit()
+    privileges.drop()
     patience = PREDECESSOR_WITHIN if settings.exit_when_idle else 0.0
     state_dir = (settings.state_dir or settings.trap.with_name(settings.trap.name + ".state")).absolute()
     with contextlib.ExitStack() as stack:

@@ -69,19 +69,16 @@ class Options:
 def run(options: Options) -> int:
     """Runs the program; returns the exit status: its own, or 128+n. AppSwitchError when it can't be started."""
     trap = paths.trap_socket(options.socket)
-    if not paths.shim_path().exists():
-        raise AppSwitchError(
-            "no-shim", f"{paths.shim_path()} is missing", "install AppSwitch with pip: it is built then"
-        )
+    library = paths.preloadable(paths.shim_path())
     user = _User(options.user)
     command = _trappable(options.command)
     if options.inside is not None:
-        _run_inside(options.inside, command, _environment(trap, user), user)
+        _run_inside(options.inside, command, _environment(library, trap, user), user)
     _tie(options.supervised)
     client = _connect_or_start(trap)
     if options.wait_for:
         _wait_for(client, options.wait_for, options.wait_timeout)
-    environment = _environment(trap, user)
+    environment = _environment(library, trap, user)
     if options.netns:
         from appswitch.host import namespace
 
@@ -119,8 +116,8 @@ def run(options: Options) -> int:
     )
 
 
-def _environment(trap: Path, user: _User) -> dict[str, str]:
-    preloaded = ":".join(filter(None, [str(paths.shim_path()), os.environ.get("LD_PRELOAD")]))
+def _environment(library: str, trap: Path, user: _User) -> dict[str, str]:
+    preloaded = ":".join(filter(None, [library, os.environ.get("LD_PRELOAD")]))
     return {**os.environ, **user.environment, "APPSWITCH_SOCKET": str(trap), "LD_PRELOAD": preloaded}
 
 

@@ -1,4 +1,4 @@
-"""Builds the sdist, and the wheel of it, into a directory; and tries the wheel with each Python that is there.
+"""Builds the sdist, and the wheel of it, into a directory; and tries both with each Python that is there.
 
 It is built twice, in directories of different names: the bytes must be the same. auditwheel names the oldest glibc that
 the programs and modules in it run with (manylinux, PEP 600).
@@ -42,22 +42,21 @@ def build(place: Path) -> tuple[Path, Path]:
     return sdist, wheel
 
 
-def build_twice(directory: Path, room: Path) -> Path:
-    """The wheel in `directory`, with its final name. room: for the work."""
+def build_twice(directory: Path, room: Path) -> tuple[Path, Path]:
+    """(sdist, wheel) in `directory`, with their final names. room: for the work."""
     (sdist, wheel), (_, again) = build(room / "a"), build(room / "another place")
     if wheel.read_bytes() != again.read_bytes():
         sys.exit(f"{wheel} and {again} differ: something in them depends on where or when they were built")
-    shutil.copy(sdist, directory)
     run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", room / "repaired", wheel)
     (repaired,) = (room / "repaired").iterdir()
-    return Path(shutil.copy(repaired, directory))
+    return Path(shutil.copy(sdist, directory)), Path(shutil.copy(repaired, directory))
 
 
-def try_it(wheel: Path, python: str, room: Path) -> None:
-    """Installs the wheel in an environment of its own, and has a client talk to a server."""
-    place = room / python.replace("/", "_")
+def try_it(package: Path, python: str, room: Path) -> None:
+    """Installs a wheel or an sdist in an environment of its own, and has a client talk to a server."""
+    place = room / f"{package.suffix}_{python}".replace("/", "_")
     run(python, "-m", "venv", place)
-    run(place / "bin/pip", "install", "-q", "--only-binary", "appswitch", wheel)
+    run(place / "bin/pip", "install", "-q", package)
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith(("APPSWITCH_", "PYTHON"))},
         "APPSWITCH_SOCKET": str(place / "t/trap.sock"),
@@ -67,7 +66,7 @@ def try_it(wheel: Path, python: str, room: Path) -> None:
     if said != "200\n":
         sys.exit(f"{python}: {said!r}")
     shim = run(place / "bin/appswitch", "--shim-path", env=environment)
-    print(f"{run(python, '--version').strip()}: a client reaches a server through {shim.strip()}")
+    print(f"{run(python, '--version').strip()}, {package.name}: a client reaches a server through {shim.strip()}")
 
 
 def main() -> None:
@@ -77,10 +76,11 @@ def main() -> None:
     pythons = sys.argv[2:] or [name for name in PYTHONS if is_there(name)]
     with tempfile.TemporaryDirectory(prefix="as-") as name:
         room = Path(name)
-        wheel = build_twice(directory, room)
-        print(f"{wheel}: the same bytes from two places")
+        packages = build_twice(directory, room)
+        print(f"{packages[1]}: the same bytes from two places")
         for python in pythons:
-            try_it(wheel, python, room)
+            for package in packages:
+                try_it(package, python, room)
     print(f"{len(pythons)} passed, 0 failed")
 
 

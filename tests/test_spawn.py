@@ -606,3 +606,18 @@ def test_an_installation_without_the_library(monkeypatch: pytest.MonkeyPatch, tm
         spawn.run(spawn.Options(["true"]))
     assert error.value.reason == "no-shim"
     assert error.value.hint
+
+
+@pytest.mark.parametrize("directory", ["a b", "a:b"])
+def test_an_installation_that_ld_preload_can_t_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: str
+) -> None:
+    from appswitch import spawn
+
+    library = tmp_path / directory / "libappswitch.so"
+    library.parent.mkdir()
+    library.touch()
+    monkeypatch.setattr("appswitch.host.paths.shim_path", lambda: library)
+    with pytest.raises(AppSwitchError, match=directory) as error:
+        spawn.run(spawn.Options(["true"]))
+    assert error.value.reason == "bad-shim-path"

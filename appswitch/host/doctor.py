@@ -19,6 +19,7 @@ from appswitch.host import elf, resolv_conf, tracer
 from appswitch.host.control_client import connect
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import NamespaceForbidden, enter_new_namespace
+from appswitch.host.paths import preloadable
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
 F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 16  # linux/fcntl.h
@@ -175,8 +176,10 @@ def descriptors(machine: Machine) -> Finding:
 
 def shim(machine: Machine) -> Finding:
     """Loaded by whichever C libraries there are."""
-    if not machine.shim.exists():
-        return Finding("shim", PROBLEM, f"{machine.shim} is missing", "install AppSwitch with pip: it is built then")
+    try:
+        preloadable(machine.shim)
+    except AppSwitchError as error:
+        return Finding("shim", PROBLEM, error.message, error.hint)
     loaders = [path for pattern in LOADERS for path in sorted(machine.root.glob(pattern))]
     for loader in loaders:
         command = [str(loader), "--preload", str(machine.shim), "--list", "/bin/true"]

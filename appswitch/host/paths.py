@@ -58,6 +58,16 @@ def shim_path() -> Path:
     return Path(__file__).parent.parent / "libappswitch.so"
 
 
+def preloadable(shim: Path) -> str:
+    """As LD_PRELOAD names it, where a space or a colon ends a name (ld.so(8)). AppSwitchError when that can't be."""
+    if not shim.exists():
+        raise AppSwitchError("no-shim", f"{shim} is missing", "install AppSwitch with pip: it is built then")
+    if {" ", ":"} & set(str(shim)):
+        reason = f"LD_PRELOAD can't name {shim}: a space or a colon ends a library's name there"
+        raise AppSwitchError("bad-shim-path", reason, "install AppSwitch at a path that has neither")
+    return str(shim)
+
+
 def tracer_path() -> Path:
     """What brings the library into programs that can't preload it; there is none on some machines (setup.py)."""
     return Path(__file__).parent.parent / "appswitch-tracer"
