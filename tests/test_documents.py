@@ -61,3 +61,11 @@ def test_links(document: Path) -> None:
         if not file.exists() or (anchor and file.suffix == ".md" and anchor not in anchors(file)):
             wrong.append(target)
     assert wrong == []
+
+
+@pytest.mark.parametrize("page", ["security.md"])
+def test_the_tests_that_show_it_are_there(page: str) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / page).read_text())
+    assert named
+    missing = [(file, test) for file, test in named if f"def {test}(" not in (ROOT / file).read_text()]
+    assert missing == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import signal
@@ -86,6 +87,20 @@ def test_the_one_address_to_join_may_come_later(net: Network) -> None:
     a.serve("--key-file", str(net.key))
     b.command("nodes", "--wait", "--timeout", str(PATIENCE))
     assert set(b.tables()) == {"a", "b"}
+
+
+def test_the_key_is_in_no_argument_and_no_log(net: Network) -> None:
+    """Of no process: whatever `serve` has started is looked at, too."""
+    hosts = net.serve("a", "b")
+    key = net.key.read_bytes().strip()
+    said = [file.read_bytes() for host in hosts for file in [host.log, *host.log.parent.rglob("*.log")]]
+    looked_at = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            said += [(process / "cmdline").read_bytes(), (process / "environ").read_bytes()]
+            looked_at += 1
+    assert looked_at > 4
+    assert not [text for text in said if key in text]
 
 
 def test_another_key(net: Network, tmp_path: Path) -> None:

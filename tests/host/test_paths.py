@@ -71,6 +71,17 @@ def test_both_sockets_fit_or_it_says_so(tmp_path: Path) -> None:
         assert probe.connect_ex(os.fsencode(paths.control_socket(longest))) != 0  # no "path too long"
 
 
+@pytest.mark.root
+def test_the_directory_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.chown(tmp_path, 1001, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(AppSwitchError, match="is user 1001's") as error:
+        paths.make_directory(tmp_path / "trap.sock")
+    assert error.value.reason == "not-yours"
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
+    paths.make_directory(tmp_path / "trap.sock")
+
+
 def test_the_control_socket_is_beside_the_trap_socket() -> None:
     assert paths.control_socket(Path("/a/b.sock")).parent == Path("/a")
     assert paths.control_socket(Path("/a/b.sock")) != paths.control_socket(Path("/a/c.sock"))
