@@ -39,10 +39,12 @@ def demo(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything that pytest finds, by as many processes as there are processors.
 
-    What fails is run once more, and told of as a rerun: real programs on a busy machine have races.
+    What fails is run once more, and told of as a rerun: real programs on a busy machine have races. Bytecode is kept,
+    whatever the caller's environment says of it: each of these processes would compile all tests anew.
     """
     install(session, "test")
-    session.run("pytest", "-n", "auto", "--dist", "worksteal", "--reruns", "1", "-raR", *session.posargs)
+    words = ["-n", "auto", "--dist", "worksteal", "--reruns", "1", "-raR", *session.posargs]
+    session.run("pytest", *words, env={"PYTHONDONTWRITEBYTECODE": ""})
 
 
 @nox.session

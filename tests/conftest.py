@@ -17,6 +17,8 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 if not os.environ.get("CI"):
     settings.load_profile("patient")
 
+Switch.copies = True  # benchmarks and examples have them by exec
+
 
 def _is_there(program: str) -> bool:
     if program != "busybox-static":
@@ -41,6 +43,12 @@ def switch() -> Iterator[Switch]:
     """A trap handler."""
     with running_switch() as running:
         yield running
+
+
+@pytest.fixture
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every `appswitch` of the test is started by exec."""
+    monkeypatch.setattr(Switch, "copies", False)
 
 
 @pytest.fixture(params=[tracer.NOTIFY, tracer.PTRACE])

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from appswitch.host.control_client import ControlClient
+from tests.zygote import Copy
 
 APPSWITCH = [sys.executable, "-m", "appswitch"]
 PATIENCE = 30.0  # seconds that anything may take before a test fails
@@ -40,7 +41,9 @@ def _may_reach(path: Path) -> bool:
 
 
 class Switch:
-    """A running trap handler and what was started under it."""
+    """A running trap handler and what was started under it. copies: whether commands are (tests/zygote.py)."""
+
+    copies = False
 
     def __init__(self, directory: Path, user: int | None = None) -> None:
         self.directory = directory
@@ -52,6 +55,8 @@ class Switch:
         self.environment = {**environment, "APPSWITCH_SOCKET": str(self.trap)}
         self.prefix: list[str] = []
         """What runs a command where this trap handler is."""
+        self.network: int | None = None
+        """A process in the network namespace that `prefix` enters."""
         self._started: list[subprocess.Popen[str]] = []
 
     def serve(self, *flags: str) -> subprocess.Popen[str]:
@@ -99,12 +104,18 @@ class Switch:
 
     def command(self, *arguments: str, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """`appswitch ARGUMENTS`, to its end. With `check` a failure shows everything that was said."""
-        options = {"timeout": PATIENCE, "capture_output": True, "text": True, **options}
-        options.setdefault("env", self.environment)
-        if "input" not in options:
-            options.setdefault("stdin", subprocess.DEVNULL)
-        command = [*self.prefix, *self.appswitch, *arguments]
-        done = subprocess.run(command, **self._as_user(), check=False, **options)
+        options = {"env": self.environment, "capture_output": True, "text": True, **options}
+        patience, said = options.pop("timeout", PATIENCE), options.pop("input", None)
+        if options.pop("capture_output"):
+            options |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        options.setdefault("stdin", subprocess.DEVNULL if said is None else subprocess.PIPE)
+        with self._start([*self.appswitch, *arguments], options) as process:
+            try:
+                output = process.communicate(said, patience)
+            except BaseException:
+                process.kill()
+                raise
+        done = subprocess.CompletedProcess(process.args, process.returncode, *output)
         assert not check or done.returncode == 0, f"{done}\n{self.logs()}"
         return done
 
@@ -151,11 +162,15 @@ class Switch:
         return {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
 
     def _popen(self, command: list[str], **options: Any) -> subprocess.Popen[str]:
-        options = {"env": self.environment, "stdin": subprocess.DEVNULL, **options}
-        command = [*self.prefix, *command]
-        process = subprocess.Popen(command, text=True, start_new_session=True, **self._as_user(), **options)
+        options = {"env": self.environment, "stdin": subprocess.DEVNULL, "text": True, **options}
+        process = self._start(command, {**options, "start_new_session": True})
         self._started.append(process)
         return process
+
+    def _start(self, command: list[str], options: dict[str, Any]) -> subprocess.Popen[str]:
+        if self.copies and self.user is None and Copy.can_be(command, options):
+            return Copy(command, self.network, **options)
+        return subprocess.Popen([*self.prefix, *command], **self._as_user(), **options)
 
 
 class Talker:

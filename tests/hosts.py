@@ -72,7 +72,7 @@ class Host(Switch):
         self.name = name
         self.address = address
         self.namespace = namespace
-        self.prefix = namespace.enter
+        self.prefix, self.network = namespace.enter, namespace.pid
         self._hub = hub
         self._port = f"to{namespace.pid}"
 

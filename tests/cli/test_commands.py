@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from appswitch.host.paths import shim_path
-from tests.harness import APPSWITCH, Switch
+from tests.harness import APPSWITCH, Switch, free_port
 
 COMMANDS = [
     "serve",
@@ -260,7 +260,7 @@ def test_a_name_that_stands_for_another_address(switch: Switch) -> None:
     ("flags", "cause"), [([], "is taken"), (["--serf", "no-such-serf"], "isn't there: no-such-serf")]
 )
 def test_serve_says_why_it_can_t_be_one_of_several(cli: Switch, flags: list[str], cause: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
         said = failed(cli, "serve", "--bind", f"127.0.0.1:{taken.getsockname()[1]}", *flags, status=1)
     assert cause in said
     assert "\nhint: " in said
