@@ -110,10 +110,9 @@ def test_in_the_background(compose: Compose) -> None:
     compose.write(SHOP)
     done = compose.run("up", "-d", "--wait")
     assert (done.stdout, "project shop is up" in done.stderr) == ("", True)
+    states = {"web-1": "healthy", "cache-1": "healthy", "job-1": "exited"}
+    eventually(lambda: {name: row["state"] for name, row in compose.ps().items()} == states)
     rows = compose.ps()
-    assert {name: row["state"] for name, row in rows.items()} == {
-        "web-1": "healthy", "cache-1": "healthy", "job-1": "exited"
-    }  # fmt: skip
     assert (rows["web-1"]["listens"], rows["cache-1"]["listens"]) == (["80/tcp"], ["6379/tcp"])
     assert "redis-server" in Path(f"/proc/{rows['cache-1']['pid']}/cmdline").read_text()
     assert rows["job-1"]["status"] == 0

@@ -77,6 +77,7 @@ def take_over(switch: Switch, *flags: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.program("nginx", "wrk")
+@pytest.mark.usefixtures("no_copies")  # as long a start as users have it
 def test_no_connect_fails_under_load(switch: Switch) -> None:
     nginx(switch, 0)
     wrk = switch.spawn("wrk", "-t", "1", "-c", "8", "-d", "110", "-H", "Connection: close", "http://web/")
