@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import trio
@@ -27,6 +27,8 @@ UNLOGGED = {Kind.CONNECT, Kind.RESOLVE}  # too many
 UNTOLD = ("time", "kind", "node")  # the log line says it by itself
 
 log = structlog.get_logger()
+
+Thing = TypeVar("Thing")
 
 
 @frozen
@@ -106,15 +108,20 @@ class Events:
         if kind not in UNLOGGED and event.source is None:  # of clients outside anybody can make any number
             log.info(kind.value, **self._told(control.event_row(event)))
 
-    def publish_unmade(self, kind: Kind, facts: Callable[[], dict[str, Any]]) -> None:
-        """As `publish`, what happens ten thousand times a second: it is put together only for who wants to know."""
-        if self.taps or any(each.wanted.wants(kind) for each in self._subscriptions):
-            self.publish(kind, **facts())
-        else:
-            self._recent.append(partial(self._make, self._clock(), kind, facts))
+    def publish_all(self, kind: Kind, facts: Callable[[Thing], dict[str, Any]], things: Sequence[Thing]) -> None:
+        """As `publish`, what happens ten thousand times a second: it is put together only for who wants to know.
 
-    def _make(self, when: float, kind: Kind, facts: Callable[[], dict[str, Any]]) -> Event:
-        return Event(when, kind, self._node, **facts())
+        facts: of each of those things.
+        """
+        if self.taps or any(each.wanted.wants(kind) for each in self._subscriptions):
+            for each in things:
+                self.publish(kind, **facts(each))
+        else:
+            make = partial(self._make, self._clock(), kind, facts)
+            self._recent.extend([partial(make, each) for each in things[-RECENT:]])
+
+    def _make(self, when: float, kind: Kind, facts: Callable[[Thing], dict[str, Any]], thing: Thing) -> Event:
+        return Event(when, kind, self._node, **facts(thing))
 
     def _told(self, row: dict[str, Any]) -> dict[str, Any]:
         """What the log says: not what doesn't apply, nor which node is ours."""

@@ -18,7 +18,6 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from typing import Any
 
 import trio
@@ -32,7 +31,7 @@ from appswitch.edge.deliver import Deliverer
 from appswitch.edge.gate import Gate, plain, reset
 from appswitch.edge.policing import Policing
 from appswitch.edge.relayed import wants_head
-from appswitch.edge.tcp_names import Name, facts_of
+from appswitch.edge.tcp_names import WayIn, facts_of
 from appswitch.model import Exposure, Kind, Listener
 
 AT_ONCE = 256  # connections that are taken from the thread in one go
@@ -42,10 +41,10 @@ HANDED = struct.Struct("@Q52sii4x")  # struct as_handed
 
 @frozen
 class Plan:
-    """Who takes turns while the epoch lasts. rules: what lets clients in, for each."""
+    """Who takes turns while the epoch lasts."""
 
     instances: list[Listener]
-    rules: list[str]
+    ways: list[WayIn]
 
 
 @define
@@ -203,7 +202,7 @@ class Express:
         if not all(self.apps.table.is_local(each.app) and not wants_head(each) for each in instances):
             return None
         rules = {each.listener.id: each.verdict.rule for each in plan.judged}
-        return Plan(instances, [rules[each.id] for each in instances])
+        return Plan(instances, [WayIn(each, rules[each.id]) for each in instances])
 
     async def _hear_pauses(self, nursery: trio.Nursery) -> None:
         bell = lib.as_door_pauses(self._door)
@@ -236,8 +235,10 @@ class Express:
     def take(self) -> None:
         """What was handed over has its name, and is told of, from now on."""
         while count := lib.as_take(self._door, self._taken, AT_ONCE):
-            for cookie, packed, listening, instance in HANDED.iter_unpack(ffi.buffer(self._taken, count * HANDED.size)):
-                plan = self._served[listening].plan
-                name = Name(packed, None, plan.instances[instance])
-                self.deliverer.names.put(cookie, name)
-                self.apps.events.publish_unmade(Kind.CONNECT, partial(facts_of, name, plan.rules[instance]))
+            rows = HANDED.iter_unpack(ffi.buffer(self._taken, count * HANDED.size))
+            came = {
+                cookie: (packed, self._served[listening].plan.ways[instance])
+                for cookie, packed, listening, instance in rows
+            }
+            self.deliverer.names.put_all(came)
+            self.apps.events.publish_all(Kind.CONNECT, facts_of, list(came.values()))

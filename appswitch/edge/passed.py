@@ -5,13 +5,11 @@ They get their names, and are told of as events, which are put together only for
 
 from __future__ import annotations
 
-from functools import partial
-
 import trio
 from attrs import define, field, frozen
 
 from appswitch.edge.events import Events
-from appswitch.edge.tcp_names import Name, TcpNames, facts_of
+from appswitch.edge.tcp_names import TcpNames, WayIn, facts_of
 from appswitch.model import Kind, Listener
 from appswitch.wire.lanes import LANE_LASTS, read_entries
 
@@ -21,10 +19,9 @@ TOLD_EVERY = 1.0
 
 @frozen
 class Led:
-    """Where a lane leads, and by which rule. until: entries may come, trio's clock."""
+    """Where a lane leads. until: entries may come, trio's clock."""
 
-    listener: Listener
-    rule: str
+    way: WayIn
     until: float
 
 
@@ -41,18 +38,16 @@ class Passed:
         now = trio.current_time()
         for number in [number for number, led in self._lanes.items() if led.until < now]:
             del self._lanes[number]
-        self._lanes[lane] = Led(listener, rule, now + 2 * LANE_LASTS)
+        self._lanes[lane] = Led(WayIn(listener, rule), now + 2 * LANE_LASTS)
 
     def take(self, entries: bytes) -> set[int]:
         """The lanes of which there are some."""
-        found = set()
-        for cookie, number, packed in read_entries(entries):
-            found.add(number)
-            led = self._lanes.get(number)
-            if led is not None:
-                name = Name(packed, None, led.listener)
-                self.names.put(cookie, name)
-                self.events.publish_unmade(Kind.CONNECT, partial(facts_of, name, led.rule))
+        rows = list(read_entries(entries))
+        found = {number for _, number, _ in rows}
+        ways = {number: self._lanes[number].way for number in found if number in self._lanes}
+        came = {cookie: (packed, ways[number]) for cookie, number, packed in rows if number in ways}
+        self.names.put_all(came)
+        self.events.publish_all(Kind.CONNECT, facts_of, list(came.values()))
         return found
 
     @property

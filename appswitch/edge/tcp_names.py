@@ -8,8 +8,9 @@ which ones do (wire/tcp_diag.py), in each namespace that we make such sockets in
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import structlog
@@ -75,18 +76,36 @@ class Name:
         return evolve(self, packed=socknames.with_medium(self.packed, Medium.TCP_CLIENT))
 
 
-def facts_of(name: Name, rule: str) -> dict[str, Any]:
-    """Of a client outside that has got through, by this rule: for its event."""
-    source, (ip, port) = name.ends
-    server = name.listener.app if name.listener else None
+@frozen
+class WayIn:
+    """Of clients outside: to this listener, let in by this rule."""
+
+    listener: Listener
+    rule: str
+
+
+Came = tuple[bytes, WayIn]
+"""A client outside that has got through; the first is `packed` of the name of the connection's end here."""
+
+
+def name_of(came: Came) -> Name:
+    """The name of the connection's end here."""
+    packed, way = came
+    return Name(packed, None, way.listener)
+
+
+def facts_of(came: Came) -> dict[str, Any]:
+    """For its event."""
+    source, (ip, port) = name_of(came).ends
+    _, way = came
     return {
         "address": ip,
         "port": port,
         "proto": "tcp",
         "medium": "tcp",
         "source": source,
-        "server": server,
-        "rule": rule,
+        "server": way.listener.app,
+        "rule": way.rule,
     }
 
 
@@ -102,6 +121,8 @@ class TcpNames:
         self.takers: list[Callable[[], None]] = []
         self.flushes: list[Callable[[], Awaitable[None]]] = []
         self._names: dict[int, Name] = {}
+        self._came: dict[int, Came] = {}
+        """Others: these come ten thousand times a second, and few are asked for before they have gone."""
         self._sockets_with: dict[Ends, int] = {}
 
     def add(self, end: socket.socket, name: Name) -> None:
@@ -113,6 +134,15 @@ class TcpNames:
         self._names[cookie] = name
         if name.client is not None:
             self.reserve(name.ends)
+
+    def put_all(self, came: Mapping[int, Came]) -> None:
+        """As `put`, clients outside, by cookie."""
+        self._came.update(came)
+
+    def _find(self, cookie: int) -> Name | None:
+        if cookie in self._came:
+            return name_of(self._came[cookie])
+        return self._names.get(cookie)
 
     def take(self) -> None:
         """Names that are on their way here are here."""
@@ -131,40 +161,40 @@ class TcpNames:
 
     def find(self, cookie: int, app: App) -> bytes | None:
         """What `app`, which has the socket, is to see; None: it isn't one of ours, or none of its connections."""
-        if cookie not in self._names:
+        if cookie not in self:
             self.take()
-        name = self._names.get(cookie)
+        name = self._find(cookie)
         return name.packed if name is not None and app.id in [each.id for each in name.apps] else None
 
     def __contains__(self, cookie: int) -> bool:
         """Whether this socket has one, still."""
-        return cookie in self._names
+        return cookie in self._names or cookie in self._came
 
     def is_taken(self, source: tuple[Address, int], dest: tuple[Address, int]) -> bool:
         """Whether a connection has these two ends."""
         return (source, dest) in self._sockets_with
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names) + len(self._came)
 
     async def keep_swept(self) -> None:
         """Sweeps for ever."""
         while True:
             await trio.sleep(SWEEP_EVERY)
-            if self._names:
+            if len(self):
                 await self.sweep()
 
     async def sweep(self) -> None:
         """Forgets closed sockets."""
         self.take()
-        known = list(self._names)  # one that is made meanwhile need not be among those that are found
+        known = [*self._names, *self._came]  # one that is made meanwhile need not be among those that are found
         try:
             found = await self._sockets()
         except OSError as error:
             log.warning("TCP sockets can't be listed", error=error.strerror)
             return
         for count, cookie in enumerate(known, 1):
-            if cookie not in found:
+            if cookie not in found and self._came.pop(cookie, None) is None:
                 name = self._names.pop(cookie)
                 if name.client is not None:
                     self.release(name.ends)
@@ -185,10 +215,11 @@ class TcpNames:
         for flush in self.flushes:
             await flush()
         self.take()
-        sockets = await self._sockets() if self._names else {}
+        sockets = await self._sockets() if len(self) else {}
         found: dict[Ends, dict[Medium, tuple[Name, TcpSocket]]] = {}
-        for cookie, name in self._names.items():
-            if cookie in sockets:
+        for cookie in chain(self._names, self._came):
+            name = self._find(cookie) if cookie in sockets else None
+            if name is not None:
                 found.setdefault(name.ends, {})[name.medium] = name, sockets[cookie]
         return [_connection(ends) for ends in found.values()]
 

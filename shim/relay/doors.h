@@ -14,7 +14,7 @@
 enum {
     AS_MOST_DOORS = 1024,
     AS_MOST_TURNS = 1024,  /* of a door */
-    AS_MOST_ENTRIES = 128, /* in one message */
+    AS_MOST_ENTRIES = 512, /* in one message */
     AS_TELL_EVERY = 100    /* milliseconds at most that entries wait */
 };
 

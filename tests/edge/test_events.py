@@ -125,22 +125,24 @@ def test_a_row_has_every_field_and_is_json() -> None:
 def test_what_is_put_together_only_when_it_is_wanted() -> None:
     events, made = Events("n1", lambda: 5.0), []
 
-    def facts() -> dict[str, Any]:
-        made.append(True)
-        return {"port": 80}
+    def facts(port: int) -> dict[str, Any]:
+        made.append(port)
+        return {"port": port}
 
-    events.publish_unmade(Kind.CONNECT, facts)
+    events.publish_all(Kind.CONNECT, facts, [80, 81])
     assert not made
-    (event,) = events.recent(ALL)
-    assert (event.time, event.kind, event.port) == (5.0, Kind.CONNECT, 80)
+    assert [(each.time, each.kind, each.port) for each in events.recent(ALL)] == [
+        (5.0, Kind.CONNECT, 80),
+        (5.0, Kind.CONNECT, 81),
+    ]
     made.clear()
     with events.subscribe(Filter(frozenset({Kind.DENY}))):
-        events.publish_unmade(Kind.CONNECT, facts)
+        events.publish_all(Kind.CONNECT, facts, [82])
         assert not made
     with events.subscribe(ALL) as subscription:
-        events.publish_unmade(Kind.CONNECT, facts)
-        assert made
-        assert len(subscription._waiting) == 1
+        events.publish_all(Kind.CONNECT, facts, [83, 84])
+        assert made == [83, 84]
+        assert len(subscription._waiting) == 2
 
 
 def test_who_asks_hears_of_all_that_has_happened_once() -> None:
