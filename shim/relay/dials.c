@@ -11,7 +11,6 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -43,13 +42,12 @@ struct lane {
 };
 
 struct dial {
-    struct watched client_as, inner_as;
+    struct pair *pair; /* that is to be */
     int client, inner;
-    bool sent;   /* the record */
-    bool stands; /* the connection to the other host */
-    bool ended;  /* the client sends no more */
-    bool urgent; /* ... or urgent data, which can't be looked at in advance */
-    bool dead;   /* to be freed: there may be an event of it in this round still */
+    uint32_t said[2]; /* what epoll has told of the two so far */
+    bool sent;        /* the record */
+    bool stands;      /* the connection to the other host */
+    bool dead;        /* to be freed: there may be an event of it in this round still */
     uint16_t door, lane;
     int32_t error;  /* why it is given back */
     uint32_t shown; /* bytes that the other host has, and are in the client's queue */
@@ -95,12 +93,9 @@ static void end_dial(struct dial *dial) {
 
 static void drop(struct list *list, struct dial *dial) {
     take_out(list, dial);
-    unwatch(dial->client);
     reset(dial->client);
-    if (dial->inner >= 0) {
-        unwatch(dial->inner);
-        reset(dial->inner);
-    }
+    if (dial->inner >= 0) reset(dial->inner);
+    forget_pair(dial->pair);
     end_dial(dial);
 }
 
@@ -111,6 +106,7 @@ static bool give_back(struct dial *dial) {
     if (!say_given_back(dial->door, dial->lane, dial->error, dial->client)) return false;
     take_out(&returning, dial);
     close(dial->client);
+    forget_pair(dial->pair);
     end_dial(dial);
     return true;
 }
@@ -118,11 +114,8 @@ static bool give_back(struct dial *dial) {
 static void turn_back(struct list *list, struct dial *dial, int error) {
     take_out(list, dial);
     if (list == &dialling) dials--;
-    unwatch(dial->client);
-    if (dial->inner >= 0) {
-        unwatch(dial->inner);
-        reset(dial->inner);
-    }
+    unwatch(dial->client); /* the trap handler is to have it, too */
+    if (dial->inner >= 0) reset(dial->inner);
     dial->inner = -1;
     dial->error = error;
     append(&returning, dial);
@@ -135,14 +128,18 @@ static void turn_back(struct list *list, struct dial *dial, int error) {
 /* It is a pair from now on. taken: that is sure. */
 static void settle(struct dial *dial, bool taken) {
     if (dial->shown) recv(dial->client, NULL, dial->shown, MSG_TRUNC | MSG_DONTWAIT); /* throws it away: tcp(7) */
+    int yes = 1;
+    setsockopt(dial->client, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes); /* not before: it might be given back */
     take_out(&young, dial);
     end_dial(dial);
-    join_watched(dial->client, dial->inner, taken ? NULL : dial->refusal, dial->idle_ms);
+    join_ends(dial->pair, (int[]){dial->client, dial->inner}, dial->said, taken ? NULL : dial->refusal, dial->idle_ms);
 }
 
 /* The other host gets what the client has said. */
 static void show(struct dial *dial) {
-    if (dial->urgent) return settle(dial, false); /* a pair passes it on as such */
+    uint32_t said = dial->said[0];
+    if (said & EPOLLPRI) return settle(dial, false); /* can't be looked at in advance; a pair passes it on as such */
+    if (!(said & (EPOLLIN | EPOLLRDHUP))) return;
     static uint8_t data[MOST_SHOWN];
     ssize_t size = recv(dial->client, data, sizeof data, MSG_PEEK | MSG_DONTWAIT);
     if (size < 0 && errno != EAGAIN) return drop(&young, dial);
@@ -151,18 +148,17 @@ static void show(struct dial *dial) {
         if (more > 0) dial->shown += (uint32_t)more;
         if (dial->shown < size) return settle(dial, false);
     }
-    if (size == MOST_SHOWN || size == 0 || dial->ended) settle(dial, false);
+    if (size == MOST_SHOWN || size == 0 || said & EPOLLRDHUP) settle(dial, false);
 }
 
 static void on_client(struct watched *watched, uint32_t events) {
-    struct dial *dial = (struct dial *)watched; /* its first member */
+    struct dial *dial = watched->owner;
     if (dial->dead || dial->inner < 0) return;
     if (events & (EPOLLERR | EPOLLHUP)) { /* a reset */
         if (!dial->stands) dials--;
         return drop(dial->stands ? &young : &dialling, dial);
     }
-    if (events & EPOLLRDHUP) dial->ended = true;
-    if (events & EPOLLPRI) dial->urgent = true;
+    dial->said[0] |= events;
     if (dial->stands) show(dial);
 }
 
@@ -181,8 +177,9 @@ static bool stand(struct dial *dial) {
 }
 
 static void on_inner(struct watched *watched, uint32_t events) {
-    struct dial *dial = (struct dial *)((char *)watched - offsetof(struct dial, inner_as));
+    struct dial *dial = watched->owner;
     if (dial->dead || dial->inner < 0) return;
+    dial->said[1] |= events;
     if (!dial->stands) {
         int error = 0;
         socklen_t size = sizeof error;
@@ -220,6 +217,7 @@ static bool begin(struct dial *dial, const struct lane *lane) {
     if (dial->inner < 0) return false;
     setsockopt(dial->inner, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     setsockopt(dial->inner, IPPROTO_TCP, NO_COOKIE, &yes, sizeof yes);
+    setsockopt(dial->inner, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes); /* as a pair wants it (pairs.c) */
     bool bound = bind_to_used(dial->inner, family);
     if (send_record(dial, lane)) {
         note_port(dial->inner);
@@ -231,12 +229,26 @@ static bool begin(struct dial *dial, const struct lane *lane) {
     return begin(dial, lane);
 }
 
+static struct dial *new_dial(int client) {
+    struct dial *dial = calloc(1, sizeof *dial);
+    if (dial == NULL) return NULL;
+    dial->pair = new_pair();
+    if (dial->pair == NULL) {
+        free(dial);
+        return NULL;
+    }
+    *end_of(dial->pair, 0) = (struct watched){on_client, dial};
+    *end_of(dial->pair, 1) = (struct watched){on_inner, dial};
+    dial->client = client;
+    dial->inner = -1;
+    return dial;
+}
+
 void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer *comer) {
     int yes = 1, client = comer->fd;
     struct lane *lane = lanes[place];
-    struct dial *dial = calloc(1, sizeof *dial);
+    struct dial *dial = new_dial(client);
     if (dial == NULL) return reset(client);
-    *dial = (struct dial){.client_as = {on_client}, .inner_as = {on_inner}, .client = client, .inner = -1};
     dial->door = door;
     dial->lane = place;
     dial->idle_ms = idle_ms;
@@ -255,8 +267,8 @@ void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer
         seal_record(&dial->record, lane->key);
         make_refusal(&dial->record, lane->key, dial->refusal);
     }
-    if (!lane || !begin(dial, lane) || !watch(dial->inner, EPOLLIN | EPOLLOUT | EPOLLET, &dial->inner_as) ||
-        !watch(client, EPOLLIN | EPOLLPRI | EPOLLRDHUP | EPOLLET, &dial->client_as))
+    if (!lane || !begin(dial, lane) || !watch(dial->inner, END_EVENTS, end_of(dial->pair, 1)) ||
+        !watch(client, END_EVENTS, end_of(dial->pair, 0)))
         turn_back(&dialling, dial, EHOSTUNREACH);
 }
 

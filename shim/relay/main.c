@@ -67,7 +67,7 @@ static void answer(void) {
 static void obey(const struct as_join *join, size_t size, int *fds, int found) {
     if (size >= sizeof *join && join->op == AS_JOIN && found == 2 && is_socket(fds[0], SOCK_STREAM) &&
         is_socket(fds[1], SOCK_STREAM))
-        return join_pair(fds[0], fds[1], join + 1, size - sizeof *join, join->idle_ms);
+        return join_pair(fds, join + 1, size - sizeof *join, join->idle_ms);
     if (size == sizeof *join && join->op == AS_DOORS && found == 1 && is_socket(fds[0], SOCK_SEQPACKET))
         return use_channel(fds[0]);
     while (found) close(fds[--found]);
@@ -100,7 +100,7 @@ static void on_channel(struct watched *watched, uint32_t events) {
     for (int left = MESSAGES; left && channel_open && may_take() && read_message(); left--) continue;
 }
 
-static struct watched channel_as = {on_channel};
+static struct watched channel_as = {.on_event = on_channel};
 
 /* Only while something may be taken. (Its end would be told again and again.) */
 static void watch_channel(bool wanted) {

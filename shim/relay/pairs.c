@@ -1,8 +1,8 @@
 /* How it works. Each side of a pair is a socket and the way from it to the other one. On that way data is taken from
  * the socket into a pipe only when the pipe is empty, and given on as far as the other one takes it: as long as
  * anything is left in the pipe, nothing more is read, and so the sender is held back by TCP's own window. Epoll is
- * level-triggered, and asked for just what can be done next (`wanted`), so a round does little for each and nobody
- * starves.
+ * edge-triggered: it is asked once, and what it has told holds until a call says EAGAIN. Pairs that can go on are in a
+ * list, each has one turn a round, and so nobody starves.
  *
  * A FIN becomes a FIN once all before it has been given on. Everything else that ends a way (a reset, a time-out, a
  * socket that was refused) ends the pair: with a reset of both, for a FIN would say that this was all.
@@ -31,35 +31,41 @@
 enum {
     MOST_AT_ONCE = 1 << 20, /* bytes; a pipe's size is the limit */
     IDLE_EVERY = 100,       /* milliseconds at least between two looks at who is idle */
-    STARVED_EVERY = 50      /* milliseconds; pipes may be missing since the machine has too many files open */
+    STARVED_EVERY = 50,     /* milliseconds; pipes may be missing since the machine has too many files open */
+    FILLS = 2               /* of a pipe, a turn: mostly the second one finds that this was all */
 };
+
+const uint32_t END_EVENTS = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
 
 struct side {
     struct watched watched_as;
     int fd;
-    int8_t index; /* in the pair */
-    bool watched; /* by epoll, ... */
-    bool ended;   /* it sends no more, ... */
-    bool told;    /* and the other one knows */
-    bool starved; /* there was no pipe for it */
-    bool urgent;  /* what is held isn't in the pipe, but this: */
+    int8_t index;  /* in the pair */
+    bool readable; /* as far as is known: it has something, or has ended */
+    bool writable; /* ... it takes something */
+    bool alarmed;  /* ... it has urgent data */
+    bool ended;    /* it sends no more, ... */
+    bool told;     /* and the other one knows */
+    bool starved;  /* there was no pipe for it */
+    bool urgent;   /* what is held isn't in the pipe, but this: */
     char urgent_byte;
-    uint32_t asked; /* ... for these events */
-    uint32_t held;  /* bytes, in the pipe */
+    uint32_t held; /* bytes, in the pipe */
     struct pipe pipe;
 };
 
 struct pair {
     struct side sides[2];
-    struct pair *next, **before;
+    struct pair *next, **before, *next_active;
     uint64_t last; /* when something passed, in milliseconds */
     uint32_t idle_ms;
+    bool active;                 /* its turn is to come */
+    bool shared;                 /* another process may have its sockets, too */
     bool unsure;                 /* whether it is taken: the other host may begin with ... */
     uint8_t refusal[AS_REFUSAL]; /* ... this */
     bool dead;                   /* to be freed: there may be an event of it in this round still */
 };
 
-static struct pair *pairs, *dead;
+static struct pair *pairs, *dead, *active;
 static uint32_t count, starving;
 static uint64_t now, next_idle = UINT64_MAX, joined, passed;
 
@@ -83,16 +89,17 @@ static void link_pair(struct pair *pair, struct pair **list) {
     *list = pair;
 }
 
-static void unwatch_side(struct side *side) {
-    unwatch(side->fd);
-    side->watched = false;
-    side->asked = 0;
+static void activate(struct pair *pair) {
+    if (pair->active) return;
+    pair->active = true;
+    pair->next_active = active;
+    active = pair;
 }
 
 static void end_pair(struct pair *pair, bool by_reset) {
     for (int i = 0; i < 2; i++) {
         struct side *side = &pair->sides[i];
-        if (side->watched) unwatch_side(side);
+        if (pair->shared) unwatch(side->fd);
         if (by_reset)
             reset(side->fd);
         else
@@ -107,27 +114,12 @@ static void end_pair(struct pair *pair, bool by_reset) {
     link_pair(pair, &dead);
 }
 
-static uint32_t wanted(struct side *side) {
-    uint32_t events = other_of(side)->held ? EPOLLOUT : 0;
-    if (!side->ended && !side->held && !side->starved) events |= EPOLLIN;
-    return events;
-}
-
-/* False: it can't be watched. */
-static bool watch_side(struct side *side) {
-    uint32_t events = wanted(side);
-    if (side->watched ? events == side->asked : events == 0) return true;
-    if (!(side->watched ? watch_for : watch)(side->fd, events, &side->watched_as)) return false;
-    side->watched = true;
-    side->asked = events;
-    return true;
-}
-
 /* At urgent data splice(2) stops, as if there were nothing, or, once a FIN has come, as if this were the end
  * (tcp_read_sock, tcp_splice_read). It is one byte, in the stream here (SO_OOBINLINE), and is given on as urgent. */
-static bool is_at_urgent(int fd) {
+static bool is_at_urgent(struct side *side) {
     int at_mark = 0;
-    return ioctl(fd, SIOCATMARK, &at_mark) == 0 && at_mark;
+    side->alarmed = false;
+    return ioctl(side->fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
 /* Or reset, which is told once only. */
@@ -148,11 +140,12 @@ static bool fill(struct side *side) {
         return true;
     }
     ssize_t size = splice(side->fd, NULL, side->pipe.in, NULL, MOST_AT_ONCE, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    if ((size == 0 || (size < 0 && errno == EAGAIN)) && is_at_urgent(side->fd)) {
+    if ((size == 0 || (size < 0 && errno == EAGAIN && side->alarmed)) && is_at_urgent(side)) {
         size = recv(side->fd, &side->urgent_byte, 1, MSG_DONTWAIT);
         side->urgent = size > 0;
     }
     if (size < 0 && errno != EAGAIN && errno != EINTR) return false;
+    if (size < 0 && errno == EAGAIN) side->readable = false;
     if (size > 0) side->held = (uint32_t)size;
     side->ended = size == 0;
     return true;
@@ -164,7 +157,10 @@ static bool drain(struct side *side) {
     ssize_t size = side->urgent
                        ? send(to->fd, &side->urgent_byte, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL)
                        : splice(side->pipe.out, NULL, to->fd, NULL, side->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
-    if (size < 0) return errno == EAGAIN || errno == EINTR;
+    if (size < 0) {
+        if (errno == EAGAIN) to->writable = false;
+        return errno == EAGAIN || errno == EINTR;
+    }
     side->urgent = false;
     side->held -= (uint32_t)size;
     passed += (uint64_t)size;
@@ -172,26 +168,34 @@ static bool drain(struct side *side) {
     return true;
 }
 
+static bool may_drain(struct side *side) {
+    return side->held && other_of(side)->writable;
+}
+
+static bool may_fill(struct side *side) {
+    return side->readable && !side->held && !side->ended && !side->starved;
+}
+
 /* Does what can be done on the way from `side` now. False: the pair has to be reset. */
 static bool pass_on(struct side *side) {
-    if (side->held && !drain(side)) return false;
-    if (!side->held && !side->ended && (!fill(side) || (side->held && !drain(side)))) return false;
+    if (may_drain(side) && !drain(side)) return false;
+    for (int left = FILLS; left && may_fill(side); left--)
+        if (!fill(side) || (may_drain(side) && !drain(side))) return false;
     if (!side->held && side->pipe.in != NO_PIPE) give_pipe(&side->pipe);
     if (side->ended && !side->held && !side->told) {
-        shutdown(other_of(side)->fd, SHUT_WR);
         side->told = true;
+        if (!other_of(side)->told) shutdown(other_of(side)->fd, SHUT_WR); /* else it is closed now */
     }
     return true;
 }
 
-static void settle(struct pair *pair, bool works) {
+static void take_turn(struct pair *pair) {
     struct side *one = &pair->sides[0], *other = &pair->sides[1];
-    if (!works)
-        end_pair(pair, true);
-    else if (one->told && other->told)
-        end_pair(pair, false);
-    else if (!watch_side(one) || !watch_side(other))
-        end_pair(pair, true);
+    bool works = pass_on(one) && pass_on(other);
+    if (!works || (one->told && other->told))
+        end_pair(pair, !works);
+    else if (may_drain(one) || may_fill(one) || may_drain(other) || may_fill(other))
+        activate(pair);
 }
 
 /* What comes is passed on as it comes: Nagle's algorithm (RFC 896) would hold it back once more. */
@@ -203,35 +207,43 @@ static bool prepare(int fd) {
     return fcntl(fd, F_SETFL, O_RDWR | O_NONBLOCK) == 0;
 }
 
+static void hear(struct side *side, uint32_t events) {
+    if (events & ~(uint32_t)EPOLLOUT) side->readable = true;
+    if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) side->writable = true;
+    if (events & EPOLLPRI) side->alarmed = true;
+}
+
 static void on_event(struct watched *watched, uint32_t events) {
     struct side *side = (struct side *)watched; /* its first member */
     struct pair *pair = pair_of(side);
     if (pair->dead) return;
-    bool works = true;
-    if (events & EPOLLOUT) works = pass_on(other_of(side));
-    if (works && events & (EPOLLIN | EPOLLERR | EPOLLHUP)) {
-        if (side->asked & EPOLLIN)
-            works = pass_on(side);
-        else if (events & (EPOLLERR | EPOLLHUP)) {
-            if (side->ended && !side->held && events & EPOLLERR) works = false;
-            unwatch_side(side); /* the other one is to have first what has been sent to it; epoll would tell this again
-                              and again */
-        }
-    }
-    settle(pair, works);
+    if (events & EPOLLERR && side->ended && !side->held) return end_pair(pair, true); /* a reset after its FIN */
+    hear(side, events);
+    activate(pair);
 }
 
-/* NULL: there is no memory, and both are closed. */
-static struct pair *new_pair(int one, int other, uint32_t idle_ms) {
+struct pair *new_pair(void) {
     struct pair *pair = calloc(1, sizeof *pair);
-    if (pair == NULL) {
-        close(one);
-        close(other);
-        return NULL;
+    for (int i = 0; pair && i < 2; i++) pair->sides[i] = (struct side){.index = (int8_t)i, .pipe = {NO_PIPE, NO_PIPE}};
+    return pair;
+}
+
+struct watched *end_of(struct pair *pair, int index) {
+    return &pair->sides[index].watched_as;
+}
+
+void forget_pair(struct pair *pair) {
+    pair->dead = true;
+    link_pair(pair, &dead);
+}
+
+static void begin_pair(struct pair *pair, const int sockets[2], uint32_t idle_ms) {
+    for (int i = 0; i < 2; i++) {
+        struct side *side = &pair->sides[i];
+        side->watched_as.on_event = on_event;
+        side->fd = sockets[i];
+        side->writable = true;
     }
-    for (int i = 0; i < 2; i++)
-        pair->sides[i] = (struct side){
-            .watched_as = {on_event}, .fd = i ? other : one, .index = (int8_t)i, .pipe = {NO_PIPE, NO_PIPE}};
     pair->last = now;
     pair->idle_ms = idle_ms;
     if (idle_ms && now + idle_ms < next_idle) next_idle = now + idle_ms;
@@ -239,34 +251,34 @@ static struct pair *new_pair(int one, int other, uint32_t idle_ms) {
     count_sockets(2);
     count++;
     joined++;
-    return pair;
+    activate(pair);
 }
 
-void join_pair(int one, int other, const void *head, size_t length, uint32_t idle_ms) {
-    struct pair *pair = new_pair(one, other, idle_ms);
-    if (pair == NULL) return;
-    bool works = prepare(one) && prepare(other);
+void join_pair(const int sockets[2], const void *head, size_t length, uint32_t idle_ms) {
+    struct pair *pair = new_pair();
+    if (pair == NULL) {
+        close(sockets[0]);
+        close(sockets[1]);
+        return;
+    }
+    pair->shared = true;
+    begin_pair(pair, sockets, idle_ms);
+    bool works = prepare(sockets[0]) && prepare(sockets[1]);
+    for (int i = 0; i < 2; i++) works = works && watch(sockets[i], END_EVENTS, end_of(pair, i));
     if (length) {
         struct side *side = &pair->sides[0];
         works = works && take_pipe(&side->pipe) && write(side->pipe.in, head, length) == (ssize_t)length;
         side->held = (uint32_t)length;
-        works = works && pass_on(side);
     }
-    settle(pair, works);
+    if (!works) end_pair(pair, true);
 }
 
-void join_watched(int one, int other, const uint8_t *refusal, uint32_t idle_ms) {
-    struct pair *pair = new_pair(one, other, idle_ms);
-    if (pair == NULL) return;
+void join_ends(struct pair *pair, const int sockets[2], const uint32_t said[2], const uint8_t *refusal,
+               uint32_t idle_ms) {
     pair->unsure = refusal != NULL;
     if (refusal) memcpy(pair->refusal, refusal, AS_REFUSAL);
-    for (int i = 0; i < 2; i++) {
-        int yes = 1;
-        setsockopt(pair->sides[i].fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes); /* as prepare does */
-        pair->sides[i].watched = true;
-        pair->sides[i].asked = ~0u; /* something else */
-    }
-    settle(pair, true);
+    begin_pair(pair, sockets, idle_ms);
+    for (int i = 0; i < 2; i++) hear(&pair->sides[i], said[i]);
 }
 
 static void reset_idle(void) {
@@ -285,18 +297,25 @@ static void reset_idle(void) {
 
 static void feed_starved(void) {
     if (!have_pipe()) return;
-    for (struct pair *pair = pairs, *next; pair; pair = next) {
-        next = pair->next;
-        bool works = true, fed = false;
+    for (struct pair *pair = pairs; pair; pair = pair->next)
         for (int i = 0; i < 2; i++) {
             struct side *side = &pair->sides[i];
             if (!side->starved) continue;
             starving--;
             side->starved = false;
-            works = works && pass_on(side);
-            fed = true;
+            activate(pair);
         }
-        if (fed) settle(pair, works);
+}
+
+/* Each of those that are in the list now. */
+static void take_turns(void) {
+    struct pair *each = active;
+    active = NULL;
+    while (each) {
+        struct pair *next = each->next_active;
+        each->active = false;
+        if (!each->dead) take_turn(each);
+        each = next;
     }
 }
 
@@ -309,6 +328,7 @@ void begin_round(void) {
 void end_round(void) {
     if (now >= next_idle) reset_idle();
     if (starving) feed_starved();
+    take_turns();
     while (dead) {
         struct pair *pair = dead;
         unlink_pair(pair);
@@ -317,6 +337,7 @@ void end_round(void) {
 }
 
 int next_round_in(void) {
+    if (active) return 0;
     uint64_t left = next_idle <= now ? 0 : next_idle - now;
     if (starving && left > STARVED_EVERY) return STARVED_EVERY;
     return next_idle == UINT64_MAX ? -1 : left > 60000 ? 60000 : (int)left + 1;

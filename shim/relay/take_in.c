@@ -21,8 +21,7 @@
 #include "telling.h"
 
 enum {
-    AT_ONCE = 16, /* clients accepted of one door in a round */
-    ORDERS = 64   /* a round */
+    ORDERS = 64 /* a round */
 };
 
 struct door {
@@ -53,21 +52,19 @@ static bool may_take_in(void) {
     return may_let_in && may_dial() && may_note() && !paused_until;
 }
 
+/* One a round: to ask whether there is another costs more than to be told so. */
 static void on_door(struct watched *watched, uint32_t events) {
     struct door *door = (struct door *)watched; /* its first member */
     (void)events;
-    for (int left = AT_ONCE; left && door->open && may_take_in() && have_room(2); left--) {
-        struct comer comer;
-        int error = accept_next(door->fd, &comer);
-        if (!error)
-            dial_by(door->turns[door->next++ % door->count], door->number, door->idle_ms, &comer);
-        else if (error == -EAGAIN)
-            return;
-        else if (error == -EINVAL) /* it listens no more */
-            return shut(door);
-        else
-            paused_until = round_time() + TRY_AGAIN;
-    }
+    if (!door->open || !may_take_in() || !have_room(2)) return;
+    struct comer comer;
+    int error = accept_next(door->fd, &comer);
+    if (!error)
+        dial_by(door->turns[door->next++ % door->count], door->number, door->idle_ms, &comer);
+    else if (error == -EINVAL) /* it listens no more */
+        shut(door);
+    else if (error != -EAGAIN)
+        paused_until = round_time() + TRY_AGAIN;
 }
 
 static void watch_doors(void) {

@@ -7,6 +7,7 @@
 
 struct watched {
     void (*on_event)(struct watched *watched, uint32_t events);
+    void *owner; /* for on_event's use */
 };
 
 /* From now on, by this one. */
@@ -14,9 +15,6 @@ void watch_by(int epoll);
 
 /* False: it can't be watched. */
 bool watch(int fd, uint32_t events, struct watched *as);
-
-/* Of one that is watched: other events. False: it can't be. */
-bool watch_for(int fd, uint32_t events, struct watched *as);
 
 /* Closing isn't enough while another process has it, too (epoll(7)). */
 void unwatch(int fd);
