@@ -176,11 +176,16 @@ static int copy_option(int fd, int target, int name) {
     return was_set != 0;
 }
 
+/* Also where there is no such option. */
+static int has_value(int fd, int i, int value) {
+    int found = 0;
+    socklen_t size = sizeof found;
+    return sys5(SYS_getsockopt, fd, options[i].level, options[i].name, &found, &size) < 0 || found == value;
+}
+
 /* Sets what differs on a TCP socket. */
 static void set_value(int target, int i, int value) {
-    int before = 0;
-    socklen_t size = sizeof before;
-    if (sys5(SYS_getsockopt, target, options[i].level, options[i].name, &before, &size) >= 0 && value != before)
+    if (!has_value(target, i, value))
         sys5(SYS_setsockopt, target, options[i].level, options[i].name, &value, sizeof value);
 }
 
@@ -205,8 +210,32 @@ static int is_mss_unset(int i, int value) {
     return options[i].level == IPPROTO_TCP && options[i].name == TCP_MAXSEG && value == 536;
 }
 
+static int read_congestion(int fd, char name[CONGESTION_SIZE]) {
+    socklen_t size = CONGESTION_SIZE;
+    return sys5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_CONGESTION, name, &size) >= 0;
+}
+
+static long scratch_socket(const struct identity *identity) {
+    return sys3(SYS_socket, family_of(identity), SOCK_STREAM | SOCK_CLOEXEC, 0);
+}
+
+static void carry_congestion(int fd, int target, const struct record *from, struct record *to, long usual) {
+    char name[CONGESTION_SIZE] = {0}, usual_name[CONGESTION_SIZE] = {0};
+    if (from && from->set & CONGESTION)
+        memcpy(name, from->congestion, sizeof name);
+    else if (!read_congestion(fd, name))
+        return;
+    else if (usual >= 0 && read_congestion((int)usual, usual_name) && memcmp(name, usual_name, sizeof name) == 0)
+        return;
+    if (to) {
+        memcpy(to->congestion, name, sizeof name);
+        to->set |= CONGESTION;
+    } else {
+        sys5(SYS_setsockopt, target, IPPROTO_TCP, TCP_CONGESTION, name, sizeof name);
+    }
+}
+
 void carry_options(int fd, int target) {
-    char space[CONGESTION_SIZE] = {0};
     if (is_as_made(fd)) return;
     if (int_option(target, SOL_SOCKET, SO_TYPE) == SOCK_DGRAM) {
         carry_datagram_options(fd, target);
@@ -218,13 +247,15 @@ void carry_options(int fd, int target) {
     const struct record *from = of_source.role != PLAIN ? find_record(key_of(fd, &of_source)) : 0;
     struct record *to = 0;
     if (of_target.role != PLAIN) to = take_record(key_of(target, &of_target), cookie_of(target), fd);
+    /* What is remembered of a listener, each connection that is accepted gets: so nothing that it has anyway. */
+    long usual = to && of_target.role == LISTENER ? scratch_socket(&of_target) : -1;
     for (int i = 0; i < OPTIONS; i++) {
         int value = 0;
         socklen_t size = sizeof value;
         if (from && from->set >> i & 1)
             value = from->values[i];
         else if (sys5(SYS_getsockopt, fd, options[i].level, options[i].name, &value, &size) < 0 ||
-                 is_mss_unset(i, value))
+                 is_mss_unset(i, value) || (usual >= 0 && has_value((int)usual, i, value)))
             continue;
         if (to) {
             to->values[i] = value;
@@ -234,21 +265,8 @@ void carry_options(int fd, int target) {
         }
     }
     for (int i = 0; i < NATIVE; i++) copy_option(fd, target, native[i]); /* IP_TOS has changed SO_PRIORITY */
-    socklen_t size = sizeof space;
-    if (from && from->set & CONGESTION)
-        memcpy(space, from->congestion, sizeof space);
-    else if (sys5(SYS_getsockopt, fd, IPPROTO_TCP, TCP_CONGESTION, space, &size) < 0)
-        return;
-    if (to) {
-        memcpy(to->congestion, space, sizeof space);
-        to->set |= CONGESTION;
-    } else {
-        sys5(SYS_setsockopt, target, IPPROTO_TCP, TCP_CONGESTION, space, sizeof space);
-    }
-}
-
-static long scratch_socket(const struct identity *identity) {
-    return sys3(SYS_socket, family_of(identity), SOCK_STREAM | SOCK_CLOEXEC, 0);
+    carry_congestion(fd, target, from, to, usual);
+    if (usual >= 0) sys1(SYS_close, usual);
 }
 
 /* getsockopt's way to give a value: cut to the program's size. */
@@ -330,8 +348,7 @@ long set_tcp_option(int fd, const struct identity *identity, int level, int name
     socklen_t checked_size = sizeof checked;
     if (error >= 0 && level == IPPROTO_TCP && name == TCP_CONGESTION) {
         struct record *record = take_record(key_of(fd, identity), cookie_of(fd), fd);
-        checked_size = sizeof record->congestion;
-        sys5(SYS_getsockopt, scratch, level, name, record->congestion, &checked_size);
+        read_congestion((int)scratch, record->congestion);
         record->set |= CONGESTION;
     } else if (error >= 0 && i >= 0 && sys5(SYS_getsockopt, scratch, level, name, &checked, &checked_size) >= 0) {
         struct record *record = take_record(key_of(fd, identity), cookie_of(fd), fd);

@@ -29,6 +29,17 @@ CASE(linger_0_of_the_listener_is_inherited) {
     FAILS(read(client, &byte, 1), ECONNRESET);
 }
 
+CASE(what_nobody_has_set_is_not_inherited) {
+    int listener = tcp("127.0.0.1"), yes = 1;
+    OK(setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes)); /* so its options are looked at */
+    OK(BIND(listener, "127.0.0.1", 0));
+    OK(listen(listener, 5));
+    int client = dial("127.0.0.1", port_of(listener));
+    int server = OK(accept(listener, 0, 0));
+    CHECK(option(server, SOL_SOCKET, SO_INCOMING_CPU) >= 0); /* a listener's is -1 */
+    close(client);
+}
+
 CASE(only_the_second_send_after_the_peers_close_fails) {
     struct pair pair = connected("127.0.0.1");
     close(pair.server);
