@@ -28,19 +28,11 @@ int make_carrier(void) {
     return made < 0 ? -errno : made;
 }
 
-int deliver_by(int carrier, int fd, const struct as_client_name *name, int handle) {
+int deliver(int carrier, int fd, const struct as_client_name *name, int handle) {
     struct sockaddr_un own = {.sun_family = AF_UNIX}, to = {.sun_family = AF_UNIX};
     memcpy(own.sun_path, name, sizeof *name);
     int size = snprintf(to.sun_path, sizeof to.sun_path, "/proc/self/fd/%d", handle);
     socklen_t head = offsetof(struct sockaddr_un, sun_path);
     return !bind(carrier, (struct sockaddr *)&own, head + sizeof *name) &&
            !connect(carrier, (struct sockaddr *)&to, head + (socklen_t)size + 1) && !pass(carrier, fd);
-}
-
-int deliver(int fd, const struct as_client_name *name, int handle) {
-    int carrier = make_carrier();
-    if (carrier < 0) return 0;
-    int done = deliver_by(carrier, fd, name, handle);
-    close(carrier);
-    return done;
 }

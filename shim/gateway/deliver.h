@@ -5,12 +5,12 @@
 
 #include "wire.h"
 
-/* Whether the instance has it now; `fd` stays the caller's to close. handle: an O_PATH descriptor of its listener. */
-int deliver(int fd, const struct as_client_name *name, int handle);
-
-/* The same in two steps: what it goes by is made before somebody comes, who needn't wait for it then, and for whom a
- * descriptor is there. -errno; the carrier is used up whatever deliver_by says, and the caller's to close. */
+/* What one goes by; made before somebody comes, who needn't wait for it then, and for whom a descriptor is there.
+ * -errno. */
 int make_carrier(void);
-int deliver_by(int carrier, int fd, const struct as_client_name *name, int handle);
+
+/* Whether the instance has it now; `fd` stays the caller's to close, and so does the carrier, which is used up whatever
+ * comes of it. handle: an O_PATH descriptor of the listener. */
+int deliver(int carrier, int fd, const struct as_client_name *name, int handle);
 
 #endif

@@ -25,8 +25,7 @@ _Static_assert(sizeof(struct as_client_name) == sizeof((struct as_handed *)0)->n
 
 enum {
     ROOM = 4096, /* of what was handed over: a tenth of a second's worth */
-    EVENTS = 64, /* ports that are looked at in one go */
-    AT_ONCE = 16 /* connections of one port, before it is another one's turn */
+    EVENTS = 64  /* ports that are looked at in one go */
 };
 
 #define REST 0.1  /* seconds that an instance is left alone: FIRST_PAUSE of core/balance.py */
@@ -281,7 +280,7 @@ static int has_room(struct as_door *door, int listening, const struct comer *com
 static void bring_in(struct as_door *door, int listening, const struct comer *comer) {
     struct as_instance *to = whose_turn(&door->ports[listening]);
     struct as_client_name name = name_of(comer, door->salt, to ? to->family : 0);
-    if (to && deliver_by(door->carrier, comer->fd, &name, to->handle)) {
+    if (to && deliver(door->carrier, comer->fd, &name, to->handle)) {
         note(door, listening, (int)(to - door->ports[listening].instances), comer->fd, &name);
         close(comer->fd); /* before anything else: till then its program's close isn't the last */
     } else {
@@ -289,19 +288,19 @@ static void bring_in(struct as_door *door, int listening, const struct comer *co
         pause_port(door, listening, AS_UNTAKEN, comer->fd, 0);
     }
     if (to) close(door->carrier);
-    if (to) door->carrier = -1;
+    if (to) door->carrier = make_carrier();
 }
 
-/* Lets the next one in. False: there is nobody, or the port can't be served now. */
-static int serve_next(struct as_door *door, int listening) {
+/* Lets the next one in, if somebody is there and the port can be served now. */
+static void serve_next(struct as_door *door, int listening) {
     struct port *port = listening < door->size ? &door->ports[listening] : NULL;
     struct comer comer;
-    if (!port || !port->running || door->stopped) return 0;
+    if (!port || !port->running || door->stopped) return;
     if (port->epoch != *door->epoch || door->head - door->tail == ROOM) {
         pause_port(door, listening, AS_STALE, -1, 0);
-        return 0;
+        return;
     }
-    if (!is_open(door)) return 0;
+    if (!is_open(door)) return;
     int error = accept_next(listening, &comer);
     if (error == -EMFILE || error == -ENFILE || error == -ENOBUFS || error == -ENOMEM)
         close_for(door, PAUSE, -error, 0);
@@ -309,19 +308,17 @@ static int serve_next(struct as_door *door, int listening) {
         pause_port(door, listening, AS_UNACCEPTED, -1, -error);
     if (error) {
         as_give_back(door->turnstile);
-        return 0;
+        return;
     }
     if (door->closed.error || door->closed.full) close_for(door, 0, 0, 0);
     if (has_room(door, listening, &comer)) bring_in(door, listening, &comer);
-    return 1;
 }
 
+/* One a round: to ask whether there is another costs more than to be told so. */
 static void serve(struct as_door *door, int listening) {
-    for (int i = 0, more = 1; i < AT_ONCE && more; i++) {
-        enter_last(door);
-        more = door->closed_until <= now() && serve_next(door, listening);
-        leave(door);
-    }
+    enter_last(door);
+    if (door->closed_until <= now()) serve_next(door, listening);
+    leave(door);
 }
 
 /* Until it is woken, or the time is over. */

@@ -19,7 +19,6 @@
 #include "window.h"
 
 enum {
-    AT_ONCE = 64,     /* connections accepted in a round */
     EVENTS = 64,      /* a round */
     WAITING = 256,    /* connections of which less than a record has come; the oldest goes for a new one */
     PATIENCE = 2000,  /* milliseconds, with one of those */
@@ -42,6 +41,7 @@ struct waiting {
 
 struct as_lanes_in {
     int listening, told, epoll, unsaid; /* unsaid: a descriptor that the trap handler is to hear of first, or -1 */
+    int carrier;                        /* for the next one who comes (deliver.h), or less than 0 */
     bool open;
     uint64_t paused_until;
     const uint64_t *epoch;
@@ -82,6 +82,7 @@ struct as_lanes_in *as_lanes_in_new(int listening, int told, int epoch_fd, uint3
     lanes->listening = listening;
     lanes->told = told;
     lanes->unsaid = -1;
+    lanes->carrier = -1;
     lanes->open = true;
     lanes->salt = salt;
     for (int i = 0; i < WAITING; i++) lanes->waiting[i].fd = -1;
@@ -163,6 +164,7 @@ void as_lanes_in_free(struct as_lanes_in *lanes) {
     for (int i = 0; i < WAITING; i++)
         if (lanes->waiting[i].fd >= 0) close(lanes->waiting[i].fd);
     if (lanes->unsaid >= 0) close(lanes->unsaid);
+    if (lanes->carrier >= 0) close(lanes->carrier);
     close(lanes->epoll);
     munmap((void *)lanes->epoch, sizeof *lanes->epoch);
     pthread_mutex_destroy(&lanes->lock);
@@ -189,7 +191,7 @@ static bool give(struct as_lanes_in *lanes, const struct lane *lane, const struc
     if (!have_entry(lanes)) return false;
     entry = &lanes->entries[lanes->count];
     if (getsockopt(fd, SOL_SOCKET, SO_COOKIE, &entry->cookie, &size) < 0) return false;
-    if (!deliver(fd, &name, lane->handle)) return false;
+    if (lanes->carrier < 0 || !deliver(lanes->carrier, fd, &name, lane->handle)) return false;
     entry->lane = lane->number;
     memcpy(entry->name, &name, sizeof name);
     lanes->count++;
@@ -220,6 +222,11 @@ static void forget_word(struct as_lanes_in *lanes, int32_t word) {
     pthread_mutex_unlock(&lanes->lock);
 }
 
+static void renew_carrier(struct as_lanes_in *lanes) {
+    if (lanes->carrier >= 0) close(lanes->carrier);
+    lanes->carrier = make_carrier();
+}
+
 /* A record is there: whoever knows its lane's key gets an answer, but for one who shows it twice. */
 static void take_record(struct as_lanes_in *lanes, int fd) {
     struct as_lane_record record;
@@ -236,10 +243,11 @@ static void take_record(struct as_lanes_in *lanes, int fd) {
         word = word_on(lanes, lane, given);
     }
     pthread_mutex_unlock(&lanes->lock);
-    if (word && !tell(lanes, word)) forget_word(lanes, word);
     if (!known) return reset(fd);
     if (!given) send(fd, refusal, sizeof refusal, MSG_DONTWAIT | MSG_NOSIGNAL);
-    close(fd);
+    close(fd); /* before anything else: till then its program's close isn't the last */
+    if (word && !tell(lanes, word)) forget_word(lanes, word);
+    renew_carrier(lanes);
 }
 
 /* A stranger, or a peer; the trap handler finds out. */
@@ -295,19 +303,14 @@ static void sort(struct as_lanes_in *lanes, int fd, int place) {
         close(fd);
 }
 
-static void accept_some(struct as_lanes_in *lanes) {
-    for (int left = AT_ONCE; left && lanes->open && lanes->unsaid < 0; left--) {
-        int fd = accept4(lanes->listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0) {
-            sort(lanes, fd, -1);
-            continue;
-        }
-        if (errno == ECONNABORTED || errno == EINTR) continue;
-        if (errno == EAGAIN) return;
-        lanes->paused_until = milliseconds() + PAUSE; /* descriptors are short, or memory is */
-        watch(lanes, EPOLL_CTL_DEL, lanes->listening, 0, LISTENING);
-        return;
-    }
+/* One a round: to ask whether there is another costs more than to be told so. */
+static void accept_next(struct as_lanes_in *lanes) {
+    if (!lanes->open || lanes->unsaid >= 0) return;
+    int fd = accept4(lanes->listening, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) return sort(lanes, fd, -1);
+    if (errno == EAGAIN || errno == ECONNABORTED || errno == EINTR) return;
+    lanes->paused_until = milliseconds() + PAUSE; /* descriptors are short, or memory is */
+    watch(lanes, EPOLL_CTL_DEL, lanes->listening, 0, LISTENING);
 }
 
 /* Milliseconds to the next thing to do; -1: none. */
@@ -332,6 +335,7 @@ static int clear_up(struct as_lanes_in *lanes) {
 void as_lanes_in_run(struct as_lanes_in *lanes) {
     struct epoll_event events[EVENTS];
     while (lanes->open) {
+        if (lanes->carrier < 0) renew_carrier(lanes);
         int count = epoll_wait(lanes->epoll, events, EVENTS, clear_up(lanes));
         for (int i = 0; i < count; i++) {
             uint32_t what = events[i].data.u32;
@@ -340,7 +344,7 @@ void as_lanes_in_run(struct as_lanes_in *lanes) {
             else if (what == TOLD)
                 go_on(lanes);
             else if (what == LISTENING)
-                accept_some(lanes);
+                accept_next(lanes);
             else if (lanes->waiting[what].fd >= 0)
                 sort(lanes, lanes->waiting[what].fd, (int)what);
         }
