@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import repeat
 from typing import Any, TypeVar
 
 import structlog
@@ -90,7 +91,8 @@ class Events:
     def __init__(self, node: str, clock: Callable[[], float] = time.time) -> None:
         self._node = node
         self._clock = clock
-        self._recent: deque[Event | Callable[[], Event]] = deque(maxlen=RECENT)
+        self._recent: deque[Event | tuple[Callable[[Any], Event], Any]] = deque(maxlen=RECENT)
+        """Some are yet to be made: by what, of what."""
         self._subscriptions: list[Subscription] = []
         self.taps: list[Callable[[Event], None]] = []
         """Called with each event, at once."""
@@ -118,7 +120,7 @@ class Events:
                 self.publish(kind, **facts(each))
         else:
             make = partial(self._make, self._clock(), kind, facts)
-            self._recent.extend([partial(make, each) for each in things[-RECENT:]])
+            self._recent.extend(zip(repeat(make), things[-RECENT:]))
 
     def _make(self, when: float, kind: Kind, facts: Callable[[Thing], dict[str, Any]], thing: Thing) -> Event:
         return Event(when, kind, self._node, **facts(thing))
@@ -130,7 +132,7 @@ class Events:
 
     def recent(self, wanted: Filter) -> list[Event]:
         """The last ones, oldest first."""
-        made = (each if isinstance(each, Event) else each() for each in self._recent)
+        made = (each if isinstance(each, Event) else each[0](each[1]) for each in self._recent)
         return [each for each in made if wanted.matches(each)]
 
     @contextmanager
