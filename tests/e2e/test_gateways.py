@@ -231,6 +231,8 @@ def test_postgres(host: Host, outside: Outside) -> None:
     host.spawn("--name", "db", "--user", "nobody", "--expose", "5432:15432", *server)
     host.wait_for("db:5432")
     psql = ["psql", "-h", GATEWAY, "-p", "15432", "-U", "nobody", "-d", "postgres", "-At", "-c"]
+    ask = [*outside.namespace.enter, *psql, "select 1"]
+    eventually(lambda: subprocess.run(ask, check=False, capture_output=True).returncode == 0)  # it listens, then starts
     assert outside.namespace.run(*psql, "select inet_client_addr()").strip() == CLIENT
     rows = outside.namespace.run(*psql, "select repeat(chr(65 + n % 26), 1000) from generate_series(1, 5000) n")
     assert len(rows) == 5000 * 1001
