@@ -66,6 +66,11 @@ static struct lane *lanes[AS_MOST_LANES];
 static struct list dialling = {NULL, &dialling.first}, young = {NULL, &young.first};
 static struct list returning = {NULL, &returning.first}, dead = {NULL, &dead.first};
 static unsigned dials;
+/* A socket for the next client's way, who needn't wait for it to be made. */
+static struct ready {
+    int fd, family; /* 0: nobody has come yet */
+    bool bound;     /* to a port that was used before */
+} ready = {.fd = -1};
 
 static void append(struct list *list, struct dial *dial) {
     dial->next = NULL;
@@ -99,10 +104,15 @@ static void drop(struct list *list, struct dial *dial) {
     end_dial(dial);
 }
 
+/* As a pair wants both (pairs.h), or as a client has come: a program may get it. */
+static void set_options(int fd, int on) {
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on);
+}
+
 /* False: not now. */
 static bool give_back(struct dial *dial) {
-    int no = 0;
-    setsockopt(dial->client, IPPROTO_TCP, TCP_NODELAY, &no, sizeof no); /* as it has come: a program may get it */
+    set_options(dial->client, 0);
     if (!say_given_back(dial->door, dial->lane, dial->error, dial->client)) return false;
     take_out(&returning, dial);
     close(dial->client);
@@ -128,8 +138,6 @@ static void turn_back(struct list *list, struct dial *dial, int error) {
 /* It is a pair from now on. taken: that is sure. */
 static void settle(struct dial *dial, bool taken) {
     if (dial->shown) recv(dial->client, NULL, dial->shown, MSG_TRUNC | MSG_DONTWAIT); /* throws it away: tcp(7) */
-    int yes = 1;
-    setsockopt(dial->client, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes); /* not before: it might be given back */
     take_out(&young, dial);
     end_dial(dial);
     join_ends(dial->pair, (int[]){dial->client, dial->inner}, dial->said, taken ? NULL : dial->refusal, dial->idle_ms);
@@ -199,6 +207,22 @@ static void on_inner(struct watched *watched, uint32_t events) {
     show(dial);
 }
 
+static struct ready new_ready(int family) {
+    int yes = 1, fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return (struct ready){-1, family, false};
+    set_options(fd, 1);
+    setsockopt(fd, IPPROTO_TCP, NO_COOKIE, &yes, sizeof yes);
+    return (struct ready){fd, family, bind_to_used(fd, family)};
+}
+
+static struct ready take_ready(int family) {
+    struct ready taken = ready;
+    ready = (struct ready){-1, family, false};
+    if (taken.fd >= 0 && taken.family == family) return taken;
+    if (taken.fd >= 0) close(taken.fd);
+    return new_ready(family);
+}
+
 /* Begins to connect by `inner`, the record first. False: errno says why. */
 static bool send_record(struct dial *dial, const struct lane *lane) {
     ssize_t size = sendto(dial->inner, &dial->record, sizeof dial->record, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
@@ -212,18 +236,14 @@ static bool send_record(struct dial *dial, const struct lane *lane) {
 
 /* False: it fails at once. */
 static bool begin(struct dial *dial, const struct lane *lane) {
-    int yes = 1, family = lane->to.ss_family;
-    dial->inner = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct ready taken = take_ready(lane->to.ss_family);
+    dial->inner = taken.fd;
     if (dial->inner < 0) return false;
-    setsockopt(dial->inner, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
-    setsockopt(dial->inner, IPPROTO_TCP, NO_COOKIE, &yes, sizeof yes);
-    setsockopt(dial->inner, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof yes); /* as a pair wants it (pairs.c) */
-    bool bound = bind_to_used(dial->inner, family);
     if (send_record(dial, lane)) {
-        note_port(dial->inner);
+        note_port(dial->inner, taken.bound);
         return true;
     }
-    if (!bound || errno != EADDRNOTAVAIL) return false;
+    if (!taken.bound || errno != EADDRNOTAVAIL) return false;
     close(dial->inner);
     skip_port();
     return begin(dial, lane);
@@ -245,7 +265,7 @@ static struct dial *new_dial(int client) {
 }
 
 void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer *comer) {
-    int yes = 1, client = comer->fd;
+    int client = comer->fd;
     struct lane *lane = lanes[place];
     struct dial *dial = new_dial(client);
     if (dial == NULL) return reset(client);
@@ -256,7 +276,6 @@ void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer
     count_sockets(2);
     append(&dialling, dial);
     dials++;
-    setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     if (lane) {
         put_ip(&comer->peer, dial->record.source_ip);
         put_ip(&comer->own, dial->record.dest_ip);
@@ -267,7 +286,9 @@ void dial_by(uint16_t place, uint16_t door, uint32_t idle_ms, const struct comer
         seal_record(&dial->record, lane->key);
         make_refusal(&dial->record, lane->key, dial->refusal);
     }
-    if (!lane || !begin(dial, lane) || !watch(dial->inner, END_EVENTS, end_of(dial->pair, 1)) ||
+    bool begun = lane && begin(dial, lane);
+    set_options(client, 1);
+    if (!begun || !watch(dial->inner, END_EVENTS, end_of(dial->pair, 1)) ||
         !watch(client, END_EVENTS, end_of(dial->pair, 0)))
         turn_back(&dialling, dial, EHOSTUNREACH);
 }
@@ -307,6 +328,7 @@ void drop_returning(void) {
 
 void end_dials_round(void) {
     uint64_t time = round_time();
+    if (ready.fd < 0 && ready.family) ready = new_ready(ready.family);
     while (dialling.first && dialling.first->until <= time) turn_back(&dialling, dialling.first, ETIMEDOUT);
     while (young.first && young.first->until <= time) settle(young.first, false);
     while (returning.first && give_back(returning.first)) continue;

@@ -36,10 +36,12 @@ void skip_port(void) {
     ports[next] = 0;
 }
 
-void note_port(int fd) {
-    struct sockaddr_in6 own = {0};
-    socklen_t length = sizeof own;
-    getsockname(fd, (struct sockaddr *)&own, &length);
-    ports[next] = own.sin6_port;
+void note_port(int fd, bool bound) {
+    if (!bound) {
+        struct sockaddr_in6 own = {0};
+        socklen_t length = sizeof own;
+        getsockname(fd, (struct sockaddr *)&own, &length);
+        ports[next] = own.sin6_port;
+    }
     next = (next + 1) % size;
 }

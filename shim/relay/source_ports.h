@@ -13,13 +13,14 @@
 /* Before all else. */
 void open_ports(void);
 
-/* The socket gets the port that was used longest ago, if there are many. False: the kernel is to choose. */
+/* The socket gets the port that was used longest ago, if there are many. False: the kernel is to choose. One at a time:
+ * until note_port, or skip_port, it is the same port. */
 bool bind_to_used(int fd, int family);
 
 /* That one is in use still: connect says EADDRNOTAVAIL. Next the kernel is to choose. */
 void skip_port(void);
 
-/* It connects; its port is the one that was used last. */
-void note_port(int fd);
+/* It connects; its port is the one that was used last. bound: bind_to_used's word on it. */
+void note_port(int fd, bool bound);
 
 #endif
