@@ -162,6 +162,6 @@ NATIVES = [
     Native("addresses of clients outside", "comer", ("gateway/comer.c",), _SOCKADDRS, most=300),
     Native("orders to the relay", "relay",
            (*(f"relay/{each}.c" for each in ("dials", "take_in", "telling", "pairs", "watched", "receive")),
-            "lane/record.c", "lane/siphash.c", "gateway/comer.c"),
+            "relay/source_ports.c", "lane/record.c", "lane/siphash.c", "gateway/comer.c"),
            (*_ORDERS, b"".join(_ORDERS)), most=1024),
 ]  # fmt: skip
