@@ -108,10 +108,10 @@ class ControlServer:
                     await stream.send_all(control.encode_error(error))
                     return
                 if isinstance(call, control.Spawn):
-                    await self._spawn(stream, call, fds)
+                    await self._spawn(stream, call, fds, passed)
                     return
                 if isinstance(call, control.Resume):
-                    await self._resume(stream, call, fds)
+                    await self._resume(stream, call, fds, passed)
                     return
                 if isinstance(call, control.TakeOver) and self.succession is not None:
                     await self.succession.hand_over(stream, call, caller.uid)
@@ -238,11 +238,15 @@ class ControlServer:
                     await stream.send_all(b"".join(control.encode_ok(control.event_row(each)) for each in batch))
                     batch = await subscription.batch()
 
-    async def _spawn(self, stream: trio.SocketStream, call: control.Spawn, fds: list[int]) -> None:
-        """Makes the app, serves its DNS, and keeps it until nothing of it is left."""
+    async def _spawn(
+        self, stream: trio.SocketStream, call: control.Spawn, fds: list[int], passed: contextlib.ExitStack
+    ) -> None:
+        """Makes the app, serves its DNS, and keeps it until nothing of it is left. passed: closes `fds`."""
         with contextlib.ExitStack() as stack:
             try:
+                namespaces.check_room(stream.socket.fileno())
                 namespace = namespaces.adopt(fds)
+                passed.close()  # or an app would take up four more descriptors as long as it lives
                 stack.callback(namespace.close)
                 app, token = self._new_app(stream.socket, call)
                 with self.apps.hold(app):
@@ -253,12 +257,15 @@ class ControlServer:
             answer = {"app": app.id, "ip": str(app.ip), "alias": str(app.alias), "token": token, "exposed": exposed}
             await self._keep(stream, app, namespace, answer)
 
-    async def _resume(self, stream: trio.SocketStream, call: control.Resume, fds: list[int]) -> None:
-        """Takes an app back from its keeper (host/keeper.py)."""
+    async def _resume(
+        self, stream: trio.SocketStream, call: control.Resume, fds: list[int], passed: contextlib.ExitStack
+    ) -> None:
+        """Takes an app back from its keeper (host/keeper.py). passed: closes `fds`."""
         caller = credentials_of(stream.socket)
         with contextlib.ExitStack() as stack:
             try:
                 namespace = namespaces.adopt(fds)
+                passed.close()
                 stack.callback(namespace.close)
                 app = self.apps.identify(caller, _read_token(call.token))
                 if app is None:

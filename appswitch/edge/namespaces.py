@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import stat
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from appswitch.model import Address, Listener
 Pair = tuple[Address, int]
 
 MOST_SOCKETS = 4
+SPARE = 32  # descriptors that are kept for programs that run: a listener takes one, each thread that calls another
 PATIENCE = 1.0  # seconds that a keeper may take: it may be stopped
 
 
@@ -155,6 +157,19 @@ class Namespace:
             self._maker = None
         for each in self._all:
             each.close()
+
+
+def check_room(any_fd: int) -> None:
+    """AppSwitchError `no-descriptors` while another app would take the last ones from those that there are."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        least = os.dup(any_fd)  # the lowest that is free
+        os.close(least)
+    except OSError:
+        least = limit
+    if least > limit - SPARE:
+        reason = f"the trap handler has no room for another app: it may have {limit} descriptors, and uses nearly all"
+        raise AppSwitchError("no-descriptors", reason, "raise its limit: LimitNOFILE= of its unit, or `ulimit -Hn`")
 
 
 def adopt(fds: Sequence[int]) -> Namespace:

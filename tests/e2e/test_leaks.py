@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
+import subprocess
 import sys
 from pathlib import Path
 
+from appswitch.edge.namespaces import SPARE
 from tests.harness import Switch, eventually
 
 CLIENTS = """
@@ -36,3 +39,36 @@ def test_nothing_is_left_of_apps(switch: Switch) -> None:
         switch.run("--name", f"app-{i}", sys.executable, "-c", CLIENTS)
     eventually(lambda: not switch.rows("ps"))
     eventually(lambda: held_by(switch.server.pid) <= before)
+
+
+def test_an_app_takes_few_descriptors(switch: Switch) -> None:
+    """Its keeper's connection, DNS by UDP and TCP, the kernel's list of its sockets, and who makes further ones."""
+    _, before = held_by(switch.server.pid)
+    for _ in range(4):
+        switch.spawn("sleep", "99")
+    eventually(lambda: len(switch.rows("ps")) == 4)
+    eventually(lambda: held_by(switch.server.pid)[1] == before + 4 * 5)
+
+
+def test_descriptors_run_out_for_new_apps_first(switch: Switch) -> None:
+    """Who starts one is told; those that run go on, and there is room again when one of them has ended."""
+    server = "import socket; s = socket.create_server(('', 80))\nwhile True: s.accept()[0].sendall(b'here')"
+    switch.spawn("--name", "web", sys.executable, "-c", server)
+    switch.wait_for("web:80")
+    _, used = held_by(switch.server.pid)
+    resource.prlimit(switch.server.pid, resource.RLIMIT_NOFILE, (used + SPARE + 8, used + SPARE + 8))
+    client = "import socket\nwhile input(): print(socket.create_connection(('web', 80)).recv(9).decode(), flush=True)"
+    running = switch.spawn(sys.executable, "-uc", client, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert running.stdin is not None
+    assert running.stdout is not None
+    eventually(lambda: len(switch.rows("ps")) == 2)
+    refused = switch.run("true", check=False)
+    assert refused.returncode == 125
+    assert "no room for another app" in refused.stderr
+    assert "hint: " in refused.stderr
+    print("again", file=running.stdin, flush=True)
+    assert running.stdout.readline() == "here\n"
+    running.stdin.close()
+    running.wait()
+    eventually(lambda: len(switch.rows("ps")) == 1)
+    switch.run("true")
