@@ -50,7 +50,8 @@ DORMANT = 4096  # apps remembered by their namespace after their end
 SPARE = 64  # and so many more, for looking through all takes a millisecond
 STARTING = 1.0  # seconds
 BACK_WITHIN = 5.0  # seconds that a keeper may take to find us (host/keeper.py)
-SWEEP_EVERY = 0.5  # seconds
+SWEEP_EVERY = 0.5  # seconds at least
+SWEEP_SHARE = 0.02  # of our time, at most: an app takes 10 us, so from a thousand apps on it is seldomer
 AT_ONCE = 64  # apps that are swept in one go
 
 
@@ -345,16 +346,19 @@ class Apps:
             await self.changed()
 
     async def keep_swept(self) -> None:
-        """Sweeps for ever: an app at once when a process of it has ended, all of them every SWEEP_EVERY."""
+        """Sweeps for ever: an app at once when a process of it has ended, all of them now and then."""
+        pause = SWEEP_EVERY
         while True:
-            with trio.move_on_after(SWEEP_EVERY):
+            with trio.move_on_after(pause):
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     left, self._left = self._left, set()
                     for number in left:
                         self._sweep_one(number)
+            began = time.thread_time()
             for count, number in enumerate([app.id for app in self.table.own_apps()], 1):
                 self._sweep_one(number)
                 if count % AT_ONCE == 0:
                     await trio.lowlevel.checkpoint()  # where there are many: it is programs' turn, too
+            pause = max(SWEEP_EVERY, (time.thread_time() - began) / SWEEP_SHARE)

@@ -21,6 +21,7 @@ from attrs import Factory, define, field
 
 from appswitch.core.exposing import parse_expose
 from appswitch.core.service_table import ServiceTable, plain_name
+from appswitch.core.why import address_of
 from appswitch.edge import namespaces
 from appswitch.edge.apps import Apps, Credentials, calls_from, credentials_of, read_identity
 from appswitch.edge.dns import DnsServer
@@ -218,9 +219,8 @@ class ControlServer:
         return [control.drain_row(app, state, left[app.id]) for app in apps]
 
     def _is_served(self, host: str, port: int) -> bool:
-        ip = self.table.resolve(plain_name(host))
-        apps = self.table.apps_at(ip) if ip else [app for app in self.table.apps.values() if str(app.ip) == host]
-        return any(each.port == port for each in self.table.services(apps))
+        ip = address_of(self.table, host)
+        return ip is not None and any(each.port == port for each in self.table.services(self.table.apps_at(ip)))
 
     def _recent(self, call: control.Observe) -> list[Event]:
         recent = self.apps.events.recent(_filter(call))

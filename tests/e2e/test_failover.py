@@ -31,7 +31,8 @@ for _ in range(int(sys.argv[1])):
 """
 FILL = """
 import signal, socket, sys
-kept = [socket.create_connection(("web", 7000)) for _ in range(int(sys.argv[1]))]
+where = socket.gethostbyname("web"), 7000  # asked once: it is four thousand times, and the machine may be busy
+kept = [socket.create_connection(where) for _ in range(int(sys.argv[1]))]
 print("full", flush=True)
 signal.pause()
 """
@@ -129,3 +130,31 @@ def test_nobody_dials_for_a_client_that_has_gone(switch: Switch) -> None:
     os.killpg(server.pid, signal.SIGCONT)
     assert switch.run(PYTHON, "-c", CLIENT, "1").stdout == "here\n"
     assert server.log.read_text().count("accepted") == SOMAXCONN + 2  # type: ignore[attr-defined]
+
+
+def test_a_connect_that_waits_holds_up_nobody_else(switch: Switch) -> None:
+    """Its queue is full; the calls of other apps, and those of its own other threads, are answered meanwhile."""
+    server = switch.spawn("--name", "web", PYTHON, "-c", COUNTING)
+    switch.wait_for("web:7000")
+    os.killpg(server.pid, signal.SIGSTOP)
+    filling = switch.spawn(PYTHON, "-c", FILL, str(SOMAXCONN + 1))
+    eventually(lambda: "full" in filling.log.read_text())  # type: ignore[attr-defined]
+    other = SERVER.replace("7000", "7001")
+    threads = (
+        "import socket, threading\n"
+        "def wait(): print('in', socket.create_connection(('web', 7000)).recv(9), flush=True)\n"
+        "waiting = [threading.Thread(target=wait) for _ in range(8)]\n"
+        "for each in waiting: each.start()\n"
+        "for _ in range(20): print(socket.create_connection(('other', 7001)).recv(9), flush=True)\n"
+        "for each in waiting: each.join()\n"
+    )
+    switch.spawn("--name", "other", PYTHON, "-c", other, "x")
+    switch.wait_for("other:7001")
+    waiting = switch.spawn(PYTHON, "-c", threads)
+    eventually(lambda: waiting.log.read_text().count("x") == 20)  # type: ignore[attr-defined]
+    client = CLIENT.replace('("web", 7000)', '("other", 7001)')
+    assert switch.run(PYTHON, "-c", client, "20").stdout.split() == ["x"] * 20
+    assert "in" not in waiting.log.read_text()  # type: ignore[attr-defined]
+    os.killpg(server.pid, signal.SIGCONT)
+    assert waiting.wait(30) == 0
+    assert waiting.log.read_text().count("in") == 8  # type: ignore[attr-defined]
