@@ -50,7 +50,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def lint(session: nox.Session) -> None:
     """How the sources look, what their types say, and who imports whom. (The build has -Wall -Wextra -Werror.)"""
-    install(session, "test", "lint", "bench")
+    install(session, "test", "lint")
     session.run("ruff", "check")
     session.run("ruff", "format", "--check", "--diff")
     session.run("mypy")
@@ -68,8 +68,8 @@ def conformance(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """How fast it is beside Unix sockets and TCP; `hosts`, `gateways`, `traced`: other places."""
-    install(session, "bench")
+    """The figures of docs/performance.md, beside their peers; `hosts`, `gateways`, `traced`: other places."""
+    install(session)
     part, arguments = "benchmarks", session.posargs
     if arguments[:1] in (["hosts"], ["gateways"], ["traced"]):
         part, arguments = f"benchmarks.{arguments[0]}", arguments[1:]

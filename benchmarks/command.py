@@ -13,12 +13,16 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def new_parser(name: str, description: str, rounds: int) -> argparse.ArgumentParser:
-    """With the options that each has. name: the module; rounds: by default. SIGTERM ends us as an exception does."""
+def new_parser(name: str, description: str, rounds: int | None) -> argparse.ArgumentParser:
+    """With the options that each has. name: the module; rounds: by default, None: each part's own.
+
+    SIGTERM ends us as an exception does.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     made = argparse.ArgumentParser(prog=f"python -m {name}", description=description)
+    default = "%(default)s" if rounds else "as often as each part needs"
     made.add_argument(
-        "--rounds", type=int, default=rounds, help="how often everything is measured (default: %(default)s)"
+        "--rounds", type=int, default=rounds, help=f"how often everything is measured (default: {default})"
     )
     made.add_argument("--quick", action="store_true", help="a tenth of the load: to see that it works")
     made.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="where the numbers are kept")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import tempfile
@@ -23,15 +22,16 @@ from typing import Any
 
 from attrs import frozen
 
+from benchmarks import measures, proxies, web
 from benchmarks.command import keep, new_parser
+from benchmarks.figure import Numbers
 from benchmarks.markdown import spread, table, yes
 from benchmarks.measures import Measure, Wanted
-from benchmarks.report import Numbers, ratios
+from benchmarks.report import ratios
 from benchmarks.ways import APPSWITCH, Bench, compile_load, served
 from tests.harness import eventually
 from tests.hosts import INTERNET, Host, Namespace, network
 
-STREAM_MODULE = "/usr/lib/nginx/modules/ngx_stream_module.so"
 HAPROXY, NGINX, DIRECT = "HAProxy", "nginx", "direct"
 LOCAL, REMOTE = "an instance on the gateway's host", "an instance on another host"
 GATEWAY = INTERNET + "101"
@@ -42,42 +42,7 @@ FIRST = {(LOCAL, APPSWITCH): 8000, (REMOTE, APPSWITCH): 8100, (LOCAL, HAPROXY): 
          (LOCAL, NGINX): 8400, (REMOTE, NGINX): 8500, (LOCAL, DIRECT): LOAD_PORT}  # fmt: skip
 """Ports at the gateway; what is at LOAD_PORT + n is reached by FIRST + n."""
 
-WEB = """
-daemon off; pid {home}/web.pid; error_log {home}/web.log; user root; worker_processes 2;
-events {{ worker_connections 4000; }}
-http {{
-  access_log off; keepalive_requests 100000; client_body_temp_path {home}/b; proxy_temp_path {home}/p;
-  fastcgi_temp_path {home}/f; uwsgi_temp_path {home}/u; scgi_temp_path {home}/s;
-  server {{ listen {port} backlog=4096; return 200 "hello\\n"; }}
-}}
-"""
-STREAM = """
-load_module {module};
-daemon off; pid {home}/stream.pid; error_log {home}/stream.log; user root; worker_processes 2;
-events {{ worker_connections 4000; }}
-stream {{ proxy_half_close on; {servers} }}
-"""
-HAPROXY_CONFIG = """
-global
-    nbthread 2
-    maxconn 4000
-defaults
-    mode tcp
-    option splice-auto
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-"""
-
 Kept = dict[str, Any]
-
-
-@frozen
-class Wrk:
-    """What wrk is asked for, as arguments of a Measure."""
-
-    header: str
-    seconds: float
 
 
 @frozen
@@ -134,42 +99,32 @@ except OSError:
 def _start_web(host: Host, name: str, port: int, *prefix: str) -> None:
     home = host.directory / name
     home.mkdir()
-    (home / "nginx.conf").write_text(WEB.format(home=home, port=port))
-    host._popen([*prefix, "nginx", "-c", str(home / "nginx.conf")], stdout=subprocess.DEVNULL)
+    host._popen([*prefix, *web.nginx(home, str(port))], stdout=subprocess.DEVNULL)
 
 
 def _start_proxies(host: Host, inner: Host) -> None:
     to = {LOCAL: "127.0.0.1", REMOTE: inner.address}
-    passes = [HAPROXY_CONFIG]
-    servers = []
-    for place, address in to.items():
-        for n in OFFSETS:
-            haproxy, nginx, server = (FIRST[place, HAPROXY] + n, FIRST[place, NGINX] + n, f"{address}:{LOAD_PORT + n}")
-            passes.append(f"listen p{haproxy}\n bind :{haproxy} backlog 4096\n server s {server}\n")
-            servers.append(f"server {{ listen {nginx} backlog=4096; proxy_pass {server}; }}")
-    config = host.directory / "haproxy.cfg"
-    config.write_text("".join(passes))
-    host._popen(["haproxy", "-db", "-f", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    config = host.directory / "stream.conf"
-    config.write_text(STREAM.format(module=STREAM_MODULE, home=host.directory, servers="\n".join(servers)))
-    host._popen(["nginx", "-c", str(config)], stdout=subprocess.DEVNULL)
+    for way, command in ((HAPROXY, proxies.haproxy), (NGINX, proxies.nginx)):
+        passes = [(f":{FIRST[place, way] + n}", f"{to[place]}:{LOAD_PORT + n}") for place in to for n in OFFSETS]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        host._popen(command(host.directory, passes), **quiet)
 
 
 def rows(scale: float) -> list[Row]:
     """Of both places. Those with the same arguments are of one run. scale: of the load."""
     seconds, pings, connects = str(1.0 * scale), str(int(3000 * scale)), str(int(2000 * scale))
-    kept, closed = ("wrk", "keep-alive", str(2 * scale)), ("wrk", "close", str(2 * scale))
+    kept, closed = ("wrk", web.KEPT, str(2 * scale)), ("wrk", web.CLOSED, str(2 * scale))
 
     def of(place: str, much: float, connects_wanted: float) -> list[Row]:
         streams = Wanted(HAPROXY, much)
         others = Wanted(HAPROXY, connects_wanted)
         many = ("connect", "8", connects)
         found = [
-            Measure("writes of 128 KiB", "Gbit/s", ("stream", "131072", seconds), _gigabits, wanted=streams),
-            Measure("1 B there and back", "us", ("ping", "1", pings), _microseconds, more_is_better=False),
-            Measure("connects, 1 client", "1/s", ("connect", "1", connects), _connects, wanted=others),
-            Measure("connects, 8 clients", "1/s", many, _connects, wanted=others),
-            Measure("a connect to its end, 8 clients", "us", many, _microseconds, more_is_better=False),
+            Measure("writes of 128 KiB", "Gbit/s", ("stream", "131072", seconds), measures.gigabits, wanted=streams),
+            Measure("1 B there and back", "us", ("ping", "1", pings), measures.median_us, more_is_better=False),
+            Measure("connects, 1 client", "1/s", ("connect", "1", connects), measures.connects, wanted=others),
+            Measure("connects, 8 clients", "1/s", many, measures.connects, wanted=others),
+            Measure("a connect to its end, 8 clients", "us", many, measures.median_us, more_is_better=False),
             Measure("requests, connections kept", "1/s", kept, _requests),
             Measure("a request, connections kept, median", "us", kept, _of_wrk("median"), more_is_better=False),
             Measure("a request, connections kept, p99", "us", kept, _of_wrk("p99"), more_is_better=False),
@@ -179,18 +134,6 @@ def rows(scale: float) -> list[Row]:
         return [Row(place, measure) for measure in found]
 
     return of(LOCAL, 2.0, 1.0) + of(REMOTE, 0.8, 0.8)
-
-
-def _gigabits(got: dict[str, float]) -> float:
-    return got["bytes"] / got["seconds"] * 8 / 1e9
-
-
-def _microseconds(got: dict[str, float]) -> float:
-    return got["median"] * 1e6
-
-
-def _connects(got: dict[str, float]) -> float:
-    return got["connects"] / got["seconds"]
 
 
 def _requests(got: dict[str, float]) -> float:
@@ -204,37 +147,12 @@ def _of_wrk(key: str) -> Callable[[dict[str, float]], float]:
 def ask(outside: Namespace, load: Path, first: int, arguments: tuple[str, ...]) -> dict[str, float]:
     """Runs a client outside, to its end. RuntimeError: what it counts isn't all successes."""
     if arguments[0] == "wrk":
-        return _ask_wrk(outside, first + WEB_PORT - LOAD_PORT, *arguments[1:])
+        _, connection, seconds = arguments
+        return web.told(outside.run(*web.wrk(GATEWAY, first + WEB_PORT - LOAD_PORT, connection, float(seconds))))
     command = [*outside.enter, str(load), "client", "tcp", GATEWAY, str(first), *arguments]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True, timeout=60)
     got: dict[str, float] = json.loads(done.stdout)
     return got
-
-
-def _ask_wrk(outside: Namespace, port: int, connection: str, seconds: str) -> dict[str, float]:
-    said = outside.run(
-        "wrk", "-t1", "-c32", f"-d{max(1, round(float(seconds)))}s", "--latency",
-        "-H", f"Connection: {connection}", f"http://{GATEWAY}:{port}/",
-    )  # fmt: skip
-    if "Socket errors" in said or "Non-2xx" in said:
-        raise RuntimeError(f"requests to port {port} failed: {said}")
-    total = re.search(r"(\d+) requests in ([\d.]+)(m?s)", said)
-    times = dict(re.findall(r"(50|99)%\s+([\d.]+[mu]?s)", said))
-    assert total
-    assert len(times) == 2
-    spent = float(total[2]) / (1000 if total[3] == "ms" else 1)
-    return {
-        "requests": float(total[1]),
-        "seconds": spent,
-        "median": _of_text(times["50"]),
-        "p99": _of_text(times["99"]),
-    }
-
-
-def _of_text(text: str) -> float:
-    """Microseconds of wrk's `1.23ms`."""
-    number, unit = re.fullmatch(r"([\d.]+)(.*)", text).groups()  # type: ignore[union-attr]
-    return float(number) * {"us": 1.0, "ms": 1e3, "s": 1e6}[unit]
 
 
 def take(rounds: int, scale: float, home: Path, only: str) -> list[tuple[Row, Numbers]]:

@@ -29,6 +29,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -37,7 +38,7 @@
 #include <unistd.h>
 
 enum { STREAM, PING, CONNECT, MODES };
-enum { BACKLOG = 4096, BUFFER = 1 << 20, LONGEST = 60 /* seconds that a client may take */ };
+enum { BACKLOG = 4096, BUFFER = 1 << 20, LONGEST = 60 /* seconds that a client may take */, FIRST = 3 };
 
 static char buffer[BUFFER];
 
@@ -64,6 +65,14 @@ static void pin(int last) {
         CPU_SET(cpu, &one);
     }
     if (sched_setaffinity(0, sizeof one, &one) < 0) fail("sched_setaffinity");
+}
+
+/* Seconds of the processor that this process has had, or those that it has waited for. */
+static double used(int who) {
+    struct rusage usage;
+    if (getrusage(who, &usage) < 0) fail("getrusage");
+    return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+           (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
 struct place {
@@ -204,13 +213,14 @@ static int stream(const struct place *place, size_t size, double seconds) {
     pin(1);
     int fd = connect_to(place);
     no_delay(fd, place);
-    double start = now();
+    double start = now(), before = used(RUSAGE_SELF);
     while (now() - start < seconds)
         for (size_t sent = 0; sent < 65536; sent += size) write_all(fd, buffer, size);
     shutdown(fd, SHUT_WR);
     uint64_t bytes = 0;
     if (read_all(fd, &bytes, sizeof bytes) != sizeof bytes) fail("the server's count");
-    printf("{\"bytes\": %llu, \"seconds\": %.6f}\n", (unsigned long long)bytes, now() - start);
+    printf("{\"bytes\": %llu, \"seconds\": %.6f, \"cpu\": %.6f}\n", (unsigned long long)bytes, now() - start,
+           used(RUSAGE_SELF) - before);
     return 0;
 }
 
@@ -331,9 +341,10 @@ static void connect_often(const struct place *place, double *times, int count) {
 }
 
 static int connects(const struct place *place, int clients, int count) {
-    int gate[2]; /* its closing starts them */
-    if (pipe(gate) < 0) fail("pipe");
+    int gate[2], ready[2]; /* the gate's closing starts them, once each has said that it is ready */
+    if (pipe(gate) < 0 || pipe(ready) < 0) fail("pipe");
     int each = count / clients, all = each * clients;
+    double first[FIRST];
     double *times = mmap(NULL, (size_t)all * sizeof *times, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (times == MAP_FAILED) fail("mmap");
     for (int i = 0; i < clients; i++) {
@@ -343,12 +354,15 @@ static int connects(const struct place *place, int clients, int count) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(LONGEST);
         close(gate[1]);
-        connect_often(place, times + i * each, 1); /* what is done once a process isn't counted */
+        connect_often(place, first, FIRST); /* what is done once a process isn't counted */
+        write_all(ready[1], "", 1);
+        close(ready[1]);
         read_all(gate[0], buffer, 1);
         connect_often(place, times + i * each, each);
         _exit(0);
     }
-    usleep(100000);
+    close(ready[1]);
+    if (read_all(ready[0], buffer, (size_t)clients) != (size_t)clients) return 1;
     double start = now();
     close(gate[1]);
     for (int i = 0; i < clients; i++) {
@@ -356,7 +370,7 @@ static int connects(const struct place *place, int clients, int count) {
         if (wait(&status) < 0) fail("wait");
         if (status != 0) return 1;
     }
-    printf("{\"connects\": %d, \"seconds\": %.6f, ", all, now() - start);
+    printf("{\"connects\": %d, \"seconds\": %.6f, \"cpu\": %.6f, ", all, now() - start, used(RUSAGE_CHILDREN));
     print_times(times, all);
     return 0;
 }

@@ -1,19 +1,20 @@
-"""The numbers as a table and as JSON. A ratio is taken within a round, where both sides had the same weather."""
+"""Numbers beside numbers. A ratio is taken within a round, where both sides had the same weather."""
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from statistics import median, quantiles
+from itertools import groupby
 from typing import Any
 
+from attrs import frozen
+
+from benchmarks.figure import Figure, Goal, Numbers, Row, Taken
+from benchmarks.markdown import spread, table
 from benchmarks.measures import Measure
-from benchmarks.ways import APPSWITCH, BRIDGE, UNIX
+from benchmarks.ways import APPSWITCH
 
-Numbers = dict[str, list[float]]  # way -> a number a round
-
-START_UP_WANTED = 80.0  # milliseconds
+Kept = dict[str, Any]
+"""As JSON: of a run, {"machine": ..., "figures": {name: {"when", "load", "seconds", "rows": Taken, "left_out"}}}."""
 
 
 def ratios(measure: Measure, numbers: Numbers, than: str) -> list[float]:
@@ -22,68 +23,69 @@ def ratios(measure: Measure, numbers: Numbers, than: str) -> list[float]:
     return [ours / theirs if measure.more_is_better else theirs / ours for ours, theirs in pairs]
 
 
-def table(results: Sequence[tuple[Measure, Numbers]], ways: Sequence[str]) -> str:
-    """The median of every way, and AppSwitch's ratios: median, and [first, third quartile] of the rounds."""
-    compared = [way for way in (UNIX, BRIDGE) if way in ways]
-    lines = [["", *ways, *(f"AppSwitch : {way}" for way in compared), "wanted"]]
-    for measure, numbers in results:
-        cells = [f"{measure.name}, {measure.unit}", *(_number(median(numbers[way])) for way in ways)]
-        cells += [_spread(ratios(measure, numbers, way)) for way in compared]
-        lines.append([*cells, _verdict(measure, numbers)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if 0 < column < len(widths) - 1 else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    )
+@frozen
+class Verdict:
+    """Of a goal. measured: its worst row, in words."""
+
+    figure: Figure
+    goal: Goal
+    met: bool
+    measured: str
+
+    @property
+    def key(self) -> str:
+        """Of its reason in reasons.toml."""
+        return f"{self.figure.name}: {self.goal.wanted}"
 
 
-def start_up_line(times: Numbers) -> str:
-    """What `spawn` costs before its program runs."""
-    extra = _extra(times)
-    verdict = "yes" if extra <= START_UP_WANTED else "NO"
-    shown = ", ".join(f"`{name}` {median(each):.1f} ms" for name, each in times.items())
-    return f"start-up: {shown}: {extra:.1f} ms more (at most {START_UP_WANTED:.0f}: {verdict})"
+def verdicts(figures: Sequence[Figure], kept: Kept) -> list[Verdict]:
+    """Of all goals, in the figures' order."""
+    return [_judge(each, goal, _taken(each, kept)) for each in figures for goal in each.goals]
 
 
-def as_json(results: Sequence[tuple[Measure, Numbers]], times: Numbers, rounds: int) -> dict[str, Any]:
-    """Everything, for a later look."""
-    return {
-        "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()},
-        "rounds": rounds,
-        "measures": [
-            {
-                "name": measure.name,
-                "unit": measure.unit,
-                "more_is_better": measure.more_is_better,
-                "numbers": numbers,
-                "medians": {way: median(each) for way, each in numbers.items()},
-                "ratios": {way: median(ratios(measure, numbers, way)) for way in numbers if way != APPSWITCH},
-            }
-            for measure, numbers in results
-        ],
-        "start_up": {"unit": "ms", "numbers": times, "extra": _extra(times)},
-    }
+def _taken(figure: Figure, kept: Kept) -> Taken:
+    rows: Taken = kept["figures"].get(figure.name, {}).get("rows", {})
+    return rows
 
 
-def _extra(times: Numbers) -> float:
-    return median(times["spawn true"]) - median(times["true"])
+def _judge(figure: Figure, goal: Goal, taken: Taken) -> Verdict:
+    met = [row for row in goal.rows if goal.is_met(taken.get(row, {}))]
+    worst = goal.worst(taken)
+    values = goal.values(taken.get(worst, {}))
+    many = len(goal.rows) > 1
+    shown = spread(values) if values else "not measured"
+    measured = f"{shown} ({worst}); {len(met)} of {len(goal.rows)} reach it" if many else shown
+    return Verdict(figure, goal, len(met) == len(goal.rows), measured)
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+def verdict_table(found: Sequence[Verdict]) -> str:
+    """A line a goal."""
+    lines = [["figure", "wanted", "measured (the worst row)", ""]]
+    for each in found:
+        told = "met" if each.met else "**missed**"
+        lines.append([f"{each.figure.number}. {each.figure.title}", each.goal.wanted, each.measured, told])
+    return table(lines)
 
 
-def _spread(values: list[float]) -> str:
-    low, _, high = quantiles(values, n=4) if len(values) > 1 else values * 3
-    return f"{median(values):.2f} [{low:.2f}, {high:.2f}]"
+def figure_tables(figure: Figure, kept: Kept) -> list[str]:
+    """A line a row: of every way the median and quartiles, and the ratios that goals are of. A table for those rows
+    that have the same ways.
+    """
+    taken = _taken(figure, kept)
+    there = [row for row in figure.rows if taken.get(row.name)]
+    beside = {(goal.way, goal.how, goal.beside): goal for goal in figure.goals if goal.beside}
+    parts = groupby(there, key=lambda row: list(taken[row.name]))
+    return [_figure_table(list(rows), taken, list(beside.values())) for _, rows in parts]
 
 
-def _verdict(measure: Measure, numbers: Numbers) -> str:
-    wanted = measure.wanted
-    if wanted is None or wanted.than not in numbers:
-        return "-"
-    reached = median(ratios(measure, numbers, wanted.than)) >= wanted.ratio
-    return f"{wanted.ratio:.2f} of {wanted.than}: {'yes' if reached else 'NO'}"
+def _figure_table(rows: list[Row], taken: Taken, goals: list[Goal]) -> str:
+    ways = list(taken[rows[0].name])
+    goals = [goal for goal in goals if goal.way in ways and goal.beside in ways]
+    signs = {"times": ":", "more than": "-"}
+    lines = [["", *ways, *(f"{goal.way} {signs[goal.how]} {goal.beside}" for goal in goals)]]
+    for row in rows:
+        numbers = taken[row.name]
+        name = f"{row.name}, {row.unit}" if row.unit else row.name
+        cells = [*(numbers[way] for way in ways), *(goal.values(numbers) for goal in goals)]
+        lines.append([name, *map(spread, cells)])
+    return table(lines)

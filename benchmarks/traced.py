@@ -23,11 +23,12 @@ from attrs import evolve, frozen
 
 from appswitch.errors import AppSwitchError
 from appswitch.host import tracer
-from benchmarks import ways
+from benchmarks import measures, ways
 from benchmarks.command import keep, new_parser
+from benchmarks.figure import Numbers
 from benchmarks.markdown import spread, table, yes
 from benchmarks.measures import Measure
-from benchmarks.report import Numbers, ratios
+from benchmarks.report import ratios
 from benchmarks.ways import APPSWITCH, Bench, Way
 
 SHIM = APPSWITCH
@@ -48,7 +49,7 @@ def rows(seconds: float, count: int) -> list[Row]:
     """How long a stream lasts; how many pings, names and connects there are."""
     data = dict.fromkeys((tracer.PTRACE, tracer.NOTIFY), SAME)
     streams = [
-        Row(Measure(f"writes of {name}", "MB/s", ("stream", str(size), str(seconds)), _megabytes_a_second), data)
+        Row(Measure(f"writes of {name}", "MB/s", ("stream", str(size), str(seconds)), measures.megabytes), data)
         for name, size in (("1 KiB", 1024), ("16 KiB", 16384), ("128 KiB", 131072))
     ]
     connects = [
@@ -56,34 +57,43 @@ def rows(seconds: float, count: int) -> list[Row]:
         for clients, name in ((1, "1 client"), (8, "8 clients"))
         for arguments in [("connect", str(clients), str(count))]
         for row in (
-            Row(Measure(f"connects, {name}", "1/s", arguments, _a_second), CONNECTS_AT_MOST),
-            Row(Measure(f"a connect, {name}: median", "us", arguments, _median, more_is_better=False)),
-            Row(Measure(f"a connect, {name}: 99th of 100", "us", arguments, _p99, more_is_better=False)),
+            Row(Measure(f"connects, {name}", "1/s", arguments, measures.connects), CONNECTS_AT_MOST),
+            Row(Measure(f"a connect, {name}: median", "us", arguments, measures.median_us, more_is_better=False)),
+            Row(Measure(f"a connect, {name}: 99th of 100", "us", arguments, measures.p99_us, more_is_better=False)),
         )
     ]
     return [
         *streams,
-        Row(Measure("1 B there and back", "us", ("ping", "1", str(count)), _median, more_is_better=False), data),
-        Row(Measure("getsockname", "us", ("name", "10", str(count // 10)), _median, more_is_better=False)),
+        Row(
+            Measure(
+                "1 B there and back",
+                "us",
+                ("ping", "1", str(count)),
+                measures.median_us,
+                more_is_better=False,
+            ),
+            data,
+        ),
+        Row(
+            Measure(
+                "getsockname",
+                "us",
+                ("name", "10", str(count // 10)),
+                measures.median_us,
+                more_is_better=False,
+            )
+        ),
         *connects,
-        Row(Measure("fork, exec, end", "us", ("start", "1", str(count // 20)), _median, more_is_better=False)),
+        Row(
+            Measure(
+                "fork, exec, end",
+                "us",
+                ("start", "1", str(count // 20)),
+                measures.median_us,
+                more_is_better=False,
+            )
+        ),
     ]
-
-
-def _megabytes_a_second(result: dict[str, float]) -> float:
-    return result["bytes"] / result["seconds"] / 1e6
-
-
-def _median(result: dict[str, float]) -> float:
-    return result["median"] * 1e6
-
-
-def _p99(result: dict[str, float]) -> float:
-    return result["p99"] * 1e6
-
-
-def _a_second(result: dict[str, float]) -> float:
-    return result["connects"] / result["seconds"]
 
 
 def tracers() -> Iterator[str]:
@@ -104,9 +114,10 @@ def prepare() -> Iterator[tuple[Bench, list[Way]]]:
     with tempfile.TemporaryDirectory(prefix="appswitch-bench-") as home, ExitStack() as stack:
         bench = stack.enter_context(ways.prepare(Path(home)))
         static = evolve(bench, load=ways.compile_load(bench.home / "static", "-static"))
-        there = [stack.enter_context(ways.appswitch(bench))]
+        there = [stack.enter_context(ways.loaded(bench, ways.appswitch(bench)))]
         there += [
-            stack.enter_context(ways.traced(static, name, f"10.77.9.{i}")) for i, name in enumerate(tracers(), start=1)
+            stack.enter_context(ways.loaded(static, ways.traced(static, name, f"10.77.9.{i}")))
+            for i, name in enumerate(tracers(), start=1)
         ]
         yield bench, there
 

@@ -1,55 +1,106 @@
-"""The ways from a client to a server: each starts the load's server and says how a client of it is run."""
+"""The ways from a client to a server: where the two run, whatever program they are, and the load's own two.
+
+`Ends` are what a way is for any program: what runs a server, what runs a client, and the addresses that they use.
+`loaded` starts the load's server (load.c) at them, and has the `Way` by which its clients are run. What passes through
+a proxy at each end is in sidecars.py.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Literal, TypedDict
 
 from attrs import frozen
 
 from appswitch.host.tracer import VARIABLE
+from tests.harness import APPSWITCH as COMMAND
+from tests.harness import eventually
+from tests.hosts import Namespace
 
 APPSWITCH, UNIX, LOOPBACK, BRIDGE = "AppSwitch", "Unix socket", "TCP loopback", "TCP bridge"
+HAPROXY, NGINX, WRAPPER = "HAProxy sidecars", "nginx sidecars", "socket_wrapper"
 BY_TCP = "spawn --tcp"
+WAYS = (APPSWITCH, UNIX, LOOPBACK, BRIDGE, HAPROXY, NGINX, WRAPPER, BY_TCP)
 
-PORT = 7000  # and the two after it, in namespaces of our own
+PORT = 7000  # the first of a server's, in namespaces of our own
+IPERF, WEB, REDIS, PORTS = 3, 4, 5, 6
+"""Which of a server's ports are whose; the load has 0 to 2. PORTS: how many there are."""
 VIRTUAL_IP, TCP_IP = "10.77.7.1", "10.77.7.2"
 BRIDGED_IPS = ("10.77.8.1", "10.77.8.2")  # server, client
+WRAPPED_IP = "127.0.0.10"
+WRAPPER_LIBRARY = "libsocket_wrapper.so"
+
+
+@frozen
+class Ends:
+    """Where a server and its clients run. server, client: what runs a command there.
+
+    bind: the address that the server has, for a Unix socket the path's beginning; port: its first port;
+    address, at: what a client finds it at; between: pids of what takes part beside the two.
+    """
+
+    name: str
+    server: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+    bind: str = "0.0.0.0"
+    address: str = "127.0.0.1"
+    port: int = PORT
+    at: int = PORT
+    kind: str = "tcp"
+    between: tuple[int, ...] = ()
 
 
 @frozen
 class Way:
-    """client: what runs a client, up to the load's own arguments."""
+    """client: what runs a client of the load, up to the load's own arguments.
+
+    pids: of its server, and of what else takes part.
+    """
 
     name: str
     client: tuple[str, ...]
+    pids: tuple[int, ...] = ()
 
     def ask(self, environment: dict[str, str], *arguments: str) -> str:
         """Runs a client to its end; returns what it prints."""
-        done = subprocess.run(
-            [*self.client, *arguments],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-            timeout=60,
-        )
-        return done.stdout
+        return run_to_end([*self.client, *arguments], environment)
 
 
 @frozen
 class Bench:
-    """Where it all runs. load: the compiled load generator; environment: of whatever is run."""
+    """Where it all runs. load: the compiled load generator; environment: of whatever is run; handler: its pid."""
 
     home: Path
     load: Path
     environment: dict[str, str]
+    handler: int = 0
+
+
+class Alone(TypedDict):
+    """Options of a process."""
+
+    stdin: int
+    text: Literal[True]
+    start_new_session: bool
+
+
+ALONE: Alone = {"stdin": subprocess.DEVNULL, "text": True, "start_new_session": True}
+"""A session of its own for each server and client: processors are shared by sessions first (autogroup in sched(7)), and
+the proxies have theirs, too.
+"""
+
+
+def run_to_end(command: Sequence[str], environment: dict[str, str]) -> str:
+    """What it prints. RuntimeError: it fails; TimeoutExpired: a minute isn't enough for it."""
+    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=60, **ALONE)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed: {done.stderr[-500:].strip()}")
+    return done.stdout
 
 
 def compile_load(output: Path, *flags: str, name: str = "load") -> Path:
@@ -68,122 +119,139 @@ def prepare(home: Path) -> Iterator[Bench]:
     with (home / "serve.log").open("w") as log, ExitStack() as stack:
         ready, write_end = os.pipe()
         handler = subprocess.Popen(
-            [sys.executable, "-m", "appswitch", "serve", "--ready-fd", str(write_end)],
+            [*COMMAND, "serve", "--ready-fd", str(write_end)],
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             pass_fds=[write_end],
+            **ALONE,
         )
-        stack.callback(_stop, handler)
+        stack.callback(stop, handler)
         os.close(write_end)
         said = os.read(ready, 16)
         os.close(ready)
         if not said:
             raise RuntimeError("no trap handler: " + (home / "serve.log").read_text())
-        yield Bench(home, load, environment)
+        yield Bench(home, load, environment, handler.pid)
 
 
-@contextmanager
-def appswitch(bench: Bench) -> Iterator[Way]:
+# --- the ways
+
+
+def appswitch(bench: Bench) -> Ends:
     """From spawn to spawn."""
-    spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    with served(bench, [*spawn, "--ip", VIRTUAL_IP, "--"], "tcp", "0.0.0.0", PORT):
-        yield _way(bench, APPSWITCH, [*spawn, "--"], "tcp", VIRTUAL_IP, PORT)
+    return _spawned(bench, APPSWITCH, VIRTUAL_IP)
 
 
-@contextmanager
-def by_tcp(bench: Bench) -> Iterator[Way]:
+def by_tcp(bench: Bench) -> Ends:
     """The same, but for `spawn --tcp`."""
-    spawn = [sys.executable, "-m", "appswitch", "spawn"]
-    with served(bench, [*spawn, "--tcp", "--ip", TCP_IP, "--"], "tcp", "0.0.0.0", PORT):
-        yield _way(bench, BY_TCP, [*spawn, "--"], "tcp", TCP_IP, PORT)
+    return _spawned(bench, BY_TCP, TCP_IP, "--tcp")
 
 
-@contextmanager
-def traced(bench: Bench, tracer: str, ip: str) -> Iterator[Way]:
+def traced(bench: Bench, tracer: str, ip: str) -> Ends:
     """From spawn to spawn, both ends traced that way (host/tracer.py): `bench.load` is linked statically."""
-    spawn = ["env", f"{VARIABLE}={tracer}", sys.executable, "-m", "appswitch", "spawn"]
-    with served(bench, [*spawn, "--ip", ip, "--"], "tcp", "0.0.0.0", PORT):
-        yield _way(bench, tracer, [*spawn, "--"], "tcp", ip, PORT)
+    return _spawned(bench, tracer, ip, before=("env", f"{VARIABLE}={tracer}"))
 
 
-@contextmanager
-def unix_socket(bench: Bench) -> Iterator[Way]:
+def _spawned(bench: Bench, name: str, ip: str, *flags: str, before: tuple[str, ...] = ()) -> Ends:
+    spawn = (*before, *COMMAND, "spawn")
+    server = (*spawn, *flags, "--ip", ip, "--")
+    return Ends(name, server, client=(*spawn, "--"), address=ip, between=(bench.handler,))
+
+
+def unix_socket(bench: Bench) -> Ends:
     """A Unix stream socket: what AppSwitch can at best be."""
     path = str(bench.home / "unix")
-    with served(bench, [], "unix", path, 0):
-        yield _way(bench, UNIX, [], "unix", path, 0)
+    return Ends(UNIX, bind=path, address=path, port=0, at=0, kind="unix")
 
 
-@contextmanager
-def loopback(bench: Bench) -> Iterator[Way]:
+def loopback() -> Ends:
     """TCP over this host's loopback."""
-    port = _free_ports(3)
-    with served(bench, [], "tcp", "127.0.0.1", port):
-        yield _way(bench, LOOPBACK, [], "tcp", "127.0.0.1", port)
+    port = _free_ports(PORTS)
+    return Ends(LOOPBACK, bind="127.0.0.1", port=port, at=port)
+
+
+def wrapper(bench: Bench) -> Ends:
+    """Another preloaded library that makes Unix sockets of TCP, Samba's, for tests: one directory has all of them."""
+    directory = bench.home / "wrapped"
+    directory.mkdir(exist_ok=True)
+    preload = ("env", f"SOCKET_WRAPPER_DIR={directory}", f"LD_PRELOAD={WRAPPER_LIBRARY}")
+    return Ends(WRAPPER, server=preload, client=preload, bind=WRAPPED_IP, address=WRAPPED_IP)
+
+
+def has_wrapper() -> bool:
+    """Whether it is installed: the loader says so."""
+    asked = ["env", f"LD_PRELOAD={WRAPPER_LIBRARY}", "true"]
+    return not subprocess.run(asked, stderr=subprocess.PIPE, check=False).stderr
 
 
 @contextmanager
-def bridge(bench: Bench) -> Iterator[Way]:
-    """TCP between two namespaces, veth pairs into a bridge: as containers have it. Root only.
+def bridged() -> Iterator[tuple[Namespace, Namespace]]:
+    """Namespaces for a server and its clients, veth pairs into a bridge: as containers have it. Root only.
 
     The bridge has a namespace of its own, so nothing of the host's network is touched, and all goes with the processes
-    that hold the namespaces. (Named ones are mounts, which others on the machine may move about.)
+    that hold the namespaces.
     """
     with ExitStack() as stack:
-        hub, *ends = [stack.enter_context(_namespace()) for _ in range(3)]
-        _inside(hub, "hub", *map(str, ends))
-        for pid, address in zip(ends, BRIDGED_IPS, strict=True):
-            _inside(pid, "end", address)
-        inside = [["nsenter", f"--net=/proc/{pid}/ns/net", "--"] for pid in ends]
-        with served(bench, inside[0], "tcp", BRIDGED_IPS[0], PORT):
-            yield _way(bench, BRIDGE, inside[1], "tcp", BRIDGED_IPS[0], PORT)
+        hub, server, client = made = [Namespace() for _ in range(3)]
+        for each in made:
+            stack.callback(each.close)
+        hub.run("ip", "link", "add", "bridge", "type", "bridge")
+        hub.run("ip", "link", "set", "bridge", "up")
+        for end, address in ((server, BRIDGED_IPS[0]), (client, BRIDGED_IPS[1])):
+            port = f"to{end.pid}"
+            hub.run("ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(end.pid))
+            hub.run("ip", "link", "set", port, "master", "bridge", "up")
+            end.run("ip", "link", "set", "lo", "up")
+            end.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+            end.run("ip", "link", "set", "eth0", "up")
+        yield server, client
+
+
+def over_bridge(server: Namespace, client: Namespace) -> Ends:
+    """TCP between two such namespaces."""
+    return Ends(BRIDGE, server=tuple(server.enter), client=tuple(client.enter), address=BRIDGED_IPS[0])
+
+
+# --- the load's server and clients
 
 
 @contextmanager
-def _namespace() -> Iterator[int]:
-    """A network namespace; the pid of the process that holds it."""
-    holder = subprocess.Popen(
-        ["unshare", "--net", "sh", "-c", "echo; read end"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    try:
-        assert holder.stdout
-        holder.stdout.readline()
-        yield holder.pid
-    finally:
-        _stop(holder)
+def loaded(bench: Bench, ends: Ends) -> Iterator[Way]:
+    """The load's server there, and how a client of it is run. AssertionError: no client gets an answer."""
+    with served(bench, ends.server, ends.kind, ends.bind, ends.port) as server:
+        client = (*ends.client, str(bench.load), "client", ends.kind, ends.address, str(ends.at))
+        eventually(lambda: _answers([*client, "ping", "1", "1"], bench.environment), within=10.0)
+        yield Way(ends.name, client, (server.pid, *ends.between))
 
 
-def _inside(pid: int, *arguments: str) -> None:
-    command = ["nsenter", f"--net=/proc/{pid}/ns/net", "--", sys.executable, "-m", "benchmarks.bridge", *arguments]
-    subprocess.run(command, check=True)
-
-
-def _way(bench: Bench, name: str, prefix: Sequence[str], kind: str, address: str, port: int) -> Way:
-    return Way(name, (*prefix, str(bench.load), "client", kind, address, str(port)))
+def _answers(client: Sequence[str], environment: dict[str, str]) -> bool:
+    quiet = subprocess.DEVNULL
+    return subprocess.run(client, env=environment, stdin=quiet, stdout=quiet, stderr=quiet, check=False).returncode == 0
 
 
 @contextmanager
-def served(bench: Bench, prefix: Sequence[str], kind: str, address: str, port: int) -> Iterator[None]:
+def served(bench: Bench, prefix: Sequence[str], kind: str, address: str, port: int) -> Iterator[subprocess.Popen[str]]:
     """A server of the load that `prefix` runs; ready."""
     server = subprocess.Popen(
         [*prefix, bench.load, "server", kind, address, str(port)],
         env=bench.environment,
-        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        text=True,
+        **ALONE,
     )
     try:
         assert server.stdout
         if server.stdout.readline() != "ready\n":
             raise RuntimeError(f"no server: {server.args!r}")
-        yield
+        yield server
     finally:
-        _stop(server)
+        stop(server)
+        if server.stdout:
+            server.stdout.close()
 
 
-def _stop(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
+    """Ends it."""
     process.terminate()
     try:
         process.wait(5)

@@ -7,7 +7,6 @@ handlers and their Serfs.
 from __future__ import annotations
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from statistics import mean
 from attrs import frozen
 
 from appswitch.host.control_client import ControlClient
+from benchmarks import costs
+from benchmarks.figure import Numbers
 from benchmarks.hosts.programs import ANNOUNCE, CONNECT, LISTEN
-from benchmarks.report import Numbers
 from benchmarks.ways import APPSWITCH
 from tests.harness import stop
 from tests.hosts import Host, Network, network
@@ -31,7 +31,6 @@ from tests.hosts import Host, Network, network
 PLAIN = "plain"
 IP = "10.77.9.3"
 PATIENCE = 120.0  # seconds until all must agree
-TICK = os.sysconf("SC_CLK_TCK")
 
 
 @frozen
@@ -75,7 +74,7 @@ def _measure(made: Network, size: int, seconds: float, services: int, rounds: in
         time.sleep(seconds / periods)
         rest.append((_received(hosts) - before) / size / (seconds / periods))
     rest_cpu = (_cpu(hosts) - cpu_before) / size / seconds
-    memory = sum(_memory(pid) for pid in _processes(hosts)) / size / 1e6
+    memory = costs.memory(_processes(hosts)) / size / 1e6
     service, told = [], []
     reached: Numbers = {APPSWITCH: [], PLAIN: []}
     for turn in range(rounds):
@@ -147,14 +146,7 @@ def _processes(hosts: Sequence[Host]) -> list[int]:
 
 def _cpu(hosts: Sequence[Host]) -> float:
     """Seconds so far."""
-    stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in _processes(hosts))
-    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / TICK
-
-
-def _memory(pid: int) -> float:
-    """Bytes; what is shared counts in parts."""
-    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024.0 for line in lines if line.startswith("Pss:"))
+    return costs.processor(_processes(hosts))
 
 
 def _announce(hosts: Sequence[Host], services: int, rest: float) -> tuple[float, list[float]]:

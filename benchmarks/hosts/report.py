@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
 
+from benchmarks.figure import Numbers
 from benchmarks.hosts.traffic import HAPROXY, PLAIN
 from benchmarks.markdown import number, spread, table, yes
 from benchmarks.measures import Measure
-from benchmarks.report import Numbers, ratios
+from benchmarks.report import ratios
 from benchmarks.ways import APPSWITCH
 
 Kept = dict[str, Any]

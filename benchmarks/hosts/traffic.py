@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from benchmarks import measures, proxies
+from benchmarks.figure import Numbers
 from benchmarks.measures import Measure, Wanted
-from benchmarks.report import Numbers
 from benchmarks.ways import APPSWITCH, Bench, Way, compile_load, served
 from tests.harness import eventually, stop
 from tests.hosts import Host, network
@@ -24,17 +25,6 @@ PLAIN, HAPROXY = "plain", "HAProxy at each end"
 PORT = 7000  # and the two after it
 NEAR_PORT, FAR_PORT = 7100, 7200  # of the HAProxies
 VIRTUAL_IP = "10.77.9.1"
-
-CONFIG = """
-global
-    nbthread 2
-    maxconn 4000
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 60s
-    timeout server 60s
-"""
 
 
 @contextmanager
@@ -63,13 +53,9 @@ def two_hosts(home: Path) -> Iterator[tuple[dict[str, list[Way]], dict[str, str]
 @contextmanager
 def _haproxy(host: Host, port: int, address: str, to: int) -> Iterator[None]:
     """Passes on what comes to `port` and the two after it to `to` and those after it."""
-    config = host.directory / "haproxy.cfg"
-    passes = (f"listen p{n}\n bind :{port + n}\n server s {address}:{to + n}\n" for n in range(3))
-    config.write_text(CONFIG + "".join(passes))
+    command = proxies.haproxy(host.directory, ((f":{port + n}", f"{address}:{to + n}") for n in range(3)))
     with (host.directory / "haproxy.log").open("w") as log:
-        proxy = subprocess.Popen(
-            [*host.prefix, "haproxy", "-db", "-f", config], stdout=log, stderr=log, text=True, start_new_session=True
-        )
+        proxy = subprocess.Popen([*host.prefix, *command], stdout=log, stderr=log, text=True, start_new_session=True)
     try:
         listening = Path(f"/proc/{host.namespace.pid}/net/tcp")
         eventually(lambda: f":{port + 2:04X} 00000000:0000 0A" in listening.read_text())
@@ -78,55 +64,79 @@ def _haproxy(host: Host, port: int, address: str, to: int) -> Iterator[None]:
         stop(proxy)
 
 
-def measures(scale: float) -> dict[str, list[Measure]]:
+def rows_of(scale: float) -> dict[str, list[Measure]]:
     """The rows of each kind; those with the same arguments are of one run. scale: of the load."""
     seconds, pings, connects = str(0.5 * scale), str(int(3000 * scale)), int(400 * scale)
     return {
         "tcp": [
-            Measure("writes of 1 KiB", "MB/s", ("stream", "1024", seconds), _megabytes, wanted=Wanted(PLAIN, 0.98)),
-            Measure("writes of 128 KiB", "MB/s", ("stream", "131072", seconds), _megabytes, wanted=Wanted(PLAIN, 0.98)),
-            Measure("1 B there and back", "us", ("ping", "1", pings), _median, more_is_better=False),
+            Measure(
+                "writes of 1 KiB",
+                "MB/s",
+                ("stream", "1024", seconds),
+                measures.megabytes,
+                wanted=Wanted(PLAIN, 0.98),
+            ),
+            Measure(
+                "writes of 128 KiB",
+                "MB/s",
+                ("stream", "131072", seconds),
+                measures.megabytes,
+                wanted=Wanted(PLAIN, 0.98),
+            ),
+            Measure("1 B there and back", "us", ("ping", "1", pings), measures.median_us, more_is_better=False),
             *(
                 row
                 for clients in (1, 8)
                 for arguments in [("connect", str(clients), str(connects))]
                 for name in [f"{clients} client{'s' * (clients > 1)}"]
                 for row in (
-                    Measure(f"connects, {name}", "1/s", arguments, lambda got: got["connects"] / got["seconds"]),
-                    Measure(f"a connect to its end, {name}, median", "us", arguments, _median, more_is_better=False),
-                    Measure(f"a connect to its end, {name}, p99", "us", arguments, _p99, more_is_better=False),
+                    Measure(f"connects, {name}", "1/s", arguments, measures.connects),
+                    Measure(
+                        f"a connect to its end, {name}, median",
+                        "us",
+                        arguments,
+                        measures.median_us,
+                        more_is_better=False,
+                    ),
+                    Measure(
+                        f"a connect to its end, {name}, p99",
+                        "us",
+                        arguments,
+                        measures.p99_us,
+                        more_is_better=False,
+                    ),
                 )
             ),
         ],
         "udp": [
             Measure("datagrams of 64 B that arrive", "1/s", ("stream", "64", seconds), _datagrams),
             Measure("datagrams of 1400 B that arrive", "1/s", ("stream", "1400", seconds), _datagrams),
-            Measure("64 B there and back by UDP, median", "us", ("ping", "64", pings), _median, more_is_better=False),
-            Measure("64 B there and back by UDP, p99", "us", ("ping", "64", pings), _p99, more_is_better=False),
+            Measure(
+                "64 B there and back by UDP, median",
+                "us",
+                ("ping", "64", pings),
+                measures.median_us,
+                more_is_better=False,
+            ),
+            Measure(
+                "64 B there and back by UDP, p99",
+                "us",
+                ("ping", "64", pings),
+                measures.p99_us,
+                more_is_better=False,
+            ),
         ],
     }
-
-
-def _megabytes(got: dict[str, float]) -> float:
-    return got["bytes"] / got["seconds"] / 1e6
 
 
 def _datagrams(got: dict[str, float]) -> float:
     return got["datagrams"] / got["seconds"]
 
 
-def _median(got: dict[str, float]) -> float:
-    return got["median"] * 1e6
-
-
-def _p99(got: dict[str, float]) -> float:
-    return got["p99"] * 1e6
-
-
 def take(rounds: int, scale: float, home: Path) -> list[tuple[Measure, Numbers]]:
     """Measures all ways in turns, so often."""
     with two_hosts(home) as (ways, environment):
-        rows = measures(scale)
+        rows = rows_of(scale)
         results: list[tuple[Measure, Numbers]] = [
             (row, {way.name: [] for way in ways[kind]}) for kind in rows for row in rows[kind]
         ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gateways import STREAM_MODULE
+from benchmarks.proxies import STREAM_MODULE
 from tests.e2e.benchmark import read_again, run_benchmark
 
 
