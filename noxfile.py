@@ -95,7 +95,7 @@ def deb(session: nox.Session) -> None:
 @nox.session(python="3.11", reuse_venv=False)
 def lock(session: nox.Session) -> None:
     """Makes constraints.txt anew: of all that the sessions install, the newest that the oldest Python can have."""
-    session.install("-q", "-U", "setuptools", "nox", *TO_PACKAGE, ".[test,lint,bench]", env={"PIP_CONSTRAINT": ""})
+    session.install("-q", "-U", "setuptools", "nox", *TO_PACKAGE, ".[test,lint]", env={"PIP_CONSTRAINT": ""})
     frozen = session.run("pip", "freeze", "--all", "--exclude", "appswitch", "--exclude", "pip", silent=True)
     head = "# What the sessions of noxfile.py install, made by `./dev lock`.\n"
     LOCK.write_text(head + str(frozen))
