@@ -216,8 +216,8 @@ def test_apps_of_all_kinds(host: Host, outside: Outside, flags: list[str]) -> No
     assert outside.namespace.run("curl", "-sS", "--http0.9", f"http://{GATEWAY}:8080/") == f"web sees {CLIENT}\n"
 
 
-@pytest.mark.program("psql")
-def test_postgres(host: Host, outside: Outside) -> None:
+def start_postgres(host: Host, port: int, outside: Namespace) -> list[str]:
+    """A PostgreSQL there, exposed at that port; how CLIENT asks it."""
     programs = postgres_programs()
     data = host.directory / "data"
     data.mkdir()
@@ -226,13 +226,19 @@ def test_postgres(host: Host, outside: Outside) -> None:
                    stdout=subprocess.DEVNULL, cwd="/")  # fmt: skip
     with (data / "pg_hba.conf").open("a") as file:
         file.write(f"host all all {CLIENT}/32 trust\n")
-    start(host)
     server = [str(programs / "postgres"), "-D", str(data), "-h", "*", "-k", str(data)]
-    host.spawn("--name", "db", "--user", "nobody", "--expose", "5432:15432", *server)
+    host.spawn("--name", "db", "--user", "nobody", "--expose", f"5432:{port}", *server)
     host.wait_for("db:5432")
-    psql = ["psql", "-h", GATEWAY, "-p", "15432", "-U", "nobody", "-d", "postgres", "-At", "-c"]
-    ask = [*outside.namespace.enter, *psql, "select 1"]
+    psql = ["psql", "-h", GATEWAY, "-p", str(port), "-U", "nobody", "-d", "postgres", "-At", "-c"]
+    ask = [*outside.enter, *psql, "select 1"]
     eventually(lambda: subprocess.run(ask, check=False, capture_output=True).returncode == 0)  # it listens, then starts
+    return psql
+
+
+@pytest.mark.program("psql")
+def test_postgres(host: Host, outside: Outside) -> None:
+    start(host)
+    psql = start_postgres(host, 15432, outside.namespace)
     assert outside.namespace.run(*psql, "select inet_client_addr()").strip() == CLIENT
     rows = outside.namespace.run(*psql, "select repeat(chr(65 + n % 26), 1000) from generate_series(1, 5000) n")
     assert len(rows) == 5000 * 1001
