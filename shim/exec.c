@@ -14,6 +14,7 @@
 #include "hand_on.h"
 #include "hooks.h"
 #include "landing/landing.h"
+#include "memory.h"
 #include "settings.h"
 #include "sys.h"
 
@@ -79,6 +80,7 @@ static void try_descriptor_by_tracer(int fd, char *const argv[], char *const kep
 }
 
 long do_execve(const char *path, char *const argv[], char *const envp[]) {
+    if (envp && !can_read(envp, sizeof *envp)) return sys3(SYS_execve, path, argv, envp);
     WITH_KEPT_ENVIRONMENT(envp, kept);
     if (!needs_tracer(path)) return sys3(SYS_execve, path, argv, kept);
     int fd = open_for_tracer(AT_FDCWD, path, 0);
@@ -92,6 +94,7 @@ long do_execve(const char *path, char *const argv[], char *const envp[]) {
 long do_execveat(int directory, const char *path, char *const argv[], char *const envp[], int flags) {
     int is_path = !flags && (directory == AT_FDCWD || (path && *path == '/'));
     if (is_path) return do_execve(path, argv, envp);
+    if (envp && !can_read(envp, sizeof *envp)) return sys5(SYS_execveat, directory, path, argv, envp, flags);
     WITH_KEPT_ENVIRONMENT(envp, kept);
     try_descriptor_by_tracer(open_for_tracer(directory, path, flags), argv, kept);
     return sys5(SYS_execveat, directory, path, argv, kept, flags);

@@ -38,7 +38,7 @@ static int fresh_tcp_family(int fd, const struct identity *identity) {
 
 /* An address for us to look at, copied, for another thread may change it meanwhile; 0: the kernel knows the error. */
 static const struct sockaddr *copy_inet(const struct sockaddr *addr, socklen_t size, struct sockaddr_storage *copy) {
-    if (!addr || size < sizeof addr->sa_family || size > sizeof *copy) return 0;
+    if (!addr || size < sizeof addr->sa_family || size > sizeof *copy || !can_read(addr, size)) return 0;
     memcpy(copy, addr, size < sizeof(struct sockaddr_in6) ? size : sizeof(struct sockaddr_in6));
     int is_inet = copy->ss_family == AF_INET || copy->ss_family == AF_INET6 || copy->ss_family == AF_UNSPEC;
     return is_inet ? (struct sockaddr *)copy : 0;
@@ -94,7 +94,7 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_addr local;
     struct identity identity;
     struct sockaddr_storage copy;
-    const struct sockaddr *inet = can_read(fd, addr) ? copy_inet(addr, size, &copy) : 0;
+    const struct sockaddr *inet = copy_inet(addr, size, &copy);
     int family = 0, udp = 0;
     if (inet) {
         addr = inet;
@@ -163,7 +163,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     struct identity identity;
     struct as_request request;
     struct sockaddr_storage copy;
-    const struct sockaddr *inet = can_read(fd, addr) ? copy_inet(addr, size, &copy) : 0;
+    const struct sockaddr *inet = copy_inet(addr, size, &copy);
     if (!inet) return sys3(SYS_connect, fd, addr, size);
     addr = inet;
     identify(fd, &identity);
@@ -251,11 +251,16 @@ static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *si
     }
 }
 
-/* Where a name is to be written. 0, or -errno as getsockname(2) says. */
-static long check_room(int fd, struct sockaddr *addr, const socklen_t *size) {
-    if (!can_read(fd, size)) return -EFAULT;
+/* Where a name of `full` bytes is to be written. 0, or -errno as getsockname(2) says. */
+static long check_room(int fd, struct sockaddr *addr, socklen_t *size, socklen_t full) {
+    if (!can_read(size, sizeof *size)) return -EFAULT;
     if ((int)*size < 0) return -EINVAL;
-    return can_write(fd, addr, *size) ? 0 : -EFAULT;
+    return can_write(fd, addr, *size < full ? *size : full) && can_write(fd, size, sizeof *size) ? 0 : -EFAULT;
+}
+
+/* The size of a socket's name. family: 4 or 6. */
+static socklen_t size_of_name(int family) {
+    return family == 6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 }
 
 long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
@@ -266,7 +271,8 @@ long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
     int ours;
     long accepted = accept_verified(fd, &name, &name_size, flags, &listener, &client, &ours);
     if (accepted < 0) return accepted;
-    long error = addr ? check_room((int)accepted, addr, size) : 0;
+    if (ours) name_size = size_of_name(client.server_family);
+    long error = addr ? check_room((int)accepted, addr, size, name_size) : 0;
     if (error) { /* as the kernel: the connection is lost */
         sys1(SYS_close, accepted);
         return error;
@@ -292,24 +298,25 @@ static enum role find_end(int fd, struct identity *identity) {
     return identity->client.medium == AS_TCP_SERVER ? ACCEPTED : CLIENT;
 }
 
-/* The source of a connection or its destination, as the socket of the end `role` shows it. */
-static void write_end(enum role role, const struct as_client_name *name, int source, struct sockaddr *addr,
+/* The source of a connection or its destination, as the socket `fd` of the end `role` shows it. 0 or -errno. */
+static long write_end(int fd, enum role role, const struct as_client_name *name, int source, struct sockaddr *addr,
                       socklen_t *size) {
-    write_sockaddr(role == CLIENT ? name->client_family : name->server_family, source ? name->source_ip : name->dest_ip,
-                   source ? name->source_port : name->dest_port, addr, size);
+    int family = role == CLIENT ? name->client_family : name->server_family;
+    long error = check_room(fd, addr, size, size_of_name(family));
+    if (!error)
+        write_sockaddr(family, source ? name->source_ip : name->dest_ip, source ? name->source_port : name->dest_port,
+                       addr, size);
+    return error;
 }
 
 long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
     enum role role = find_end(fd, &identity);
     if (role == PLAIN) return sys3(SYS_getsockname, fd, addr, size);
-    long error = check_room(fd, addr, size);
-    if (error) return error;
-    if (role == LISTENER)
-        write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
-    else
-        write_end(role, &identity.client, role == CLIENT, addr, size);
-    return 0;
+    if (role != LISTENER) return write_end(fd, role, &identity.client, role == CLIENT, addr, size);
+    long error = check_room(fd, addr, size, size_of_name(identity.listener.family));
+    if (!error) write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
+    return error;
 }
 
 long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
@@ -318,11 +325,9 @@ long do_getpeername(int fd, struct sockaddr *addr, socklen_t *size) {
     socklen_t peer_size = sizeof peer;
     enum role role = find_end(fd, &identity);
     if (role != CLIENT && role != ACCEPTED) return sys3(SYS_getpeername, fd, addr, size);
-    long error = check_room(fd, addr, size);
     /* TCP: the peer may be gone */
-    if (!error && identity.role == PLAIN) error = sys3(SYS_getpeername, fd, &peer, &peer_size);
-    if (!error) write_end(role, &identity.client, role == ACCEPTED, addr, size);
-    return error;
+    long error = identity.role == PLAIN ? sys3(SYS_getpeername, fd, &peer, &peer_size) : 0;
+    return error ? error : write_end(fd, role, &identity.client, role == ACCEPTED, addr, size);
 }
 
 /* Options that a Unix socket takes or answers without an error, but otherwise than TCP. */
@@ -350,7 +355,7 @@ long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
 
 /* The notice that data may be changed again would never come: a program that asks for it must go on without. */
 static int wants_zero_copy(int fd, const struct identity *identity, const void *value, socklen_t size) {
-    return size >= sizeof(int) && can_read(fd, value) && *(const int *)value == 1 &&
+    return size >= sizeof(int) && can_read(value, sizeof(int)) && *(const int *)value == 1 &&
            (identity->role != PLAIN || fresh_tcp_family(fd, identity));
 }
 
@@ -462,7 +467,7 @@ static long send_message(int fd, const struct msghdr *given, int flags) {
 }
 
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
-    if (!message) return -EFAULT;
+    if (!can_read(message, sizeof *message)) return sys3(SYS_sendmsg, fd, message, flags);
     return SEND_TO_THE_END(fd, size_of_parts(message->msg_iov, message->msg_iovlen), flags,
                            send_message(fd, message, quiet));
 }
@@ -471,16 +476,19 @@ long do_sendmsg(int fd, const struct msghdr *message, int flags) {
 long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
     unsigned done = 0;
     for (; done < count && done < 1024 /* UIO_MAXIOV */; done++) {
-        long sent = do_sendmsg(fd, &messages[done].msg_hdr, flags);
+        struct mmsghdr *each = &messages[done];
+        int is_there = can_read(each, sizeof *each) && can_write(fd, &each->msg_len, sizeof each->msg_len);
+        long sent = is_there ? do_sendmsg(fd, &each->msg_hdr, flags) : sys4(SYS_sendmmsg, fd, each, 1, flags);
         if (sent < 0) return done ? (long)done : sent;
-        messages[done].msg_len = (unsigned)sent;
+        if (is_there) each->msg_len = (unsigned)sent;
     }
     return done;
 }
 
 /* A TCP socket gives no address with its data (recvfrom(2)); a Unix stream socket gives its peer's name. */
 long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
-    if (addr && size && is_ours(fd) && can_read(fd, size)) {
+    if (addr && size && is_ours(fd) && can_read(size, sizeof *size) && (int)*size >= 0 &&
+        can_write(fd, size, sizeof *size)) {
         long received = sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
         if (received >= 0) *size = 0;
         return received;
@@ -490,7 +498,9 @@ long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *a
 }
 
 long do_recvmsg(int fd, struct msghdr *message, int flags) {
-    if (!message || !message->msg_name || !is_ours(fd)) return sys3(SYS_recvmsg, fd, message, flags);
+    if (!can_read(message, sizeof *message) || !message->msg_name || (int)message->msg_namelen < 0 || !is_ours(fd) ||
+        !can_write(fd, message, sizeof *message))
+        return sys3(SYS_recvmsg, fd, message, flags);
     void *name = message->msg_name;
     message->msg_name = 0;
     long received = sys3(SYS_recvmsg, fd, message, flags);

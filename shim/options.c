@@ -270,9 +270,10 @@ void carry_options(int fd, int target) {
 }
 
 /* getsockopt's way to give a value: cut to the program's size. */
-static long give(const void *from, socklen_t full, void *value, socklen_t *size) {
+static long give(int fd, const void *from, socklen_t full, void *value, socklen_t *size) {
     if ((int)*size < 0) return -EINVAL;
     if (*size < full) full = *size;
+    if (!can_write(fd, value, full)) return -EFAULT;
     memcpy(value, from, full);
     *size = full;
     return 0;
@@ -308,27 +309,27 @@ static const struct record *find_set(int fd, const struct identity *identity, ui
 }
 
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size) {
-    if (!can_read(fd, size) || !can_write(fd, value, *size)) return -EFAULT;
+    if (!can_read(size, sizeof *size) || !can_write(fd, size, sizeof *size)) return -EFAULT;
     if (level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL)) {
         int number = name == SO_DOMAIN ? family_of(identity) : IPPROTO_TCP;
-        return give(&number, sizeof number, value, size);
+        return give(fd, &number, sizeof number, value, size);
     }
     if (level == SOL_SOCKET && name == SO_PEERCRED) { /* what a TCP socket says: nobody */
         struct {
             int pid;
             unsigned uid, gid;
         } nobody = {0, -1u, -1u};
-        return give(&nobody, sizeof nobody, value, size);
+        return give(fd, &nobody, sizeof nobody, value, size);
     }
     if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && family_of(identity) == AF_INET6) {
         int number = is_v6only(identity);
-        return give(&number, sizeof number, value, size);
+        return give(fd, &number, sizeof number, value, size);
     }
     int i = index_of(level, name);
     int congestion = level == IPPROTO_TCP && name == TCP_CONGESTION;
     const struct record *record = i < 0 && !congestion ? 0 : find_set(fd, identity, congestion ? CONGESTION : 1u << i);
-    if (record && congestion) return give(record->congestion, sizeof record->congestion, value, size);
-    if (record) return give(&record->values[i], sizeof(int), value, size);
+    if (record && congestion) return give(fd, record->congestion, sizeof record->congestion, value, size);
+    if (record) return give(fd, &record->values[i], sizeof(int), value, size);
     long scratch = scratch_socket(identity);
     if (scratch < 0) return scratch;
     long error = sys5(SYS_getsockopt, scratch, level, name, value, size);

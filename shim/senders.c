@@ -23,12 +23,21 @@
 #include "epoch.h"
 #include "kept.h"
 #include "latch.h"
+#include "memory.h"
 #include "options.h"
 #include "receivers.h"
 #include "replace.h"
 #include "sys.h"
 
-enum { WAYS = 512, RETIRED = WAYS / 32 + 1, MOST_DATA = 65507, MOST_CONTROL = 512, BY_ITSELF = -1, LOST = -2 };
+enum {
+    WAYS = 512,
+    RETIRED = WAYS / 32 + 1,
+    MOST_DATA = 65507,
+    MOST_CONTROL = 512,
+    MOST_READ = 65536,
+    BY_ITSELF = -1,
+    LOST = -2
+};
 
 struct way {
     struct as_path path;
@@ -267,13 +276,15 @@ static long send_by(const struct way *way, const struct msghdr *message, int fla
         unnamed.msg_controllen = copy_without_source(message, control);
     }
     if (way->fd != LOST) return sys3(SYS_sendmsg, way->fd, &unnamed, flags);
+    if (message->msg_iovlen > 1024 /* UIO_MAXIOV */) return -EMSGSIZE;
+    if (!can_read(message->msg_iov, message->msg_iovlen * sizeof *message->msg_iov)) return -EFAULT;
     return size_of(message) > MOST_DATA ? -EMSGSIZE : (long)size_of(message);
 }
 
 /* The source that a control message asks for (ip(7), ipv6(7)); zeros: none. */
 static void read_source(const struct msghdr *message, uint8_t source[16]) {
     memset(source, 0, 16);
-    if (!message->msg_control) return;
+    if (message->msg_controllen > MOST_READ || !can_read(message->msg_control, message->msg_controllen)) return;
     const char *at = message->msg_control, *end = at + message->msg_controllen;
     while (end - at >= (long)sizeof(struct cmsghdr)) {
         struct cmsghdr each;

@@ -147,6 +147,8 @@ _SOCKADDRS = (
 )
 _ORDERS = tuple(_orders())
 _LIBRARY = tuple(sorted(path.name for path in (ROOT / "shim").glob("*.c") if path.name not in WRAPPERS))
+_RELAY = tuple(f"relay/{path.name}" for path in sorted((ROOT / "shim" / "relay").glob("*.c"))
+               if path.name not in ("main.c", "pipes.c"))  # fmt: skip  # which relay.c includes
 
 NATIVES = [
     Native("names of sockets, and addresses of programs (shim)", "names", ("names.c",),
@@ -161,7 +163,6 @@ NATIVES = [
            tuple(_records()) + _python("peer openings")),
     Native("addresses of clients outside", "comer", ("gateway/comer.c",), _SOCKADDRS, most=300),
     Native("orders to the relay", "relay",
-           (*(f"relay/{each}.c" for each in ("dials", "take_in", "telling", "pairs", "watched", "receive")),
-            "relay/source_ports.c", "lane/record.c", "lane/siphash.c", "gateway/comer.c"),
+           (*_RELAY, "lane/record.c", "lane/siphash.c", "gateway/comer.c"),
            (*_ORDERS, b"".join(_ORDERS)), most=1024),
 ]  # fmt: skip

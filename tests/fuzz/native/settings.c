@@ -16,7 +16,7 @@ long play_kernel(long number, long a, long to, long size, long d, long e, long f
         size_t some = left < (size_t)size ? left : (size_t)size;
         if (some > at_once) some = at_once;
         if (some) memcpy((void *)to, environment, some);
-        environment += some;
+        if (some) environment += some;
         left -= some;
         return (long)some;
     }
