@@ -44,11 +44,10 @@ import select, socket, sys
 while not select.select([sys.stdin], [], [], 0)[0]:
     s = socket.create_connection(("web", 7000))
     try:
-        print(s.recv(9).decode() or "lost")
+        print(s.recv(9).decode() or "lost", flush=True)
     except ConnectionResetError:
-        print("lost")
+        print("lost", flush=True)
 """
-
 
 FORKING = """
 import os, socket, sys
@@ -96,17 +95,17 @@ def test_each_instance_gets_its_share(switch: Switch) -> None:
 @pytest.mark.program("curl")
 def test_many_short_processes(switch: Switch) -> None:
     serve(switch, *"abcd", program=WEB)
-    script = "for i in $(seq 1000); do curl -s --http0.9 http://web:7000/; echo; done"
+    script = "for i in $(seq 200); do curl -s --http0.9 http://web:7000/; echo; done"
     counts = met(switch, "sh", "-c", script)
-    assert counts.total() == 1000
+    assert counts.total() == 200
     assert is_even(counts, 4), counts
 
 
 def test_processes_that_are_forked_off_one_that_knows_its_way(switch: Switch) -> None:
     """All of them know the same, and go on with the same turns."""
     serve(switch, *"abcd")
-    counts = met(switch, PYTHON, "-c", FORKING, "1000")
-    assert counts.total() == 1000
+    counts = met(switch, PYTHON, "-c", FORKING, "400")
+    assert counts.total() == 400
     assert is_even(counts, 4), counts
 
 
@@ -173,18 +172,20 @@ def test_no_client_notices_an_instance_that_goes_and_comes(switch: Switch) -> No
     switch.spawn("--name", "web", PYTHON, "-c", SERVER, "a")
     switch.wait_for("web:7000")
     client = switch.spawn(PYTHON, "-c", RESTLESS, stdin=subprocess.PIPE)
+
+    def so_far() -> Counter[str]:
+        return Counter(client.log.read_text().split())  # type: ignore[attr-defined]
+
     for _ in range(10):
+        before = so_far()
         other = switch.spawn("--name", "web", PYTHON, "-c", SERVER, "b")
-        while len(switch.rows("services")) < 2:
-            pass
+        eventually(lambda before=before: all(so_far()[each] > before[each] + 10 for each in "ab"))
         other.kill()
         other.wait()
     client.communicate(timeout=PATIENCE)
     assert client.returncode == 0, switch.logs()
-    counts: Counter[str] = Counter(client.log.read_text().split())  # type: ignore[attr-defined]
+    counts = so_far()
     assert set(counts) <= {"a", "b", "lost"}
-    assert counts["a"] > 500
-    assert counts["b"] > 0
     assert counts["lost"] < 100, "connections that sat in the queue of an instance when it was killed"
 
 
