@@ -157,7 +157,7 @@ class Stage:
         """Network namespaces that a bridge joins, each with an address: 10.99.0.1 and so on. Root only."""
         network = Network(self.home, self._stack)
         hosts = [network.add(name) for name in names]
-        self._stack.callback(network.stop)
+        self._stack.callback(network.end)
         return network, [Place(self, host.prefix, host, host.name) for host in hosts]
 
     def namespace(self, name: str, namespace: Namespace) -> Place:

@@ -168,7 +168,8 @@ class Switch:
         return process
 
     def _start(self, command: list[str], options: dict[str, Any]) -> subprocess.Popen[str]:
-        if self.copies and self.user is None and Copy.can_be(command, options):
+        is_usual = self.user is None and (not self.prefix or self.network is not None)
+        if self.copies and is_usual and Copy.can_be(command, options):
             return Copy(command, self.network, **options)
         return subprocess.Popen([*self.prefix, *command], **self._as_user(), **options)
 

@@ -71,7 +71,8 @@ def test_the_map_of_what_runs(page: Page) -> None:
         page.wait_for(
             "[...document.querySelectorAll('#log tr.deny')].some((row) => row.innerText.includes('probe @n1'))"
         )
-        page.wait_for("document.querySelector('#log tr.connect')")
+        switch.run("--", sys.executable, "-c", "import socket; socket.create_connection(('web', 80))")
+        page.wait_for("document.querySelector('#log tr.connect')")  # those before may have been earlier than the page
 
         page.click('.card[data-key^="n1/db"]')
         page.wait_for("document.querySelector('#may-reach tbody tr')")
