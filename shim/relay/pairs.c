@@ -44,7 +44,8 @@ struct side {
     bool readable; /* as far as is known: it has something, or has ended */
     bool writable; /* ... it takes something */
     bool alarmed;  /* ... it has urgent data */
-    bool ended;    /* it sends no more, ... */
+    bool ending;   /* it sends no more once what is there has been read, ... */
+    bool ended;    /* and now it has, ... */
     bool told;     /* and the other one knows */
     bool starved;  /* there was no pipe for it */
     bool urgent;   /* what is held isn't in the pipe, but this: */
@@ -154,9 +155,10 @@ static bool fill(struct side *side) {
 /* Gives on what is held, as far as it goes. False: the pair has to be reset. */
 static bool drain(struct side *side) {
     struct side *to = other_of(side);
-    ssize_t size = side->urgent
-                       ? send(to->fd, &side->urgent_byte, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL)
-                       : splice(side->pipe.out, NULL, to->fd, NULL, side->held, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    /* The end comes in the same turn, and goes in the same packet. */
+    unsigned how = SPLICE_F_MOVE | SPLICE_F_NONBLOCK | (side->ending ? SPLICE_F_MORE : 0);
+    ssize_t size = side->urgent ? send(to->fd, &side->urgent_byte, 1, MSG_OOB | MSG_DONTWAIT | MSG_NOSIGNAL)
+                                : splice(side->pipe.out, NULL, to->fd, NULL, side->held, how);
     if (size < 0) {
         if (errno == EAGAIN) to->writable = false;
         return errno == EAGAIN || errno == EINTR;
@@ -211,6 +213,7 @@ static void hear(struct side *side, uint32_t events) {
     if (events & ~(uint32_t)EPOLLOUT) side->readable = true;
     if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) side->writable = true;
     if (events & EPOLLPRI) side->alarmed = true;
+    if (events & EPOLLRDHUP) side->ending = true;
 }
 
 static void on_event(struct watched *watched, uint32_t events) {
