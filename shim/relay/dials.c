@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -31,7 +32,8 @@ enum {
     MOST_DIALS = 1024,     /* that don't stand yet */
     STANDS_WITHIN = 500,   /* milliseconds; edge/remote.py has the same */
     REFUSED_WITHIN = 1000, /* milliseconds, from when it stands; then a refusal can't be helped any more */
-    MOST_SHOWN = 16384     /* bytes of the client's; then, too */
+    MOST_SHOWN = 16384,    /* bytes of the client's; then, too */
+    WITH_RECORD = 1024     /* bytes of these, if they are there already: a SYN's */
 };
 
 struct lane {
@@ -223,11 +225,23 @@ static struct ready take_ready(int family) {
     return new_ready(family);
 }
 
+/* What the client has said already, up to urgent data: recv(2) steps over that where it comes first. */
+static size_t first_words(int client, uint8_t *data, size_t room) {
+    int at_mark = 0;
+    ssize_t size = recv(client, data, room, MSG_PEEK | MSG_DONTWAIT);
+    if (size > 0) ioctl(client, SIOCATMARK, &at_mark);
+    return size <= 0 || at_mark ? 0 : (size_t)size;
+}
+
 /* Begins to connect by `inner`, the record first. False: errno says why. */
 static bool send_record(struct dial *dial, const struct lane *lane) {
-    ssize_t size = sendto(dial->inner, &dial->record, sizeof dial->record, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
+    uint8_t data[sizeof dial->record + WITH_RECORD];
+    memcpy(data, &dial->record, sizeof dial->record);
+    size_t more = first_words(dial->client, data + sizeof dial->record, WITH_RECORD);
+    ssize_t size = sendto(dial->inner, data, sizeof dial->record + more, MSG_FASTOPEN | MSG_DONTWAIT | MSG_NOSIGNAL,
                           (const struct sockaddr *)&lane->to, lane->size);
-    dial->sent = size == sizeof dial->record;
+    dial->sent = size >= (ssize_t)sizeof dial->record;
+    if (dial->sent) dial->shown = (uint32_t)size - sizeof dial->record;
     if (size >= 0) return dial->sent;
     if (errno == EINPROGRESS) return true;
     if (errno != EOPNOTSUPP && errno != ENOPROTOOPT) return false;
