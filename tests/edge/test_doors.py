@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -174,6 +175,50 @@ async def test_much_before_the_first_answer(world: World) -> None:
     sending = threading.Thread(target=client.sendall, args=[data])
     sending.start()
     assert receive(server, len(data)) == data
+    sending.join()
+
+
+@pytest.mark.parametrize("size", [1, 1024, 1025, 100_000])
+async def test_what_was_said_before_it_is_let_in(world: World, size: int) -> None:
+    """Some of it goes with the record."""
+    data = bytes(number % 251 for number in range(size))
+    client = world.client(data)
+    world.open()
+    record, server = world.arrival()
+    assert receive(server, size) == data
+    client.sendall(b" and more")
+    assert receive(server, 9) == b" and more"
+    if size < 16384:  # else it is too much to be given back
+        server.sendall(refusal(record, KEY))
+        while not (told := world.hear())[1]:
+            pass
+        assert receive(told[1][0], size + 9) == data + b" and more"
+
+
+@pytest.mark.parametrize("before", [b"", b"before"])
+async def test_urgent_data_before_it_is_let_in(world: World, before: bytes) -> None:
+    client = world.client(before)
+    client.send(b"!", socket.MSG_OOB)
+    client.sendall(b"after")
+    world.open()
+    _, server = world.arrival()
+    assert select.select([], [], [server], PATIENCE)[2] == [server]
+    assert server.recv(1, socket.MSG_OOB) == b"!"
+    assert receive(server, len(before)) == before
+    assert receive(server, 5) == b"after"
+
+
+async def test_the_end_right_after_the_last_words(world: World) -> None:
+    """Which go in one packet."""
+    world.open()
+    client = world.client()
+    _, server = world.arrival()
+    data = bytes(range(256)) * 8000
+    server.settimeout(PATIENCE)
+    sending = threading.Thread(target=lambda: (server.sendall(data), server.close()))
+    sending.start()
+    assert receive(client, len(data)) == data
+    assert client.recv(1) == b""
     sending.join()
 
 
