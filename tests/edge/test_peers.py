@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack
 
 import pytest
+import structlog.testing
 import trio
 import trio.testing
 
@@ -17,7 +18,7 @@ from appswitch.edge.peer_channel import Caller, UnreachableError
 from appswitch.edge.peers import Peers, listen
 from appswitch.model import Summary
 from appswitch.wire.peer import Announce, Announced, Answer, Ask, Pull, Pulled, Request, Status, encode
-from appswitch.wire.peer_channel import MOST_ASKED, Opener, Sealer, Session, arrival, asks_key
+from appswitch.wire.peer_channel import MOST_ASKED, VERSION, Opener, Sealer, Session, arrival, asks_key
 
 KEY = b"k" * 32
 STATUS = Status(Summary(1, 2, 3))
@@ -278,7 +279,7 @@ async def test_an_idle_channel_is_closed(cluster: Cluster, monkeypatch: pytest.M
 async def test_another_key(cluster: Cluster, mine: bytes, theirs: bytes) -> None:
     a, b = await cluster.start("a", mine), await cluster.start("b", theirs)
     b.handlers[Status] = echo
-    with pytest.raises(UnreachableError, match="another key") as caught:
+    with pytest.raises(UnreachableError, match="another key or version") as caught:
         await a.ask("b", STATUS, 5)
     assert caught.value.errno == errno.EPROTO
 
@@ -305,6 +306,21 @@ async def test_a_stranger_gets_not_a_byte(cluster: Cluster, monkeypatch: pytest.
     stranger = cluster.connect("a")
     stranger.send(said)
     assert await read(stranger) == b""
+
+
+async def test_a_host_of_another_version(cluster: Cluster) -> None:
+    """It isn't let in, and the log says why; those of the same version go on."""
+    a, b = await cluster.start("a"), await cluster.start("b")
+    b.handlers[Status] = echo
+    hello = Opener(KEY, "c", "b", bytes(16)).hello
+    with structlog.testing.capture_logs() as lines:
+        stranger = cluster.connect("b")
+        stranger.send(hello[:4] + bytes([VERSION + 1]) + hello[5:])
+        assert await read(stranger) == b""
+    assert [line["reason"] for line in lines] == [
+        f"it speaks version {VERSION + 1} of the protocol, and we speak {VERSION}"
+    ]
+    assert await a.ask("b", STATUS, 5) == STATUS
 
 
 async def test_a_stranger_that_says_nothing_is_not_kept(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
