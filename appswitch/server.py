@@ -378,6 +378,7 @@ async def _serve(
         nursery.start_soon(leaving.run)
         if settings.gateway:
             nursery.start_soon(backends.run)
+        nursery.start_soon(handler.keep_turns)
         nursery.start_soon(handler.serve, trap)
         if containers is not None:
             nursery.start_soon(handler.serve, containers, Containers(apps, settings.trap))

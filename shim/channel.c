@@ -113,9 +113,10 @@ static int exchange(int fd, const struct as_request *request, struct as_reply *r
         passed->count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(passed->fd, CMSG_DATA(&control.header), sizeof(int) * (size_t)passed->count);
     }
+    int is_of_any_version = size >= (long)offsetof(struct as_reply, kind) && reply->magic == AS_MAGIC;
     if (!is_reply) {
         close_passed(passed, 0);
-        return -ENETDOWN;
+        return is_of_any_version && reply->error == EPROTONOSUPPORT ? 0 : -ENETDOWN;
     }
     if (reply->closes) wait_for_close(fd);
     if (passed->count == 0 && (message.msg_flags & MSG_CTRUNC) && reply->kind != AS_NO_FD) return -EMFILE;

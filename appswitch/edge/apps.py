@@ -52,7 +52,7 @@ STARTING = 1.0  # seconds
 BACK_WITHIN = 5.0  # seconds that a keeper may take to find us (host/keeper.py)
 SWEEP_EVERY = 0.5  # seconds at least
 SWEEP_SHARE = 0.02  # of our time, at most: an app takes 10 us, so from a thousand apps on it is seldomer
-AT_ONCE = 64  # apps that are swept in one go
+AT_ONCE = 64  # apps and listeners that are swept in one go
 
 
 class Credentials(NamedTuple):
@@ -302,13 +302,24 @@ class Apps:
             self._sweep_one(number)
 
     def _sweep_one(self, app_id: int) -> None:
+        for listener in self._own_listeners(app_id):
+            self._look_after(listener)
+        self._give_up(app_id)
+
+    def _own_listeners(self, app_id: int) -> list[Listener]:
         app = self.table.apps.get(app_id)
-        if app is None or self._is_frozen:
+        return [] if app is None else list(self.table.listeners_of(app))
+
+    def _look_after(self, listener: Listener) -> None:
+        if listener.id in self.table.listeners and not self._is_frozen and not self._is_alive(listener):
+            self.listener_gone(listener)
+
+    def _give_up(self, app_id: int) -> None:
+        """Unless there is something left of it."""
+        app = self.table.apps.get(app_id)
+        if app is None or app.external or self._is_frozen:
             return
-        for listener in list(self.table.listeners_of(app)):
-            if not self._is_alive(listener):
-                self.listener_gone(listener)
-        if app.external or app.id in self._held or self.table.listeners_of(app) or self._is_awaited(app):
+        if app.id in self._held or self.table.listeners_of(app) or self._is_awaited(app):
             return
         self.table.remove_app(app.id)
         self._awaited.pop(app.id, None)
@@ -355,10 +366,22 @@ class Apps:
                     self._wake = trio.Event()
                     left, self._left = self._left, set()
                     for number in left:
-                        self._sweep_one(number)
+                        if len(self._own_listeners(number)) <= AT_ONCE:  # else it comes with all
+                            self._sweep_one(number)
             began = time.thread_time()
-            for count, number in enumerate([app.id for app in self.table.own_apps()], 1):
-                self._sweep_one(number)
-                if count % AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()  # where there are many: it is programs' turn, too
+            await self._sweep_all()
             pause = max(SWEEP_EVERY, (time.thread_time() - began) / SWEEP_SHARE)
+
+    async def _sweep_all(self) -> None:
+        """In pieces: where there are many, it is programs' turn, too."""
+        count = 0
+        for number in [app.id for app in self.table.own_apps()]:
+            for listener in self._own_listeners(number):
+                self._look_after(listener)
+                count += 1
+                if count % AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
+            self._give_up(number)
+            count += 1
+            if count % AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Protocol
 
 import trio
-from attrs import define
+from attrs import define, field
 
 from appswitch.core import route
 from appswitch.core.balance import Balancer, by_connections
@@ -33,6 +33,7 @@ from appswitch.edge.egress import EgressSockets
 from appswitch.edge.leaving import Leaving
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
+from appswitch.edge.shares import share_of_descriptors
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.model import BYPASS, DOMAIN, Address, App, Kind, Listener
 from appswitch.wire import trap
@@ -92,6 +93,8 @@ class Calls(Answers):
     """Fetches what another node has to say of its apps; None: there are no others."""
     counters: Counters | None = None
     """Of connects by capability; None: they aren't counted."""
+    most_listeners: int = field(factory=share_of_descriptors)
+    """Of one app."""
 
     async def answer(self, app: App, request: trap.Request, channel: socket.socket) -> Answer:
         try:
@@ -297,6 +300,8 @@ class Calls(Answers):
             request.family, request.ip, request.port, request.v6only, request.reuse_addr, request.reuse_port
         )
         plan = route.plan_bind(self.apps.table, app, wanted, self.rng)
+        if isinstance(plan, Listener) and len(self.apps.table.listeners_of(app)) >= self.most_listeners:
+            plan = Refuse(errno.ENOBUFS, f"the app has {self.most_listeners} listeners: no more for one")
         if isinstance(plan, Refuse):
             self._publish(Kind.BIND_REFUSED, app, request, reason=plan.reason, error=plan.error)
             return failure(plan.error)

@@ -1,7 +1,8 @@
 """The events: what happens, told to whoever wants to know.
 
 Whoever sees something happen publishes it once: it goes to the ring of recent events, to the subscribers and, if it is
-rare, to the log. A subscriber that reads too slowly loses events and is told how many; nobody ever waits for one.
+rare, to the log. A subscriber that reads too slowly loses events and is told how many; nobody ever waits for one. An
+app has so much room in the log: what is over is counted there.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from appswitch.wire import control
 RECENT = 1000  # events
 ROOM = 4096  # events that wait for a subscriber
 UNLOGGED = {Kind.CONNECT, Kind.RESOLVE}  # too many
+LOGGED_AT_ONCE, LOGGED_A_SECOND = 100, 10  # of one app
 UNTOLD = ("time", "kind", "node")  # the log line says it by itself
 
 log = structlog.get_logger()
@@ -85,6 +87,25 @@ class Subscription:
         return taken
 
 
+class LogRoom:
+    """How much the log has of one app (a token bucket)."""
+
+    def __init__(self, now: float) -> None:
+        self.unlogged = 0
+        self._left = float(LOGGED_AT_ONCE)
+        self._since = now
+
+    def takes(self, now: float) -> bool:
+        """One more; or it counts as unlogged."""
+        self._left = min(LOGGED_AT_ONCE, self._left + (now - self._since) * LOGGED_A_SECOND)
+        self._since = now
+        if self._left < 1:
+            self.unlogged += 1
+            return False
+        self._left -= 1
+        return True
+
+
 class Events:
     """The events of one node. clock: seconds since 1970."""
 
@@ -96,6 +117,8 @@ class Events:
         self._subscriptions: list[Subscription] = []
         self.taps: list[Callable[[Event], None]] = []
         """Called with each event, at once."""
+        self._log_rooms: dict[int, LogRoom] = {}
+        """By the app's id."""
         self.take: Callable[[], None] = lambda: None
         """Has published what has happened, and is told of a moment later (edge/express.py, edge/lanes_in.py)."""
 
@@ -108,7 +131,21 @@ class Events:
         for tap in self.taps:
             tap(event)
         if kind not in UNLOGGED and event.source is None:  # of clients outside anybody can make any number
-            log.info(kind.value, **self._told(control.event_row(event)))
+            self._log(event)
+
+    def _log(self, event: Event) -> None:
+        app, facts = event.app, {}
+        if app is not None:
+            now = time.monotonic()
+            room = self._log_rooms.get(app.id) or self._log_rooms.setdefault(app.id, LogRoom(now))
+            if event.kind is Kind.APP_END:
+                del self._log_rooms[app.id]
+            elif not room.takes(now):
+                return
+            if room.unlogged:
+                facts["unlogged"] = room.unlogged  # before this one
+                room.unlogged = 0
+        log.info(event.kind.value, **self._told(control.event_row(event)), **facts)
 
     def publish_all(self, kind: Kind, facts: Callable[[Thing], dict[str, Any]], things: Sequence[Thing]) -> None:
         """As `publish`, what happens ten thousand times a second: it is put together only for who wants to know.

@@ -348,6 +348,8 @@ async def _read_exactly(connection: socket.socket, size: int) -> bytes:
             await trio.lowlevel.wait_readable(connection)
             continue
         if not data:
-            raise PeerError("it broke off" if found else "it closed the connection without a word: another key or version?")
+            raise PeerError(
+                "it broke off" if found else "it closed the connection without a word: another key or version?"
+            )
         found += data
     return found

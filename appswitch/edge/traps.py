@@ -1,7 +1,7 @@
 """The trap handler: requests of the shim in, descriptors out.
 
 One task a channel (a SOCK_SEQPACKET connection of some thread of some app). Each request stands alone; a frame that is
-none ends its channel with a logged reason and touches no other.
+none ends its channel with a logged reason and touches no other. Callers take turns (edge/shares.py).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -19,11 +20,15 @@ from attrs import define, field
 from appswitch.edge.apps import Apps, Credentials, calls_from, command_of, credentials_of, read_identity
 from appswitch.edge.calls import Answer, Answers, failure
 from appswitch.edge.containers import Containers
+from appswitch.edge.shares import Channels, Key, Turns, key_of
 from appswitch.edge.trouble import Trouble
 from appswitch.errors import AppSwitchError
 from appswitch.model import App
 from appswitch.wire import trap
 from appswitch.wire.trap import FrameError, VersionError
+
+AT_ONCE = 4  # channels that are accepted in one go
+REFUSED_WITHIN = 1.0  # seconds
 
 log = structlog.get_logger()
 
@@ -36,6 +41,8 @@ class TrapHandler:
     calls: Answers
     netns: int
     """The cookie of our own network namespace."""
+    _turns: Turns = field(factory=Turns)
+    _shares: Channels = field(factory=Channels)
     _accepting: list[trio.CancelScope] = field(factory=list)
     _channels: dict[socket.socket, trio.Event] = field(factory=dict)
     """Those that are open, and what is set at their end."""
@@ -51,15 +58,19 @@ class TrapHandler:
                 while True:
                     await trio.lowlevel.wait_readable(listening.fileno())
                     try:
-                        channel, _ = listening.accept()
+                        for _ in range(AT_ONCE):
+                            channel, _ = listening.accept()
+                            self._channels[channel] = trio.Event()
+                            nursery.start_soon(self._serve_channel, channel, containers)
                     except BlockingIOError:
                         continue
                     except OSError as error:  # out of descriptors or memory: those who have a channel go on
                         self._trouble.note(error.errno)
                         await trio.sleep(0.1)
-                        continue
-                    self._channels[channel] = trio.Event()
-                    nursery.start_soon(self._serve_channel, channel, containers)
+
+    async def keep_turns(self) -> None:
+        """For ever."""
+        await self._turns.run()
 
     async def finish(self) -> None:
         """Answers what has been asked so far, and nothing more: callers find their channels closed after the answer."""
@@ -72,19 +83,33 @@ class TrapHandler:
 
     async def _serve_channel(self, channel: socket.socket, containers: Containers | None) -> None:
         channel.setblocking(False)
+        caller = credentials_of(channel)
+        key = key_of(caller, self.netns)
         try:
-            await self._converse(channel, containers)
+            if self._shares.add(key, channel):
+                await self._converse(channel, caller, key, containers)
+            else:
+                await self._refuse(channel, key)
         finally:
+            channel.close()
+            self._shares.remove(key, channel)
             self._foreign.discard(channel)
             self._channels.pop(channel).set()
 
-    async def _converse(self, channel: socket.socket, containers: Containers | None) -> None:
+    async def _refuse(self, channel: socket.socket, key: Key) -> None:
+        """Whoever has too many channels is told so, as soon as it asks for something."""
+        with trio.move_on_after(REFUSED_WITHIN), suppress(OSError, FrameError):
+            if await self._receive(channel, key) is not None:
+                await self._send(channel, failure(errno.ENOBUFS))
+
+    async def _converse(
+        self, channel: socket.socket, caller: Credentials, key: Key, containers: Containers | None
+    ) -> None:
         with channel:
-            caller = credentials_of(channel)
             app: App | None = None
             try:
                 while app is None:
-                    request = await self._receive(channel)
+                    request = await self._receive(channel, key)
                     if request is None:
                         return
                     token, first = request
@@ -94,7 +119,7 @@ class TrapHandler:
                 with self.apps.hold(app):  # from its first request on, which may take its time
                     if answer is None:
                         await self._send(channel, await self.calls.answer(app, first, channel))
-                    while (request := await self._receive(channel)) is not None:
+                    while (request := await self._receive(channel, key)) is not None:
                         await self._send(channel, await self.calls.answer(self.apps.now(app), request[1], channel))
             except FrameError as error:
                 log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
@@ -103,10 +128,12 @@ class TrapHandler:
             except Exception:  # a fault of ours: this caller's channel ends, the others go on
                 log.exception("trap failed", pid=caller.pid)
 
-    async def _receive(self, channel: socket.socket) -> tuple[bytes, trap.Request] | None:
+    async def _receive(self, channel: socket.socket, key: Key) -> tuple[bytes, trap.Request] | None:
         """The next request; None at the end."""
         while True:
             await trio.lowlevel.wait_readable(channel.fileno())
+            if not self._turns.begins(key):
+                await self._turns.wait(key)
             try:
                 # No room for control data: descriptors that a caller sends along are dropped by the kernel.
                 frame = channel.recv(trap.FRAME_SIZE + 1)

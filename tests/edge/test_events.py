@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from ipaddress import IPv4Address
 from typing import Any
 
@@ -11,7 +12,7 @@ import structlog.testing
 import trio
 import trio.testing
 
-from appswitch.edge.events import RECENT, ROOM, Events, Filter
+from appswitch.edge.events import LOGGED_A_SECOND, LOGGED_AT_ONCE, RECENT, ROOM, Events, Filter
 from appswitch.model import App, Event, Kind
 from appswitch.wire import control
 
@@ -112,6 +113,25 @@ def test_the_log_has_nothing_of_clients_outside(events: Events) -> None:
         events.publish(Kind.DENY, server=WEB, source=(IPv4Address("192.0.2.9"), 40000))
     assert not lines
     assert events.recent(ALL)
+
+
+def test_an_app_has_so_much_room_in_the_log(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(LOGGED_AT_ONCE + 7):
+            events.publish(Kind.DENY, WEB, port=80)
+        events.publish(Kind.DENY, DB, port=80)
+        assert [line["app"] for line in lines] == [1] * LOGGED_AT_ONCE + [2]
+        now += 1
+        events.publish(Kind.DENY, WEB, port=80)
+        events.publish(Kind.DENY, WEB, port=80)
+        assert [line.get("unlogged") for line in lines[-2:]] == [7, None]
+        for _ in range(LOGGED_A_SECOND):
+            events.publish(Kind.DENY, WEB, port=80)
+        events.publish(Kind.APP_END, WEB)
+    assert (lines[-1]["event"], lines[-1]["unlogged"]) == ("app-end", 2)
+    assert len(events.recent(ALL)) == LOGGED_AT_ONCE + 21
 
 
 def test_a_row_has_every_field_and_is_json() -> None:
