@@ -174,7 +174,7 @@ def plan_connect(
     """
     if dest.is_unspecified:  # ip(7): the any-address means this host
         dest = LOOPBACK[dest.version]
-    inside = dest.is_loopback or dest == app.ip or dest == app.alias
+    inside = dest.is_loopback or dest == app.source(dest.version)
     if bound and not bound[0].is_unspecified:
         refused = _check_source(app, bound[0], dest, inside)
         if refused is not None:
@@ -215,8 +215,12 @@ def way_past(
 
     What apps own stays theirs, and so does what one owned that has gone.
     """
-    own = server.ip in (app.ip, app.alias)
-    if not app.bypasses or own or table.owns(server.ip) or table.was_owned(server.ip):
+    if (
+        not app.bypasses
+        or server.ip == app.source(server.ip.version)
+        or table.owns(server.ip)
+        or table.was_owned(server.ip)
+    ):
         return None
     bypass = bypass_of(app, server, port)
     if bypass is None:

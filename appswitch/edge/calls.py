@@ -186,12 +186,12 @@ class Calls(Answers):
         if not dialled.under_way:
             for each in verdict.kinds:
                 self._publish(each, app, request, **seen)
-        near = self.balancer.first_tier(plan.candidates)
-        by_unix = not any(each.app.tcp or not self.apps.table.is_local(each.app) for each in near)
-        here = kind == trap.FD_UNIX and by_unix
-        each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
-        if here and request.want_capabilities and app.netns and not plan.port and not each_seen:
-            return self._with_capabilities(app, client, plan.source, near, epoch, request.want_epoch)
+        if kind == trap.FD_UNIX and request.want_capabilities and app.netns and not plan.port:
+            near = self.balancer.first_tier(plan.candidates)
+            by_unix = not any(each.app.tcp or not self.apps.table.is_local(each.app) for each in near)
+            each_seen = plan.audited or self.apps.events.watched(Kind.CONNECT) or by_connections(plan.candidates)
+            if by_unix and not each_seen:
+                return self._with_capabilities(app, client, plan.source, near, epoch, request.want_epoch)
         return Answer(trap.encode_reply(kind=kind, text=text), client)
 
     def _verdict(self, app: App, server: Listener, plan: Reach, epoch: int) -> Verdict:
