@@ -143,6 +143,7 @@ class Doors:
             if scope.cancelled_caught and not any(each.used for each in door.lanes.values()):
                 break  # nobody comes
         self.leave(listening)
+        keep_urgent(listening, False)
         return None
 
     def leave(self, listening: socket.socket) -> None:
@@ -192,6 +193,7 @@ class Doors:
             return False
         turns = [door.lanes[each.id].place for each in one_round(leading, MOST_TURNS)]
         if not door.turns:
+            keep_urgent(door.listening, True)
             self._send(lanes.encode_door(door.number, turns, self.idle), door.listening)
         elif door.turns != turns:
             self._send(lanes.encode_turns(door.number, turns))
@@ -375,6 +377,11 @@ class Doors:
                 pass
             finally:
                 del self._answered[number]
+
+
+def keep_urgent(listening: socket.socket, wanted: bool) -> None:
+    """Of clients for the relay no urgent byte may take the place of another, also before it has accepted them."""
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, wanted)
 
 
 def _drop(clients: list[socket.socket]) -> None:

@@ -15,6 +15,7 @@ import trio
 from appswitch._lanes import ffi, lib
 
 from appswitch.edge.arrivals import RESET
+from appswitch.edge.doors import keep_urgent
 from appswitch.edge.relay import Relay
 from appswitch.wire import lanes, socknames
 from appswitch.wire.lanes import Report
@@ -231,6 +232,21 @@ async def test_urgent_data_before_the_first_answer(world: World) -> None:
     client.send(b"!", socket.MSG_OOB)
     client.sendall(b"after")
     assert receive(server, 6) == b"!after"
+
+
+async def test_urgent_data_before_the_relay_has_accepted(world: World) -> None:
+    """Without keep_urgent, nearly half of such clients lose some: a second urgent byte takes the place of the first."""
+    for port in (world.peer, world.port):
+        keep_urgent(port, True)
+    world.open()
+    for _ in range(40):
+        client = world.client()
+        for byte in b"ABCDEFGH":
+            client.send(bytes([byte]), socket.MSG_OOB)
+        client.shutdown(socket.SHUT_WR)
+        _, server = world.arrival()
+        assert receive(server, 99) == b"ABCDEFGH"
+        server.close()
 
 
 async def test_resets_are_passed_on(world: World) -> None:
