@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.figure import Stage
-from benchmarks.ways import ALONE, Bench, Ends, Way, stop
+from benchmarks.ways import ALONE, Bench, Ends, Way, run_to_end, stop
 from tests.harness import eventually
 
 CONNECTS = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 5).close()"
@@ -47,6 +47,14 @@ def ask(
 ) -> Callable[[], Mapping[str, float]]:
     """Runs a client of the load once, for one row. number: of its JSON."""
     return lambda: {row: number(json.loads(way.ask(stage.bench.environment, *arguments)))}
+
+
+def count_calls(bench: Bench, ends: Ends, command: Sequence[str]) -> tuple[int, str]:
+    """Runs a client to its end: the system calls that it makes, by strace, and what it prints."""
+    told = bench.home / "strace"
+    said = run_to_end([*ends.client, "strace", "-f", "-c", "-o", str(told), *command], bench.environment)
+    (total,) = (line.split()[3] for line in told.read_text().splitlines() if line.endswith(" total"))
+    return int(total), said
 
 
 def on_processor(last: bool) -> tuple[str, ...]:

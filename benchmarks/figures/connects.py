@@ -10,12 +10,13 @@ from pathlib import Path
 from benchmarks import web
 from benchmarks.figure import Figure, Goal, Row, Stage, Taken
 from benchmarks.measures import connects
-from benchmarks.programs import ask, running
-from benchmarks.ways import BRIDGE, LOOPBACK, REDIS, UNIX, WEB, WRAPPER, Ends, Way, run_to_end
+from benchmarks.programs import ask, count_calls, running
+from benchmarks.ways import APPSWITCH, BRIDGE, LOOPBACK, REDIS, UNIX, WEB, WRAPPER, Ends, Way, run_to_end
 
 CLIENTS = {1: "1 client", 8: "8 clients", 64: "64 clients"}
 ROWS = {clients: f"connects, {name}" for clients, name in CLIENTS.items()}
 WRK = {web.KEPT: "wrk, connections kept", web.CLOSED: "wrk, a connection each"}
+CALLS = "system calls of wrk for a request, a connection each"
 KEEPS = {"1": "redis-benchmark GET, connections kept", "0": "redis-benchmark GET, a connection each"}
 
 
@@ -37,7 +38,7 @@ def take(stage: Stage) -> Taken:
     return taken
 
 
-Groups = list[dict[str, Callable[[], Mapping[str, float]]]]
+Groups = list[Mapping[str, Callable[[], Mapping[str, float]]]]
 
 
 @contextmanager
@@ -53,7 +54,13 @@ def _wrk(stage: Stage) -> Iterator[Groups]:
             got = web.told(run_to_end([*ends.client, *command], stage.bench.environment))
             return {WRK[connection]: got["requests"] / got["seconds"]}
 
-        yield [{ends.name: partial(once, ends, connection) for ends in able} for connection in WRK]
+        def calls(ends: Ends) -> dict[str, float]:
+            command = web.wrk(ends.address, ends.at + WEB, web.CLOSED, 1.0)
+            total, said = count_calls(stage.bench, ends, command)
+            return {CALLS: total / web.told(said)["requests"]}
+
+        groups: Groups = [{ends.name: partial(once, ends, connection) for ends in able} for connection in WRK]
+        yield [*groups, {ends.name: partial(calls, ends) for ends in able if ends.name in (APPSWITCH, LOOPBACK)}]
 
 
 @contextmanager
@@ -102,10 +109,12 @@ FIGURE = Figure(
     notes="""\
 A client of the load connects, waits for the end, closes, and begins again; 5,000 times in all.
 The first three of a process, in which it is given what it needs to connect by itself, are not counted. wrk with 32
-connections asks an nginx of two workers for a few bytes; redis-benchmark has 50.""",
+connections asks an nginx of two workers for a few bytes; redis-benchmark has 50. System calls are strace's
+count.""",
     rows=(
         *(Row(name, "1/s", "connects a second", clients, "clients") for clients, name in ROWS.items()),
         *(Row(name, "requests/s", "requests a second") for name in (*WRK.values(), *KEEPS.values())),
+        Row(CALLS, ""),
     ),
     take=take,
     goals=(
@@ -114,5 +123,5 @@ connections asks an nginx of two workers for a few bytes; redis-benchmark has 50
         Goal("wrk, a connection each: >= 1.3x the bridge", (WRK[web.CLOSED],), BRIDGE, at_least=1.3),
     ),
     seconds=220,
-    needs=("nginx", "wrk", "redis-server", "redis-benchmark"),
+    needs=("nginx", "wrk", "redis-server", "redis-benchmark", "strace"),
 )

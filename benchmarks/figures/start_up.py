@@ -14,6 +14,7 @@ from appswitch.host.paths import shim_path
 from benchmarks.figure import Figure, Goal, Row, Stage, Taken
 
 TRUE, UNSHARE, BWRAP, SPAWN = "`true`", "`unshare -n true`", "`bwrap`", "`spawn true`"
+PYTHON = "`python -c pass`"
 PLAIN, PRELOADED = "alone", "preloaded"
 START, PRELOAD = "a start until its end", "`/bin/true`, until its end"
 BATCH = 10
@@ -27,6 +28,7 @@ def take(stage: Stage) -> Taken:
         TRUE: ["true"],
         UNSHARE: ["unshare", "--net", "true"],
         BWRAP: ["bwrap", "--unshare-net", "--dev-bind", "/", "/", "true"],
+        PYTHON: [sys.executable, "-c", "pass"],
         SPAWN: [str(script), "spawn", "true"],
     }
     for name in [name for name, command in commands.items() if shutil.which(command[0]) is None]:
@@ -62,7 +64,8 @@ FIGURE = Figure(
     wanted="spawn <= 40 ms over unshare, preload <= 1 ms.",
     notes="""\
 From the start of the command to its end. `bwrap` has a network namespace of its own, too, and the host's files
-(`--unshare-net --dev-bind / /`). Preloaded is what the library alone adds to a program that makes no socket.""",
+(`--unshare-net --dev-bind / /`). Python is what `spawn` is written in. Preloaded is what the library alone adds to a
+program that makes no socket.""",
     rows=(Row(START, "ms", "milliseconds of a start"), Row(PRELOAD, "ms")),
     take=take,
     goals=(

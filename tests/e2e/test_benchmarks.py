@@ -29,7 +29,7 @@ def test_the_command_takes_a_figure_by_every_way(tmp_path: Path) -> None:
     assert read_again("benchmarks", tmp_path) == done.stdout
 
 
-@pytest.mark.program("gcc", "iperf", "nginx", "wrk", "redis-server", "redis-benchmark")
+@pytest.mark.program("gcc", "iperf", "nginx", "wrk", "redis-server", "redis-benchmark", "strace")
 def test_the_other_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least of each, by AppSwitch alone and, where that can be, the Unix socket."""
     small = {"4 KiB": 4096}
@@ -42,8 +42,11 @@ def test_the_other_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         taken: dict[str, Taken] = {each.name: each.take(stage) for each in figures}
         assert not [each for each in stage.left_out if "here" not in each]
     assert taken["throughput"].keys() == {throughput.REAL["4 KiB"], throughput.LOAD["4 KiB"]}
-    assert taken["processor"].keys() == {processor.MOVED[4096], processor.CONNECTS}
+    assert taken["processor"].keys() == {processor.MOVED[4096], processor.CONNECTS, processor.CALLS}
     for each in figures[1:2] + figures[3:]:
         assert taken[each.name].keys() == {row.name for row in each.rows}
+    assert taken["processor"][processor.CALLS][ways.UNIX] == pytest.approx(
+        [4.0], abs=0.1
+    )  # socket, connect, read, close
     assert taken["crowds"][crowds.ANSWER] == {way: [20.0] for way in (ways.APPSWITCH, ways.UNIX, ways.LOOPBACK)}
     assert taken["crowds"][crowds.APPS_ANSWER] == {ways.APPSWITCH: [2.0]}
