@@ -19,6 +19,8 @@ WRK = {web.KEPT: "wrk, connections kept", web.CLOSED: "wrk, a connection each"}
 CALLS = "system calls of wrk for a request, a connection each"
 KEEPS = {"1": "redis-benchmark GET, connections kept", "0": "redis-benchmark GET, a connection each"}
 
+Groups = list[Mapping[str, Callable[[], Mapping[str, float]]]]
+
 
 def take(stage: Stage) -> Taken:
     """The load's, wrk's and redis-benchmark's."""
@@ -27,7 +29,7 @@ def take(stage: Stage) -> Taken:
         slow = way.name == WRAPPER  # it takes seconds for a hundred when there are many clients
         return str(max(64, int((500 if slow else 5000) * stage.scale)))
 
-    groups = [
+    groups: Groups = [
         {way.name: ask(stage, way, ROWS[clients], connects, "connect", str(clients), often(way)) for way in stage.loads}
         for clients in CLIENTS
     ]
@@ -36,9 +38,6 @@ def take(stage: Stage) -> Taken:
         with programs(stage) as groups:
             taken |= stage.in_turns(5, groups)
     return taken
-
-
-Groups = list[Mapping[str, Callable[[], Mapping[str, float]]]]
 
 
 @contextmanager
