@@ -216,7 +216,12 @@ async def test_the_end_right_after_the_last_words(world: World) -> None:
     _, server = world.arrival()
     data = bytes(range(256)) * 8000
     server.settimeout(PATIENCE)
-    sending = threading.Thread(target=lambda: (server.sendall(data), server.close()))
+
+    def send() -> None:
+        server.sendall(data)
+        server.close()
+
+    sending = threading.Thread(target=send)
     sending.start()
     assert receive(client, len(data)) == data
     assert client.recv(1) == b""
