@@ -32,7 +32,7 @@ enum {
     MOST_AT_ONCE = 1 << 20, /* bytes; a pipe's size is the limit */
     IDLE_EVERY = 100,       /* milliseconds at least between two looks at who is idle */
     STARVED_EVERY = 50,     /* milliseconds; pipes may be missing since the machine has too many files open */
-    FILLS = 2               /* of a pipe, a turn: mostly the second one finds that this was all */
+    FILLS = 2               /* of a pipe, a turn: the second one is mostly the end */
 };
 
 const uint32_t END_EVENTS = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
@@ -123,6 +123,12 @@ static bool is_at_urgent(struct side *side) {
     return ioctl(side->fd, SIOCATMARK, &at_mark) == 0 && at_mark;
 }
 
+/* Cheaper than a splice that finds nothing. What comes later, and an end, epoll tells. */
+static bool has_more(int fd) {
+    int left = 0;
+    return ioctl(fd, FIONREAD, &left) < 0 || left;
+}
+
 /* Or reset, which is told once only. */
 static bool is_refused(struct pair *pair) {
     uint8_t begin[AS_REFUSAL];
@@ -147,7 +153,10 @@ static bool fill(struct side *side) {
     }
     if (size < 0 && errno != EAGAIN && errno != EINTR) return false;
     if (size < 0 && errno == EAGAIN) side->readable = false;
-    if (size > 0) side->held = (uint32_t)size;
+    if (size > 0) {
+        side->held = (uint32_t)size;
+        side->readable = side->ending || has_more(side->fd);
+    }
     side->ended = size == 0;
     return true;
 }
