@@ -32,7 +32,7 @@ enum {
     MOST_AT_ONCE = 1 << 20, /* bytes; a pipe's size is the limit */
     IDLE_EVERY = 100,       /* milliseconds at least between two looks at who is idle */
     STARVED_EVERY = 50,     /* milliseconds; pipes may be missing since the machine has too many files open */
-    FILLS = 2               /* of a pipe, a turn: the second one is mostly the end */
+    ENDS_IN = 2             /* fills of a pipe, in one turn: what is left, and the end */
 };
 
 const uint32_t END_EVENTS = EPOLLIN | EPOLLOUT | EPOLLPRI | EPOLLRDHUP | EPOLLET;
@@ -190,7 +190,7 @@ static bool may_fill(struct side *side) {
 /* Does what can be done on the way from `side` now. False: the pair has to be reset. */
 static bool pass_on(struct side *side) {
     if (may_drain(side) && !drain(side)) return false;
-    for (int left = FILLS; left && may_fill(side); left--)
+    for (int left = side->ending ? ENDS_IN : 1; left && may_fill(side); left--)
         if (!fill(side) || (may_drain(side) && !drain(side))) return false;
     if (!side->held && side->pipe.in != NO_PIPE) give_pipe(&side->pipe);
     if (side->ended && !side->held && !side->told) {
