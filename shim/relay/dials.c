@@ -137,6 +137,17 @@ static void turn_back(struct list *list, struct dial *dial, int error) {
         drop(&returning, dial);
 }
 
+/* It doesn't stand, as far as is known. Who has said something with the record is given back only where the kernel
+ * says that it never stood (a reset of what stood is ECONNRESET): a program that has heard it mustn't hear it twice. */
+static void give_up(struct dial *dial, int error) {
+    struct sockaddr_storage peer;
+    socklen_t size = sizeof peer;
+    bool stood = error == ECONNRESET || getpeername(dial->inner, (struct sockaddr *)&peer, &size) == 0;
+    if (!dial->shown || !stood) return turn_back(&dialling, dial, error);
+    dials--;
+    drop(&dialling, dial);
+}
+
 /* It is a pair from now on. taken: that is sure. */
 static void settle(struct dial *dial, bool taken) {
     if (dial->shown) recv(dial->client, NULL, dial->shown, MSG_TRUNC | MSG_DONTWAIT); /* throws it away: tcp(7) */
@@ -194,7 +205,7 @@ static void on_inner(struct watched *watched, uint32_t events) {
         int error = 0;
         socklen_t size = sizeof error;
         if (events & (EPOLLERR | EPOLLHUP)) getsockopt(dial->inner, SOL_SOCKET, SO_ERROR, &error, &size);
-        if (error) return turn_back(&dialling, dial, error == ECONNREFUSED ? EHOSTUNREACH : error);
+        if (error) return give_up(dial, error == ECONNREFUSED ? EHOSTUNREACH : error);
         if (!(events & EPOLLOUT)) return;
         if (!stand(dial)) return turn_back(&dialling, dial, EHOSTUNREACH);
     }
@@ -343,7 +354,7 @@ void drop_returning(void) {
 void end_dials_round(void) {
     uint64_t time = round_time();
     if (ready.fd < 0 && ready.family) ready = new_ready(ready.family);
-    while (dialling.first && dialling.first->until <= time) turn_back(&dialling, dialling.first, ETIMEDOUT);
+    while (dialling.first && dialling.first->until <= time) give_up(dialling.first, ETIMEDOUT);
     while (young.first && young.first->until <= time) settle(young.first, false);
     while (returning.first && give_back(returning.first)) continue;
     while (dead.first) {

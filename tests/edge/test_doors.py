@@ -264,7 +264,7 @@ async def test_resets_are_passed_on(world: World) -> None:
         server.recv(1)
     client = world.client(b"question")
     _, server = world.arrival()
-    assert receive(server, 8) == b"question"  # then it stands; before, the client would go another way
+    assert receive(server, 8) == b"question"  # so the client doesn't go another way, and ask twice
     server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     server.close()
     with pytest.raises(ConnectionResetError):
