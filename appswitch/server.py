@@ -83,6 +83,7 @@ from appswitch.host.containers import open_directory
 from appswitch.host.cookies import netns_of
 from appswitch.host.namespace import open_diag_socket
 from appswitch.host.own_sockets import open_own_sockets, show_us
+from appswitch.host.paths import socket_links
 from appswitch.host.succession import Handed, Predecessor, Successor, ask
 from appswitch.host.systemd import Manager
 from appswitch.model import DOMAIN, App, Node
@@ -176,7 +177,7 @@ def run(settings: Settings) -> None:
         try:
             journal = open_journal(state_dir, settings.node)
             stack.callback(journal.close)
-            sockets = ListenerSockets(state_dir / "listeners", journal.past.head.salt)
+            sockets = ListenerSockets(state_dir / "listeners", journal.past.head.salt, socket_links(settings.trap))
         except OSError as error:
             raise _no_state_dir(state_dir, error) from None
         stack.callback(sockets.close)

@@ -3,8 +3,9 @@
  * pays nothing. The second asks for capabilities; from then on, while the epoch is the one that they were given at, the
  * shim makes the socket, names it and connects it, taking the instances in turn by their weights.
  *
- * The descriptors have high numbers, and a program may close them and get the number for a file of its own: so once
- * connected, the name of the other end must be that of the listener that was meant.
+ * What leads to an instance is a link: a path that nobody can guess (appswitch/edge/listeners.py). Where that can't be
+ * reached, it is the descriptor, by /proc. These have high numbers, and a program may close them and get the number for
+ * a file of its own: so once connected, the name of the other end must be that of the listener that was meant.
  *
  * Nothing has to be trusted here: the server's side checks who connects by what the kernel says (verify.h).
  */
@@ -18,10 +19,12 @@
 
 #include "counters.h"
 #include "epoch.h"
+#include "jail.h"
 #include "kept.h"
 #include "latch.h"
 #include "names.h"
 #include "options.h"
+#include "settings.h"
 #include "sys.h"
 #include "turns.h"
 
@@ -39,10 +42,11 @@ struct route {
 /* What one connect needs of a route. */
 struct attempt {
     uint8_t source_ip[16];
-    uint64_t listener, counters;
+    uint64_t epoch, listener, counters;
     uint32_t slot;
     uint8_t server_family;
     int fd;
+    char link[AS_LINK_SIZE];
 };
 
 static struct route routes[ROUTES];
@@ -54,10 +58,11 @@ static struct route *place_of(const struct as_addr *remote) {
     return &routes[(hash ^ hash >> 16) % ROUTES];
 }
 
-/* Latches the place of `remote` if it is this destination's and intact. */
+/* Latches the place of `remote` if it is this destination's and intact. In a vfork child, too, which has what its
+ * parent keeps. */
 static struct route *latch_route(const struct as_addr *remote) {
     struct route *route = place_of(remote);
-    int pid = own_pid();
+    int pid = memory_pid();
     enum latched latched = pid ? try_latch(&route->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) return 0;
     if (latched == LATCHED && memcmp(&route->remote, remote, sizeof *remote) == 0) return route;
@@ -83,11 +88,13 @@ static int plan_attempts(const struct as_addr *remote, struct attempt attempts[A
     for (int i = 0; i < count; i++) {
         int pick = (first + i) % count;
         memcpy(attempts[i].source_ip, route->given.source_ip, sizeof attempts[i].source_ip);
+        attempts[i].epoch = route->given.epoch;
         attempts[i].listener = route->given.listener[pick];
         attempts[i].counters = route->given.counters;
         attempts[i].slot = route->given.slot[pick];
         attempts[i].server_family = route->given.family[pick];
         attempts[i].fd = route->fd[pick].fd;
+        memcpy(attempts[i].link, route->given.link[pick], AS_LINK_SIZE);
     }
     unlatch(&route->latch);
     return count;
@@ -120,7 +127,19 @@ static long bind_name(long fd, const struct as_addr *remote, const struct attemp
     return error;
 }
 
-static long connect_to(long fd, const struct attempt *attempt) {
+/* To be known by the path alone, which nobody can guess. -ENOENT or the like: it isn't where we look. */
+static long connect_by_link(long fd, const char link[AS_LINK_SIZE]) {
+    const struct sockaddr_un *trap = &get_settings()->socket;
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    size_t size = as_strlen(trap->sun_path);
+    if (!link[0] || is_jailed() || size + sizeof AS_LINKS + AS_LINK_SIZE > sizeof un.sun_path) return -ENOENT;
+    memcpy(un.sun_path, trap->sun_path, size);
+    memcpy(un.sun_path + size, AS_LINKS, sizeof AS_LINKS - 1);
+    memcpy(un.sun_path + size + sizeof AS_LINKS - 1, link, AS_LINK_SIZE);
+    return sys3(SYS_connect, fd, &un, sizeof un);
+}
+
+static long connect_by_descriptor(long fd, const struct attempt *attempt) {
     struct sockaddr_un un = {.sun_family = AF_UNIX, .sun_path = "/proc/self/fd/"};
     write_number(un.sun_path + as_strlen(un.sun_path), (unsigned)attempt->fd);
     long error = sys3(SYS_connect, fd, &un, sizeof un);
@@ -132,24 +151,52 @@ static long connect_to(long fd, const struct attempt *attempt) {
     return listener.id == attempt->listener ? 0 : -ECONNREFUSED;
 }
 
+static long connect_to(long fd, const struct attempt *attempt) {
+    static uint64_t without; /* the epoch at which they weren't there: another root, or the directory isn't mounted */
+    int none = __atomic_load_n(&without, __ATOMIC_RELAXED) == attempt->epoch;
+    long error = none ? -ENOENT : connect_by_link(fd, attempt->link);
+    if (error >= 0 || error == -EAGAIN || error == -ECONNREFUSED) return error;
+    error = connect_by_descriptor(fd, attempt);
+    if (error >= 0) __atomic_store_n(&without, attempt->epoch, __ATOMIC_RELAXED);
+    return error;
+}
+
+/* Names `fd`, an unnamed Unix socket that doesn't block, and connects it. It never waits: with a full queue the next
+ * instance is tried, then the trap handler knows how long. 0 or -errno. */
+static long try_instances(int fd, const struct as_addr *remote, const struct attempt *attempts, int count) {
+    long error = bind_name(fd, remote, attempts);
+    for (int i = 0; error >= 0 && i < count; i++) {
+        if (attempts[i].server_family != attempts->server_family) continue; /* the name says this one */
+        error = connect_to(fd, &attempts[i]);
+        if (error >= 0) {
+            count_connect(attempts[i].counters, attempts[i].slot);
+            return 0;
+        }
+        if (error == -EAGAIN && i + 1 < count) error = 0;
+    }
+    return error < 0 ? error : -EAGAIN;
+}
+
 int connect_by_capability(const struct as_addr *remote) {
     struct attempt attempts[AS_MOST_CAPABILITIES];
     int count = plan_attempts(remote, attempts);
-    for (int i = 0; i < count; i++) {
-        /* It never waits: with a full queue the next instance is tried, then the trap handler knows how long. */
-        long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0) return -1;
-        raise_sndbuf((int)fd);
-        long error = bind_name(fd, remote, &attempts[i]);
-        if (error >= 0) error = connect_to(fd, &attempts[i]);
-        if (error >= 0) {
-            count_connect(attempts[i].counters, attempts[i].slot);
-            return (int)fd;
-        }
-        sys1(SYS_close, fd);
-        if (error != -EAGAIN) return -1;
-    }
+    if (!count) return -1;
+    long fd = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0) return -1;
+    raise_sndbuf((int)fd);
+    if (!try_instances((int)fd, remote, attempts, count)) return (int)fd;
+    sys1(SYS_close, fd);
     return -1;
+}
+
+long connect_fresh_by_capability(int fd, const struct as_addr *remote, int status) {
+    struct attempt attempts[AS_MOST_CAPABILITIES];
+    int count = plan_attempts(remote, attempts), blocks = !(status & O_NONBLOCK);
+    if (!count) return -EAGAIN;
+    if (blocks) sys3(SYS_fcntl, fd, F_SETFL, status | O_NONBLOCK);
+    long error = try_instances(fd, remote, attempts, count);
+    if (blocks) sys3(SYS_fcntl, fd, F_SETFL, status);
+    return error;
 }
 
 int wanted_capabilities(const struct as_addr *remote) {
@@ -187,6 +234,7 @@ static int keep_high(struct as_capabilities *given, const int *fds, struct kept 
         given->family[count] = given->family[i];
         given->weight[count] = given->weight[i];
         given->slot[count] = given->slot[i];
+        memcpy(given->link[count], given->link[i], AS_LINK_SIZE);
         kept[count++] = file_of(high);
     }
     given->count = (uint32_t)count;

@@ -9,6 +9,9 @@
  * this destination comes up again: see wanted_capabilities. */
 int connect_by_capability(const struct as_addr *remote);
 
+/* The same for a fresh socket (fresh.h), whose F_GETFL is `status`. 0 or -errno: then it may have its name already. */
+long connect_fresh_by_capability(int fd, const struct as_addr *remote, int status);
+
 /* The flags of an AS_CONNECT request for `remote`: capabilities are wanted from the second connect on. */
 int wanted_capabilities(const struct as_addr *remote);
 

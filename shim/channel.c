@@ -38,6 +38,7 @@ struct slot {
 
 struct process {
     int pid;
+    int word; /* word_of_process */
     struct slot slots[SLOTS];
 };
 
@@ -253,6 +254,12 @@ int memory_pid(void) {
     return pid ? pid : own_pid();
 }
 
+int *word_of_process(void) {
+    struct process *process = __atomic_load_n(&page, __ATOMIC_ACQUIRE);
+    if (!process) process = this_process();
+    return process ? &process->word : 0;
+}
+
 int is_handler_there(void) {
     int fd = open_channel();
     if (fd < 0) return 0;
@@ -284,12 +291,6 @@ static uint64_t patience_of(const struct as_request *request) {
         return request->patience && request->patience < PATIENCE ? request->patience : PATIENCE;
     int may_block = request->op != AS_CONNECT && request->op != AS_WHO && request->op < AS_UDP_BIND;
     return may_block ? PATIENCE : PATIENCE_NONBLOCKING;
-}
-
-static uint64_t milliseconds(void) {
-    struct timespec now = {0, 0};
-    sys2(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + 1;
 }
 
 /* Nobody answers. True, after a moment: it is worth another try. */

@@ -28,6 +28,9 @@ int own_pid(void);
 /* The id of the process whose memory it is: in a vfork child its parent's. */
 int memory_pid(void);
 
+/* A word of memory for fresh.c, which reads 0 until it is written, and again in a fork child; 0: there is none. */
+int *word_of_process(void);
+
 /* Whether a trap handler listens. */
 int is_handler_there(void);
 

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <sys/socket.h>
 
+#include "fresh.h"
 #include "names.h"
 #include "sys.h"
 
@@ -68,14 +69,29 @@ static long raw(ssize_t done) {
     return done < 0 ? -*__errno_location() : done;
 }
 
+static long write_once(int fd, const void *data, size_t count) {
+    return libc_write ? raw(libc_write(fd, data, count)) : sys3(SYS_write, fd, data, count);
+}
+
+static long writev_once(int fd, const struct iovec *parts, int count) {
+    return libc_writev ? raw(libc_writev(fd, parts, count)) : sys3(SYS_writev, fd, parts, count);
+}
+
+/* What isn't connected says EPIPE if it is TCP. */
+static int is_settled_now(long error, int fd) {
+    return error == -ENOTCONN && believed_fresh(fd) && settle(fd) == 0;
+}
+
 /* OpenSSL ends a connection by write. No flag holds SIGPIPE back here, so this is for programs that ignore it. */
 long do_write(int fd, const void *data, size_t count) {
-    long written = libc_write ? raw(libc_write(fd, data, count)) : sys3(SYS_write, fd, data, count);
+    long written = write_once(fd, data, count);
+    if (is_settled_now(written, fd)) written = write_once(fd, data, count);
     return written == -EPIPE ? reconsider_epipe(fd, count) : written;
 }
 
 long do_writev(int fd, const struct iovec *parts, int count) {
-    long written = libc_writev ? raw(libc_writev(fd, parts, count)) : sys3(SYS_writev, fd, parts, count);
+    long written = writev_once(fd, parts, count);
+    if (is_settled_now(written, fd)) written = writev_once(fd, parts, count);
     return written == -EPIPE ? reconsider_epipe(fd, size_of_parts(parts, (size_t)count)) : written;
 }
 
@@ -89,6 +105,7 @@ long reconsider_eagain(int fd) {
 
 long do_shutdown(int fd, int how) {
     struct identity identity;
+    settle_if_fresh(fd);
     identify(fd, &identity);
     /* Neither end sends any more: TCP has forgotten the connection. */
     int over = is_connection(&identity) && is_marked(fd) && poll_at_once(fd) & POLLHUP;

@@ -10,6 +10,7 @@
 
 #include "ended.h"
 #include "exec.h"
+#include "fresh.h"
 #include "interfaces.h"
 #include "jail.h"
 #include "ops.h"
@@ -103,6 +104,14 @@ HOOK int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event) {
 
 HOOK int chroot(const char *path) {
     return (int)result(do_chroot(path));
+}
+
+HOOK int unshare(int flags) {
+    return (int)result(do_unshare(flags));
+}
+
+HOOK int setns(int fd, int kind) {
+    return (int)result(do_setns(fd, kind));
 }
 
 HOOK int ioctl(int fd, unsigned long request, ...) {

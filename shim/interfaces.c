@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 
 #include "channel.h"
+#include "fresh.h"
 #include "hooks.h"
 #include "libc.h"
 #include "memory.h"
@@ -161,7 +162,8 @@ static long tell_address(int fd, unsigned long request, struct ifreq *asked) {
 }
 
 long do_ioctl(int fd, unsigned long request, void *argument) {
-    request = (uint32_t)request; /* as the kernel does; musl's callers pass an int */
+    request = (uint32_t)request;                           /* as the kernel does; musl's callers pass an int */
+    if ((request & 0xff00) == 0x8900) settle_if_fresh(fd); /* a socket's (linux/sockios.h) */
     switch (request) {
     case SIOCGIFCONF:
         if (!get_settings()->in_namespace) return list_addresses(fd, argument);

@@ -4,6 +4,7 @@
 #include <netinet/in.h>
 #include <sys/un.h>
 
+#include "fresh.h"
 #include "sys.h"
 
 #define SIZE_OF_PATH_OFFSET ((socklen_t)sizeof(sa_family_t))
@@ -21,11 +22,10 @@ int read_client_name(const struct sockaddr *name, socklen_t size, struct as_clie
     return client->nul == 0 && memcmp(client->tag, "asc", 3) == 0;
 }
 
-static int hex_digit(char c) {
-    if (c >= '0' && c <= '9') return c - '0';
-    if (c >= 'a' && c <= 'f') return c - 'a' + 10;
-    return -1;
-}
+/* Less 1; 0: none. A look into a table is a third of the time of comparing, and each accept reads eighty. */
+static const uint8_t hex_digits[256] = {
+    ['0'] = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, ['a'] = 11, 12, 13, 14, 15, 16,
+};
 
 int read_listener_name(const struct sockaddr *name, socklen_t size, struct as_listener_name *listener) {
     const struct sockaddr_un *un = (const struct sockaddr_un *)name;
@@ -39,9 +39,9 @@ int read_listener_name(const struct sockaddr *name, socklen_t size, struct as_li
     if (memcmp(last, "/as.", 4) != 0) return 0;
     uint8_t *bytes = (uint8_t *)listener;
     for (size_t i = 0; i < sizeof *listener; i++) {
-        int high = hex_digit(last[4 + 2 * i]), low = hex_digit(last[5 + 2 * i]);
-        if (high < 0 || low < 0) return 0;
-        bytes[i] = (uint8_t)(high << 4 | low);
+        uint8_t high = hex_digits[(uint8_t)last[4 + 2 * i]], low = hex_digits[(uint8_t)last[5 + 2 * i]];
+        if (!high || !low) return 0;
+        bytes[i] = (uint8_t)((high - 1) << 4 | (low - 1));
     }
     return 1;
 }
@@ -55,6 +55,14 @@ void identify(int fd, struct identity *identity) {
     identity->plain_family = name.sun_family;
     identity->plain_port = ((struct sockaddr_in *)&name)->sin_port; /* sin6_port lies there, too */
     if (name.sun_family != AF_UNIX) return;
+    if (size == SIZE_OF_PATH_OFFSET) {
+        int family = fresh_family(fd);
+        if (!family) return;
+        memset(&identity->listener, 0, sizeof identity->listener);
+        identity->listener.family = family == AF_INET6 ? 6 : 4;
+        identity->role = FRESH;
+        return;
+    }
     if (read_client_name((struct sockaddr *)&name, size, &identity->client)) {
         identity->role = CLIENT;
     } else if (read_listener_name((struct sockaddr *)&name, size, &identity->listener)) {

@@ -9,6 +9,7 @@
 /* What a descriptor is, as far as its names tell. */
 enum role {
     PLAIN,    /* not of AppSwitch */
+    FRESH,    /* a TCP socket that is a Unix socket already (fresh.h): neither bound nor connected */
     LISTENER, /* bound by AS_BIND, listening or not */
     CLIENT,   /* the dialling end of a connection */
     ACCEPTED  /* the accepted end of a connection */
@@ -17,7 +18,7 @@ enum role {
 struct identity {
     enum role role;
     uint16_t plain_family, plain_port; /* PLAIN: the socket's own name, 0 where there is none; port: not 0 once bound */
-    struct as_listener_name listener;  /* LISTENER, ACCEPTED */
+    struct as_listener_name listener;  /* LISTENER, ACCEPTED; FRESH: the family, all else zero */
     struct as_client_name client;      /* CLIENT, ACCEPTED */
 };
 

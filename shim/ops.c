@@ -9,53 +9,19 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
-#include <sys/time.h>
 
-#include "capability.h"
+#include "apply.h"
 #include "channel.h"
 #include "datagrams.h"
 #include "ended.h"
+#include "fresh.h"
 #include "memory.h"
 #include "names.h"
 #include "options.h"
 #include "replace.h"
 #include "senders.h"
-#include "settings.h"
 #include "sys.h"
 #include "tcp.h"
-#include "verify.h"
-
-enum { MPTCP = 262 };
-
-/* A TCP socket of the app's that is neither bound nor connected: then its family, else 0. */
-static int fresh_tcp_family(int fd, const struct identity *identity) {
-    int family = identity->plain_family;
-    if (identity->role != PLAIN || (family != AF_INET && family != AF_INET6) || identity->plain_port) return 0;
-    if (int_option(fd, SOL_SOCKET, SO_TYPE) != SOCK_STREAM) return 0;
-    int protocol = int_option(fd, SOL_SOCKET, SO_PROTOCOL);
-    return (protocol == IPPROTO_TCP || protocol == MPTCP) && !is_elsewhere(fd) ? family : 0;
-}
-
-/* An address for us to look at, copied, for another thread may change it meanwhile; 0: the kernel knows the error. */
-static const struct sockaddr *copy_inet(const struct sockaddr *addr, socklen_t size, struct sockaddr_storage *copy) {
-    if (!addr || size < sizeof addr->sa_family || size > sizeof *copy || !can_read(addr, size)) return 0;
-    memcpy(copy, addr, size < sizeof(struct sockaddr_in6) ? size : sizeof(struct sockaddr_in6));
-    int is_inet = copy->ss_family == AF_INET || copy->ss_family == AF_INET6 || copy->ss_family == AF_UNSPEC;
-    return is_inet ? (struct sockaddr *)copy : 0;
-}
-
-/* Asks, and puts what comes back in fd's place. 0 or -errno; *kind tells what it is now. */
-static long ask_and_replace(int fd, struct as_request *request, int status, int *kind) {
-    struct as_reply reply;
-    struct passed passed;
-    long error = ask(request, &reply, &passed);
-    if (error) return error;
-    *kind = reply.kind;
-    if (reply.kind == AS_FD_TCP && passed.count && reply.text_size == sizeof(struct as_client_name))
-        remember_name(passed.fd[0], (struct as_client_name *)reply.text);
-    keep_capabilities(&request->remote, &reply, &passed);
-    return passed.count ? replace(fd, passed.fd[0], status) : 0;
-}
 
 static int bind_flags(int fd, int family) {
     int flags = 0;
@@ -76,7 +42,13 @@ static long bind_to(int fd, int family, const struct as_addr *local) {
 }
 
 long do_socket(int family, int type, int protocol) {
-    long fd = sys3(SYS_socket, family, type, protocol);
+    long fd = make_fresh(family, type, protocol);
+    if (fd >= 0) {
+        note_new_datagrams((int)fd);
+        return fd;
+    }
+    fd = sys3(SYS_socket, family, type, protocol);
+    forget_fresh((int)fd);
     if (fd >= 0 && (family == AF_INET || family == AF_INET6)) {
         note_new_socket((int)fd);
         note_new_datagrams((int)fd);
@@ -98,9 +70,9 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     int family = 0, udp = 0;
     if (inet) {
         addr = inet;
-        identify(fd, &identity);
+        identify_settled(fd, &identity);
         udp = udp_family(fd, &identity);
-        family = udp ? udp : fresh_tcp_family(fd, &identity);
+        family = udp ? udp : unused_tcp_family(fd, &identity);
     }
     /* An address of another family: the kernel knows the error. */
     if (!family || (addr->sa_family != family && !(family == AF_INET && is_inet_any(addr, size))))
@@ -112,9 +84,9 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
 
 long do_listen(int fd, int backlog) {
     struct identity identity;
-    identify(fd, &identity);
+    identify_settled(fd, &identity);
     if (identity.role == PLAIN) {
-        int family = fresh_tcp_family(fd, &identity);
+        int family = unused_tcp_family(fd, &identity);
         if (!family) return sys2(SYS_listen, fd, backlog);
         /* listen without bind: any address, a port of the system's choice (listen(2) in tcp(7)) */
         struct as_addr any = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 0, 4, 0};
@@ -133,162 +105,6 @@ long do_listen(int fd, int backlog) {
     new_request(&request, AS_LISTEN);
     request.id = identity.listener.id;
     return ask(&request, &reply, &passed);
-}
-
-/* connect(AF_UNSPEC) dissolves the association: a fresh TCP socket takes the place. */
-static long disconnect(int fd, int family, int status) {
-    long fresh = sys3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    return fresh < 0 ? fresh : replace(fd, (int)fresh, status);
-}
-
-/* A TCP socket of another namespace would connect from there the next time. */
-static int is_foreign_tcp(int fd, const struct identity *identity) {
-    int inet = identity->plain_family == AF_INET || identity->plain_family == AF_INET6;
-    if (!inet || int_option(fd, SOL_SOCKET, SO_PROTOCOL) != IPPROTO_TCP) return 0;
-    long here = sys3(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    int foreign = here >= 0 && netns_of((int)here) != netns_of(fd);
-    if (here >= 0) sys1(SYS_close, here);
-    return foreign;
-}
-
-/* In milliseconds; 0: none. It limits connect, too, which then says EINPROGRESS (SO_SNDTIMEO in socket(7)). */
-static uint32_t send_timeout(int fd) {
-    struct timeval limit = {0, 0};
-    socklen_t size = sizeof limit;
-    if (sys5(SYS_getsockopt, fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) < 0 || limit.tv_sec > 3600) return 0;
-    return (uint32_t)(limit.tv_sec * 1000 + (limit.tv_usec + 999) / 1000);
-}
-
-long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
-    struct identity identity;
-    struct as_request request;
-    struct sockaddr_storage copy;
-    const struct sockaddr *inet = copy_inet(addr, size, &copy);
-    if (!inet) return sys3(SYS_connect, fd, addr, size);
-    addr = inet;
-    identify(fd, &identity);
-    int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
-    if (identity.role == PLAIN) {
-        if ((family = udp_family(fd, &identity))) return connect_udp(fd, family, addr, size);
-        family = fresh_tcp_family(fd, &identity);
-        if (addr->sa_family == AF_UNSPEC && is_foreign_tcp(fd, &identity))
-            return disconnect(fd, identity.plain_family, status);
-        if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
-    } else {
-        if (addr->sa_family == AF_UNSPEC) {
-            int only_bound = identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
-            return only_bound ? 0 : disconnect(fd, family_of(&identity), status);
-        }
-        if (identity.role != LISTENER || int_option(fd, SOL_SOCKET, SO_ACCEPTCONN)) return -EISCONN;
-        family = family_of(&identity);
-    }
-    new_request(&request, AS_CONNECT);
-    if (family == AF_INET6 && size < SIN6_LEN_RFC2133) return -EINVAL; /* looked at before the family */
-    if (addr->sa_family != family) return -EAFNOSUPPORT;
-    long error = read_sockaddr(addr, size, &request.remote);
-    if (error) return error;
-    any_is_loopback(&request.remote);
-    if (identity.role == LISTENER) {
-        memcpy(request.local.ip, identity.listener.ip, sizeof request.local.ip);
-        request.local.port = identity.listener.port;
-        request.local.family = request.remote.family;
-        request.flags = AS_BOUND;
-    } else {
-        int client = connect_by_capability(&request.remote);
-        if (client >= 0) {
-            error = replace(fd, client, status);
-            return error ? error : status & O_NONBLOCK ? -EINPROGRESS : 0;
-        }
-        request.flags = (uint16_t)wanted_capabilities(&request.remote);
-    }
-    if (status & O_NONBLOCK)
-        request.flags |= AS_NONBLOCK;
-    else
-        request.patience = send_timeout(fd);
-    error = ask_and_replace(fd, &request, status, &kind);
-    if (error) return error == -ETIMEDOUT && request.patience ? -EINPROGRESS : error;
-    if (kind == AS_KERNEL) { /* the DNS socket in the namespace; dig binds before it connects */
-        if (identity.role == LISTENER && (error = disconnect(fd, family, status))) return error;
-        return sys3(SYS_connect, fd, addr, size);
-    }
-    if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */
-    if (kind != AS_FD_TCP) return 0;
-    /* A second connect on a TCP socket that is connecting waits for the outcome (connect(2)). */
-    error = sys3(SYS_connect, fd, addr, size);
-    return error == -EISCONN ? 0 : error;
-}
-
-/* An accepted socket has its listener's name. False: not a listener of ours. */
-static int accepted_by(int accepted, struct as_listener_name *listener) {
-    struct sockaddr_storage name;
-    socklen_t size = sizeof name;
-    if (sys3(SYS_getsockname, accepted, &name, &size) < 0) return 0;
-    return read_listener_name((struct sockaddr *)&name, size, listener);
-}
-
-/* The queue of a listener may hold a client that is not who it says, or that policy no longer lets in: it is closed,
- * and the next one taken. So is one of whom no trap handler can tell: many servers end when accept fails. Where a
- * descriptor is wanting, the error is accept's own (accept(2): EMFILE). */
-static long accept_verified(int fd, struct sockaddr_storage *name, socklen_t *size, int flags,
-                            struct as_listener_name *listener, struct as_client_name *client, int *ours) {
-    for (;;) {
-        socklen_t room = sizeof *name;
-        long accepted = sys4(SYS_accept4, fd, name, &room, flags);
-        if (accepted < 0) return accepted == -EAGAIN ? reconsider_eagain(fd) : accepted;
-        *size = room;
-        *ours = name->ss_family == AF_UNIX && accepted_by((int)accepted, listener);
-        if (!*ours) return accepted;
-        /* Without a client's name it came by a capability, past the checks of that name. */
-        long true_client = read_client_name((struct sockaddr *)name, room, client)
-                               ? verify_client((int)accepted, listener, client)
-                               : 0;
-        long error =
-            true_client > 0 && client->medium == AS_TCP_SERVER ? receive_delivery((int)accepted, flags, client) : 0;
-        if (true_client > 0 && !error) return accepted;
-        sys1(SYS_close, accepted);
-        if (true_client < 0 && true_client != -ENETDOWN) return true_client;
-        if (error == -EMFILE) return error;
-    }
-}
-
-/* Where a name of `full` bytes is to be written. 0, or -errno as getsockname(2) says. */
-static long check_room(int fd, struct sockaddr *addr, socklen_t *size, socklen_t full) {
-    if (!can_read(size, sizeof *size)) return -EFAULT;
-    if ((int)*size < 0) return -EINVAL;
-    return can_write(fd, addr, *size < full ? *size : full) && can_write(fd, size, sizeof *size) ? 0 : -EFAULT;
-}
-
-/* The size of a socket's name. family: 4 or 6. */
-static socklen_t size_of_name(int family) {
-    return family == 6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
-}
-
-long do_accept(int fd, struct sockaddr *addr, socklen_t *size, int flags) {
-    struct sockaddr_storage name;
-    struct as_listener_name listener;
-    struct as_client_name client;
-    socklen_t name_size;
-    int ours;
-    long accepted = accept_verified(fd, &name, &name_size, flags, &listener, &client, &ours);
-    if (accepted < 0) return accepted;
-    if (ours) name_size = size_of_name(client.server_family);
-    long error = addr ? check_room((int)accepted, addr, size, name_size) : 0;
-    if (error) { /* as the kernel: the connection is lost */
-        sys1(SYS_close, accepted);
-        return error;
-    }
-    if (ours) {
-        if (client.medium == AS_UNIX) raise_sndbuf((int)accepted);
-        inherit_options(fd, listener.id, (int)accepted, client.medium == AS_TCP_SERVER);
-    }
-    if (!addr) return accepted;
-    if (ours) {
-        write_sockaddr(client.server_family, client.source_ip, client.source_port, addr, size);
-    } else {
-        memcpy(addr, &name, *size < name_size ? *size : name_size);
-        *size = name_size;
-    }
-    return accepted;
 }
 
 /* Which end of which connection `fd` is, CLIENT or ACCEPTED: then identity->client tells; else its role. */
@@ -313,7 +129,7 @@ long do_getsockname(int fd, struct sockaddr *addr, socklen_t *size) {
     struct identity identity;
     enum role role = find_end(fd, &identity);
     if (role == PLAIN) return sys3(SYS_getsockname, fd, addr, size);
-    if (role != LISTENER) return write_end(fd, role, &identity.client, role == CLIENT, addr, size);
+    if (role != LISTENER && role != FRESH) return write_end(fd, role, &identity.client, role == CLIENT, addr, size);
     long error = check_room(fd, addr, size, size_of_name(identity.listener.family));
     if (!error) write_sockaddr(identity.listener.family, identity.listener.ip, identity.listener.port, addr, size);
     return error;
@@ -342,6 +158,7 @@ static int unknown_to_unix(long error) {
 
 long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
     struct identity identity;
+    if (!keeps_fresh(level, name)) settle_if_fresh(fd);
     int differs = differs_from_unix(level, name);
     long error = differs ? 0 : sys5(SYS_getsockopt, fd, level, name, value, size);
     if (!differs && !unknown_to_unix(error)) {
@@ -356,23 +173,28 @@ long do_getsockopt(int fd, int level, int name, void *value, socklen_t *size) {
 /* The notice that data may be changed again would never come: a program that asks for it must go on without. */
 static int wants_zero_copy(int fd, const struct identity *identity, const void *value, socklen_t size) {
     return size >= sizeof(int) && can_read(value, sizeof(int)) && *(const int *)value == 1 &&
-           (identity->role != PLAIN || fresh_tcp_family(fd, identity));
+           (identity->role != PLAIN || unused_tcp_family(fd, identity));
+}
+
+static long set_option(int fd, int level, int name, const void *value, socklen_t size) {
+    long error = sys5(SYS_setsockopt, fd, level, name, value, size);
+    if (error < 0) return error;
+    note_option(fd, level, name);
+    note_sender_option(fd);
+    if (level == SOL_SOCKET && name == SO_REUSEADDR) keep_reusable(fd);
+    return error;
 }
 
 long do_setsockopt(int fd, int level, int name, const void *value, socklen_t size) {
     struct identity identity;
-    note_option(fd, level, name);
-    note_sender_option(fd);
+    if (!keeps_fresh(level, name)) settle_if_fresh(fd);
     int differs = differs_from_unix(level, name);
-    long error = differs ? 0 : sys5(SYS_setsockopt, fd, level, name, value, size);
-    if (!differs && !unknown_to_unix(error)) {
-        if (error >= 0 && level == SOL_SOCKET && name == SO_REUSEADDR) keep_reusable(fd);
-        return error;
-    }
+    long error = differs ? 0 : set_option(fd, level, name, value, size);
+    if (!differs && !unknown_to_unix(error)) return error;
     identify(fd, &identity);
     if (level == SOL_SOCKET && name == SO_ZEROCOPY && wants_zero_copy(fd, &identity, value, size)) return -EOPNOTSUPP;
     if (identity.role != PLAIN) return set_tcp_option(fd, &identity, level, name, value, size);
-    return differs ? sys5(SYS_setsockopt, fd, level, name, value, size) : error;
+    return differs ? set_option(fd, level, name, value, size) : error;
 }
 
 static int is_ours(int fd) {
@@ -436,6 +258,7 @@ static long send_to(int fd, const void *data, size_t count, int flags, const str
 }
 
 long do_sendto(int fd, const void *data, size_t count, int flags, const struct sockaddr *addr, socklen_t size) {
+    settle_if_fresh(fd);
     return SEND_TO_THE_END(fd, count, flags, send_to(fd, data, count, quiet, addr, size));
 }
 
@@ -467,6 +290,7 @@ static long send_message(int fd, const struct msghdr *given, int flags) {
 }
 
 long do_sendmsg(int fd, const struct msghdr *message, int flags) {
+    settle_if_fresh(fd);
     if (!can_read(message, sizeof *message)) return sys3(SYS_sendmsg, fd, message, flags);
     return SEND_TO_THE_END(fd, size_of_parts(message->msg_iov, message->msg_iovlen), flags,
                            send_message(fd, message, quiet));
@@ -487,6 +311,7 @@ long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
 
 /* A TCP socket gives no address with its data (recvfrom(2)); a Unix stream socket gives its peer's name. */
 long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
+    settle_if_fresh(fd);
     if (addr && size && is_ours(fd) && can_read(size, sizeof *size) && (int)*size >= 0 &&
         can_write(fd, size, sizeof *size)) {
         long received = sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
@@ -498,6 +323,7 @@ long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *a
 }
 
 long do_recvmsg(int fd, struct msghdr *message, int flags) {
+    settle_if_fresh(fd);
     if (!can_read(message, sizeof *message) || !message->msg_name || (int)message->msg_namelen < 0 || !is_ours(fd) ||
         !can_write(fd, message, sizeof *message))
         return sys3(SYS_recvmsg, fd, message, flags);

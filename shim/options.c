@@ -82,8 +82,8 @@ static uint64_t listener_key(uint64_t id) {
     return id | 1ull << 63; /* no cookie gets that far */
 }
 
-static uint64_t key_of(int fd, const struct identity *identity) {
-    return identity->role == LISTENER ? listener_key(identity->listener.id) : cookie_of(fd);
+static uint64_t key_of(uint64_t cookie, const struct identity *identity) {
+    return identity->role == LISTENER ? listener_key(identity->listener.id) : cookie;
 }
 
 static size_t place_of(uint64_t key, size_t probe) {
@@ -98,24 +98,19 @@ static const struct record *find_record(uint64_t key) {
     return 0;
 }
 
-/* The place for a new record of `key`: a free one, else that of the oldest closed socket, else the oldest (cookies grow
- * with time). */
+/* The place for a new record of `key`: a free one, else a closed socket's, else that of the oldest (cookies grow with
+ * time). */
 static struct record *choose_place(uint64_t key) {
-    struct record *chosen = 0;
-    int chosen_is_closed = 0;
+    struct record *oldest = 0;
     for (size_t i = 0; i < PROBES; i++) {
         struct record *record = &records[place_of(key, i)];
         uint64_t held = __atomic_load_n(&record->key, __ATOMIC_RELAXED);
         if (!held) return record;
         if (held == TAKING) continue;
-        int is_closed = cookie_of(record->fd) != record->cookie;
-        if (chosen &&
-            (is_closed < chosen_is_closed || (is_closed == chosen_is_closed && record->cookie > chosen->cookie)))
-            continue;
-        chosen = record;
-        chosen_is_closed = is_closed;
+        if (cookie_of(record->fd) != record->cookie) return record;
+        if (!oldest || record->cookie < oldest->cookie) oldest = record;
     }
-    return chosen ? chosen : &records[place_of(key, 0)]; /* taken by a thread that a fork left behind */
+    return oldest ? oldest : &records[place_of(key, 0)]; /* taken by a thread that a fork left behind */
 }
 
 /* The record of `key`, found or made. fd: the number that the socket with `cookie` has, or is about to get. */
@@ -135,10 +130,19 @@ static struct record *take_record(uint64_t key, uint64_t cookie, int fd) {
     return taken;
 }
 
-void raise_sndbuf(int fd) {
-    int bytes = AS_SNDBUF;
+/* The same for what `socket` is, which has the number fd, or is about to. */
+static struct record *take_record_of(int socket, const struct identity *identity, int fd) {
+    uint64_t cookie = cookie_of(socket);
+    return take_record(key_of(cookie, identity), cookie, fd);
+}
+
+void set_sndbuf(int fd, int bytes) {
     if (sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
         sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+}
+
+void raise_sndbuf(int fd) {
+    set_sndbuf(fd, AS_SNDBUF);
 }
 
 void note_new_socket(int fd) {
@@ -163,6 +167,14 @@ static int index_of(int level, int name) {
     for (int i = 0; i < OPTIONS; i++)
         if (options[i].level == level && options[i].name == name) return i;
     return -1;
+}
+
+/* What is remembered, or means the same on a Unix socket. IPV6_V6ONLY can't be set any more once bound. */
+int keeps_fresh(int level, int name) {
+    if (level == SOL_SOCKET && (name == SO_ERROR || name == SO_TYPE)) return 1;
+    for (int i = 0; level == SOL_SOCKET && i < NATIVE; i++)
+        if (native[i] == name) return 1;
+    return level != IPPROTO_IPV6 && index_of(level, name) >= 0;
 }
 
 /* Copies an option of SOL_SOCKET that isn't 0. Whether it was. */
@@ -244,9 +256,9 @@ void carry_options(int fd, int target) {
     struct identity of_source, of_target;
     identify(fd, &of_source);
     identify(target, &of_target);
-    const struct record *from = of_source.role != PLAIN ? find_record(key_of(fd, &of_source)) : 0;
+    const struct record *from = of_source.role != PLAIN ? find_record(key_of(cookie_of(fd), &of_source)) : 0;
     struct record *to = 0;
-    if (of_target.role != PLAIN) to = take_record(key_of(target, &of_target), cookie_of(target), fd);
+    if (of_target.role != PLAIN) to = take_record_of(target, &of_target, fd);
     /* What is remembered of a listener, each connection that is accepted gets: so nothing that it has anyway. */
     long usual = to && of_target.role == LISTENER ? scratch_socket(&of_target) : -1;
     for (int i = 0; i < OPTIONS; i++) {
@@ -302,7 +314,7 @@ static int is_v6only(const struct identity *identity) {
 
 /* The record that has `bit`: the socket's own, else that of the listener that accepted it; 0: none. */
 static const struct record *find_set(int fd, const struct identity *identity, uint32_t bit) {
-    const struct record *record = find_record(key_of(fd, identity));
+    const struct record *record = find_record(key_of(cookie_of(fd), identity));
     if (record && record->set & bit) return record;
     record = identity->role == ACCEPTED ? find_record(listener_key(identity->listener.id)) : 0;
     return record && record->set & bit ? record : 0;
@@ -342,17 +354,25 @@ long get_tcp_option(int fd, const struct identity *identity, int level, int name
 long set_tcp_option(int fd, const struct identity *identity, int level, int name, const void *value, socklen_t size) {
     if (level == IPPROTO_IPV6 && name == IPV6_V6ONLY && family_of(identity) == AF_INET6)
         return -EINVAL; /* as TCP, once bound */
+    /* What most clients set is a switch that any int sets: no need to ask. */
+    if (level == IPPROTO_TCP && name == TCP_NODELAY && size >= sizeof(int) && can_read(value, sizeof(int))) {
+        struct record *record = take_record_of(fd, identity, fd);
+        int i = index_of(level, name);
+        record->values[i] = *(const int *)value != 0;
+        record->set |= 1u << i;
+        return 0;
+    }
     long scratch = scratch_socket(identity);
     if (scratch < 0) return scratch;
     long error = sys5(SYS_setsockopt, scratch, level, name, value, size);
     int i = index_of(level, name), checked = 0;
     socklen_t checked_size = sizeof checked;
     if (error >= 0 && level == IPPROTO_TCP && name == TCP_CONGESTION) {
-        struct record *record = take_record(key_of(fd, identity), cookie_of(fd), fd);
+        struct record *record = take_record_of(fd, identity, fd);
         read_congestion((int)scratch, record->congestion);
         record->set |= CONGESTION;
     } else if (error >= 0 && i >= 0 && sys5(SYS_getsockopt, scratch, level, name, &checked, &checked_size) >= 0) {
-        struct record *record = take_record(key_of(fd, identity), cookie_of(fd), fd);
+        struct record *record = take_record_of(fd, identity, fd);
         record->values[i] = checked;
         record->set |= 1u << i;
     }

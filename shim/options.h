@@ -18,9 +18,15 @@ void inherit_options(int fd, uint64_t listener, int accepted, int is_tcp);
 /* Gives an end of a Unix connection AS_SNDBUF, or what net.core.wmem_max allows. */
 void raise_sndbuf(int fd);
 
+/* The same for so many bytes. */
+void set_sndbuf(int fd, int bytes);
+
 /* Told of each new socket and of each setsockopt, so that a socket without options set needs none carried. */
 void note_new_socket(int fd);
 void note_option(int fd, int level, int name);
+
+/* Whether a fresh socket (fresh.h) can be asked for an option, and be given it. */
+int keeps_fresh(int level, int name);
 
 /* getsockopt and setsockopt of a descriptor that is ours, answered as its TCP socket would. 0 or -errno. */
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size);

@@ -35,7 +35,7 @@ void note_epoll_add(int epoll, int fd) {
     __atomic_store_n(&epolls[epoll % SETS], epoll + 1, __ATOMIC_RELAXED); /* the oldest ones are likely closed */
 }
 
-static int maybe_added(int fd) {
+int was_added_to_epoll(int fd) {
     return fd >= BITS || added[fd / 8] >> fd % 8 & 1;
 }
 
@@ -97,7 +97,7 @@ static int find_registration(int epoll, int fd, struct epoll_event *event) {
 
 static int find_registrations(int fd, struct registration found[MOST]) {
     int count = 0;
-    if (!maybe_added(fd)) return 0;
+    if (!was_added_to_epoll(fd)) return 0;
     for (int i = 0; i < SETS && count < MOST; i++) {
         int epoll = __atomic_load_n(&epolls[i], __ATOMIC_RELAXED) - 1;
         if (epoll >= 0 && find_registration(epoll, fd, &found[count].event)) found[count++].epoll = epoll;

@@ -9,4 +9,7 @@ long replace(int fd, int target, int status);
 /* Told of each epoll_ctl(EPOLL_CTL_ADD) of this process, so that `replace` knows where to look. */
 void note_epoll_add(int epoll, int fd);
 
+/* Whether `fd` may be in one of them: not, if 0. */
+int was_added_to_epoll(int fd);
+
 #endif

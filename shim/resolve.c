@@ -13,6 +13,7 @@
 #include "channel.h"
 #include "hooks.h"
 #include "libc.h"
+#include "name_cache.h"
 #include "names.h"
 #include "settings.h"
 #include "sys.h"
@@ -36,48 +37,89 @@ static int ask_text(struct as_request *request, struct as_reply *reply) {
     return 1;
 }
 
-/* The app's address as text, in `reply`, or `name` as it is. */
-static const char *app_address(const char *name, struct as_reply *reply) {
-    struct as_request request;
-    size_t size = name ? as_strlen(name) : 0;
-    if (!size || size >= AS_TEXT_SIZE || !goes_round_dns()) return name;
-    new_request(&request, AS_RESOLVE);
-    memcpy(request.text, name, size);
-    request.text_size = (uint16_t)size;
-    return ask_text(&request, reply) ? reply->text : name;
+/* The app's address as text, in `answer`, or `name` as it is. */
+static const char *app_address(const char *name, struct as_answer *answer) {
+    if (!name || !goes_round_dns()) return name;
+    if (recall_answer(name, answer)) return answer->address;
+    is_worth_asking(name); /* it is asked each time, but kept the second time */
+    if (!ask_answer(name, 0, answer)) return name;
+    keep_answer(name, answer);
+    return answer->address[0] ? answer->address : name;
 }
 
+/* A name of ours: bare, or in our domain (appswitch/wire/dns.py). */
+static int may_be_app(const char *name) {
+    static const char domain[] = ".appswitch.local";
+    size_t size = as_strlen(name), dots = 0;
+    if (size && name[size - 1] == '.') size--;
+    for (size_t i = 0; i < size; i++) {
+        if (name[i] == ':') return 0;
+        dots += name[i] == '.';
+    }
+    return size &&
+           (!dots || (size > sizeof domain && !memcmp(name + size - sizeof domain + 1, domain, sizeof domain - 1)));
+}
+
+/* Whether an address in the place of the name has the same result. */
+static int is_replaceable(const struct addrinfo *hints, const struct as_answer *answer) {
+    int family = AF_INET;
+    for (const char *at = answer->address; *at; at++)
+        if (*at == ':') family = AF_INET6;
+    if (!hints) return 1;
+    return !(hints->ai_flags & ~(AI_PASSIVE | AI_ADDRCONFIG | AI_NUMERICSERV)) &&
+           (hints->ai_family == AF_UNSPEC || hints->ai_family == family);
+}
+
+/* What libc has found: is it what the trap handler says? It may be of /etc/hosts. */
+static void keep_if_same(const char *name, const struct addrinfo *found) {
+    struct as_answer answer;
+    struct as_addr addr;
+    if (!may_be_app(name) || !is_worth_asking(name) || !ask_answer(name, AS_TOLD, &answer)) return;
+    for (; found && answer.address[0]; found = found->ai_next)
+        if (read_sockaddr(found->ai_addr, found->ai_addrlen, &addr) || memcmp(addr.ip, answer.ip, sizeof addr.ip))
+            answer.address[0] = 0; /* to be left alone, as one that is no app's */
+    keep_answer(name, &answer);
+}
+
+typedef int addrinfo_function(const char *, const char *, const struct addrinfo *, struct addrinfo **);
+
 HOOK int getaddrinfo(const char *node, const char *service, const struct addrinfo *hints, struct addrinfo **result) {
-    struct as_reply reply;
-    int (*real)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = next("getaddrinfo");
-    return real ? real(app_address(node, &reply), service, hints, result) : EAI_SYSTEM;
+    struct as_answer answer;
+    addrinfo_function *real = next("getaddrinfo");
+    if (!real) return EAI_SYSTEM;
+    if (node && recall_answer(node, &answer) && is_replaceable(hints, &answer))
+        return real(answer.address, service, hints, result);
+    if (!node || goes_round_dns()) return real(app_address(node, &answer), service, hints, result);
+    int error = real(node, service, hints, result);
+    if (!error) keep_if_same(node, *result);
+    return error;
 }
 
 HOOK struct hostent *gethostbyname(const char *name) {
-    struct as_reply reply;
+    struct as_answer answer;
     struct hostent *(*real)(const char *) = next("gethostbyname");
-    return real ? real(app_address(name, &reply)) : 0;
+    return real ? real(app_address(name, &answer)) : 0;
 }
 
 HOOK struct hostent *gethostbyname2(const char *name, int family) {
-    struct as_reply reply;
+    struct as_answer answer;
     struct hostent *(*real)(const char *, int) = next("gethostbyname2");
-    return real ? real(app_address(name, &reply), family) : 0;
+    return real ? real(app_address(name, &answer), family) : 0;
 }
 
 HOOK int gethostbyname_r(const char *name, struct hostent *entry, char *buffer, size_t size, struct hostent **result,
                          int *error) {
-    struct as_reply reply;
+    struct as_answer answer;
     int (*real)(const char *, struct hostent *, char *, size_t, struct hostent **, int *) = next("gethostbyname_r");
-    return real ? real(app_address(name, &reply), entry, buffer, size, result, error) : -1;
+    return real ? real(app_address(name, &answer), entry, buffer, size, result, error) : -1;
 }
 
 HOOK int gethostbyname2_r(const char *name, int family, struct hostent *entry, char *buffer, size_t size,
                           struct hostent **result, int *error) {
-    struct as_reply reply;
+    struct as_answer answer;
     int (*real)(const char *, int, struct hostent *, char *, size_t, struct hostent **, int *) =
         next("gethostbyname2_r");
-    return real ? real(app_address(name, &reply), family, entry, buffer, size, result, error) : -1;
+    return real ? real(app_address(name, &answer), family, entry, buffer, size, result, error) : -1;
 }
 
 typedef int nameinfo_function(const struct sockaddr *, socklen_t, char *, socklen_t, char *, socklen_t, int);

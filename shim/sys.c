@@ -2,25 +2,44 @@
 #include "sys.h"
 
 #include <sys/socket.h>
+#include <time.h>
 
 #ifndef SO_NETNS_COOKIE
 #define SO_NETNS_COOKIE 71
 #endif
 
+#undef memcpy
+#undef memset
+#undef memcmp
+
+/* Eight bytes at a time: what is copied and compared on the way of each call is names of a hundred. */
+typedef uint64_t __attribute__((may_alias, aligned(1))) word;
+
 void *memcpy(void *restrict to, const void *restrict from, size_t size) {
-    for (size_t i = 0; i < size; i++) ((char *)to)[i] = ((const char *)from)[i];
+    char *at = to;
+    const char *source = from;
+    for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word), source += sizeof(word))
+        *(word *)at = *(const word *)source;
+    while (size--) *at++ = *source++;
     return to;
 }
 
 void *memset(void *to, int byte, size_t size) {
-    for (size_t i = 0; i < size; i++) ((char *)to)[i] = (char)byte;
+    char *at = to;
+    const word pattern = 0x0101010101010101u * (uint8_t)byte;
+    for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word)) *(word *)at = pattern;
+    while (size--) *at++ = (char)byte;
     return to;
 }
 
 int memcmp(const void *a, const void *b, size_t size) {
     const unsigned char *x = a, *y = b;
-    for (size_t i = 0; i < size; i++)
-        if (x[i] != y[i]) return x[i] - y[i];
+    for (; size >= sizeof(word) && *(const word *)x == *(const word *)y; size -= sizeof(word)) {
+        x += sizeof(word);
+        y += sizeof(word);
+    }
+    for (; size; size--, x++, y++)
+        if (*x != *y) return *x - *y;
     return 0;
 }
 
@@ -38,6 +57,12 @@ char *write_number(char *at, unsigned number) {
     while (count) *at++ = digits[--count];
     *at = 0;
     return at;
+}
+
+uint64_t milliseconds(void) {
+    struct timespec now = {0, 0};
+    sys2(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000 + 1;
 }
 
 static uint64_t get_cookie(int fd, int name) {

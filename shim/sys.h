@@ -67,10 +67,19 @@ static inline long result(long value) {
 void *memcpy(void *restrict to, const void *restrict from, size_t size);
 void *memset(void *to, int byte, size_t size);
 int memcmp(const void *a, const void *b, size_t size);
+
+/* What is of a constant size, the compiler writes out. */
+#define memcpy __builtin_memcpy
+#define memset __builtin_memset
+#define memcmp __builtin_memcmp
+
 size_t as_strlen(const char *text);
 
 /* Writes `number` in decimal, and a NUL; returns where that is. `at` needs room for 11 bytes. */
 char *write_number(char *at, unsigned number);
+
+/* Of CLOCK_MONOTONIC; never 0. */
+uint64_t milliseconds(void);
 
 /* A socket option that is an int; 0: there is none. */
 int int_option(int fd, int level, int name);

@@ -25,7 +25,7 @@ static struct verdict *place_of(uint64_t netns, uint64_t listener) {
 
 static int recall(uint64_t netns, uint64_t listener, struct as_client *client) {
     struct verdict *verdict = place_of(netns, listener);
-    int pid = own_pid();
+    int pid = memory_pid();
     enum latched latched = pid ? try_latch(&verdict->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) return 0;
     if (latched == LATCHED_BROKEN) verdict->netns = 0;
@@ -37,7 +37,7 @@ static int recall(uint64_t netns, uint64_t listener, struct as_client *client) {
 
 static void remember(uint64_t netns, uint64_t listener, const struct as_client *client) {
     struct verdict *verdict = place_of(netns, listener);
-    int pid = own_pid();
+    int pid = memory_pid();
     if (!pid || try_latch(&verdict->latch, pid) == NOT_LATCHED) return;
     verdict->netns = netns;
     verdict->listener = listener;

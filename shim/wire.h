@@ -18,11 +18,14 @@
 
 #include <stdint.h>
 
+#define AS_LINKS ".links/" /* behind the trap socket's path (appswitch/edge/listeners.py) */
+
 enum {
     AS_MAGIC = 0x31575341, /* "ASW1"; the digit is the protocol's version */
     AS_TOKEN_SIZE = 16,    /* bytes of the bearer token of an app without a network namespace */
     AS_TEXT_SIZE = 1024,   /* bytes of as_request.text and as_reply.text */
     AS_MOST_CAPABILITIES = 8,
+    AS_LINK_SIZE = 24,    /* bytes of the name of a socket file */
     AS_MOST_FDS = 11,     /* with one reply: the socket, the epoch page, the counters, capabilities */
     AS_COUNTERS = 1024,   /* uint32_t each: the page in which an app's connects by capability are counted */
     AS_SNDBUF = 2097152,  /* bytes asked for each end of a Unix connection (docs/design.md, "Send buffer") */
@@ -35,7 +38,7 @@ enum as_op {
     AS_BIND = 1,     /* local, flags -> fd: an AF_UNIX socket bound to an as_listener_name */
     AS_LISTEN = 2,   /* id: the bound socket now listens */
     AS_CONNECT = 3,  /* remote, and local when the socket was bound -> fd, kind; text: as_capabilities, if wanted */
-    AS_RESOLVE = 4,  /* text: a host name -> text: its address; who asks: shim/resolve.c */
+    AS_RESOLVE = 4,  /* text: a host name -> text: as_answer; who asks: shim/resolve.c */
     AS_REGISTER = 5, /* text: NUL-separated APPSWITCH_* settings -> token; or text, as APPSWITCH_APP has it: the
                         namespace is known */
     AS_WHO = 6,      /* id: a listener of ours, netns: of a client that it accepted -> text: as_client; or EACCES */
@@ -56,7 +59,8 @@ enum as_flag {
     AS_BOUND = 8,              /* AS_CONNECT: local is meant */
     AS_WANT_CAPABILITIES = 16, /* AS_CONNECT: to do the next connects to there without asking */
     AS_NONBLOCK = 64,          /* AS_CONNECT: don't wait long for room in a full queue */
-    AS_WANT_EPOCH = 32         /* the epoch page isn't mapped yet */
+    AS_WANT_EPOCH = 32,        /* the epoch page isn't mapped yet */
+    AS_TOLD = 128              /* AS_RESOLVE: the program has got it by DNS already */
 };
 
 enum as_kind {
@@ -126,6 +130,7 @@ struct as_capabilities {
     uint32_t uses;      /* then ask again: there are more instances than these; 0: no need to */
     uint32_t zero;
     uint64_t counters; /* which page of counters it is; 0: none */
+    char link[8][24];  /* each listener's socket file in the directory AS_LINKS, NUL-terminated; empty: none */
 };
 
 /* What AS_WHO gives as text: the addresses that connections from this namespace may come from, and go to. */
@@ -138,6 +143,15 @@ struct as_client {
     uint8_t by_handler; /* the trap handler's own namespace: the name is true if the trap handler connected */
     uint8_t has_epoch;  /* the epoch page goes along */
     uint8_t zero[5];
+};
+
+/* What AS_RESOLVE gives as text. The epoch page goes along (has_epoch). */
+struct as_answer {
+    uint64_t epoch; /* it is good while the epoch page says this, */
+    uint32_t ttl;   /* and for so many seconds */
+    uint32_t has_epoch;
+    uint8_t ip[16];
+    char address[48]; /* as text, NUL-terminated; empty: it is no app's */
 };
 
 /* What AS_OWN_IPS gives as text: the app's own, its virtual IP and that one's alias. */

@@ -30,6 +30,7 @@ from appswitch.edge.counters import Counters
 from appswitch.edge.datagrams import Datagrams
 from appswitch.edge.dial import Asked, Dialer, start_egress
 from appswitch.edge.egress import EgressSockets
+from appswitch.edge.epoch import NEVER
 from appswitch.edge.leaving import Leaving
 from appswitch.edge.listeners import ListenerSockets
 from appswitch.edge.policing import Policing
@@ -37,7 +38,7 @@ from appswitch.edge.shares import share_of_descriptors
 from appswitch.edge.tcp_names import TcpNames
 from appswitch.model import BYPASS, DOMAIN, Address, App, Kind, Listener
 from appswitch.wire import trap
-from appswitch.wire.dns import Found
+from appswitch.wire.dns import TTL, Found
 
 GRACE = 0.005  # seconds that a connect to a starting app waits for its bind
 LOOK_UP_WITHIN = 2.0  # seconds
@@ -259,7 +260,8 @@ class Calls(Answers):
         shares, uses = self.balancer.grant(there, trap.MOST_CAPABILITIES)
         page = self.counters.page_of(app) if self.counters else None
         number, slots = (page.number, [page.slot_of(each) for each, _ in shares]) if page else (0, [])
-        text = trap.encode_capabilities(epoch, source, shares, uses, want_epoch, number, slots)
+        links = [self.sockets.link(each.id) for each, _ in shares]
+        text = trap.encode_capabilities(epoch, source, shares, uses, want_epoch, number, slots, links)
         shared = [self.apps.epoch.fd] if want_epoch else []
         shared += [page.fd] if page else []
         shared += [self.sockets.handle(listener.id) for listener, _ in shares]
@@ -341,9 +343,12 @@ class Calls(Answers):
                 found = await self.look_up(name)
                 if found is not None:
                     self.policing.learn(app.id, found)
-        answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
-        self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
-        return Answer(trap.encode_reply(text=str(ip).encode())) if ip is not None else failure(errno.ENOENT)
+        if not request.told:
+            answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
+            self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
+        epoch = NEVER if self.apps.events.watched(Kind.RESOLVE) else self.apps.epoch.now
+        text = trap.encode_answer(epoch, self.apps.table.resolve(name), TTL, has_epoch=request.want_epoch)
+        return Answer(trap.encode_reply(text=text), shared=[self.apps.epoch.fd] if request.want_epoch else [])
 
     def _reverse(self, request: trap.Reverse) -> Answer:
         found = self.apps.table.names_of(request.ip)

@@ -229,8 +229,9 @@ class ControlServer:
     async def _follow(self, stream: trio.SocketStream, call: control.Observe) -> None:
         """Answers with event after event until the caller goes."""
         with self.apps.events.subscribe(_filter(call)) as subscription:
-            if subscription.wanted.wants(Kind.CONNECT):
-                self.apps.epoch.advance()  # capabilities end here: from now on connects come to us (edge/traps.py)
+            if subscription.wanted.wants(Kind.CONNECT) or subscription.wanted.wants(Kind.RESOLVE):
+                # Capabilities and names that are kept end here: from now on it is us who are asked (edge/calls.py).
+                self.apps.epoch.advance()
             batch = self._recent(call)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_break_when_closed, stream.socket)

@@ -24,6 +24,11 @@ def control_socket(trap: Path) -> Path:
     return trap.with_name(trap.name + ".control")
 
 
+def socket_links(trap: Path) -> Path:
+    """Where links to listeners' sockets are (edge/listeners.py), stands beside it, too (AS_LINKS in shim/wire.h)."""
+    return trap.with_name(trap.name + ".links")
+
+
 def make_directory(trap: Path) -> None:
     """Makes the directory of the trap socket. AppSwitchError when it can't be used, or is another user's.
 

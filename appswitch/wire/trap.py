@@ -84,9 +84,11 @@ class Connect:
 
 @frozen
 class Resolve:
-    """name: as the program gave it to getaddrinfo."""
+    """name: as the program gave it to getaddrinfo. told: it has its answer by DNS already."""
 
     name: str
+    told: bool = False
+    want_epoch: bool = False
 
 
 @frozen
@@ -180,6 +182,7 @@ _reply = ffi.new("struct as_reply *")
 _capabilities = ffi.new("struct as_capabilities *")
 _client = ffi.new("struct as_client *")
 _path = ffi.new("struct as_path *")
+_answer = ffi.new("struct as_answer *")
 _NO_ADDRESS = IPv6Address(0)
 
 
@@ -233,7 +236,7 @@ def _decode_request(text: bytes) -> Request:
     if op == lib.AS_LISTEN:
         return Listen(_request.id)
     if op == lib.AS_RESOLVE:
-        return Resolve(_text(text))
+        return Resolve(_text(text), bool(flags & lib.AS_TOLD), bool(flags & lib.AS_WANT_EPOCH))
     if op == lib.AS_REGISTER:
         entries = [entry.partition("=") for entry in _text(text).split("\0") if entry]
         return Register({name: value for name, _, value in entries})
@@ -281,10 +284,12 @@ def encode_capabilities(
     has_epoch: bool,
     counters: int = 0,
     slots: Sequence[int] = (),
+    links: Sequence[str] = (),
 ) -> bytes:
     """The text of an answer to Connect: what its further descriptors are. shares: listeners and their weights.
 
-    counters: the number of a page that goes along, 0: none; slots: of the listeners, in it.
+    counters: the number of a page that goes along, 0: none; slots: of the listeners, in it. links: the names of their
+    socket files.
     """
     _capabilities.epoch = epoch
     ffi.memmove(_capabilities.source_ip, pack_ip(source), 16)
@@ -293,6 +298,7 @@ def encode_capabilities(
     _capabilities.count = len(shares)
     _capabilities.counters = counters
     _capabilities.slot = [*slots, *[0] * (lib.AS_MOST_CAPABILITIES - len(slots))]
+    _capabilities.link = [each.encode() for each in links] + [b""] * (lib.AS_MOST_CAPABILITIES - len(links))
     for index, (listener, weight) in enumerate(shares):
         _capabilities.listener[index] = listener.id
         _capabilities.family[index] = listener.family
@@ -311,6 +317,16 @@ def encode_client(epoch: int, client: App, server: App, *, by_handler: bool, has
     _client.by_handler = by_handler
     _client.has_epoch = has_epoch
     return bytes(ffi.buffer(_client))
+
+
+def encode_answer(epoch: int, ip: Address | None, ttl: int, *, has_epoch: bool) -> bytes:
+    """The text of an answer to Resolve. ip: None: no app has the name; ttl: seconds."""
+    _answer.epoch = epoch
+    _answer.ttl = ttl
+    _answer.has_epoch = has_epoch
+    ffi.memmove(_answer.ip, pack_ip(ip or _NO_ADDRESS), 16)
+    _answer.address = str(ip).encode() if ip else b""
+    return bytes(ffi.buffer(_answer))
 
 
 def encode_own_ips(app: App) -> bytes:

@@ -13,6 +13,7 @@
 #include "landing.h"
 
 #include "../channel.h"
+#include "../fresh.h"
 #include "../hand_on.h"
 #include "../sys.h"
 #include "../syscalls.h"
@@ -32,6 +33,7 @@ static int was_brought; /* by the tracer, not by LD_PRELOAD */
 static void prepare(const long arg[6]) {
     void (**constructors)(void) = (void (**)(void))arg[0];
     was_brought = 1;
+    make_no_fresh(); /* unshare isn't trapped, nor what is read and written */
     if (arg[2]) use_signal_stacks();
     if (arg[3]) keep_given_home((int)arg[3]);
     for (long i = 0; i < arg[1]; i++) constructors[i]();

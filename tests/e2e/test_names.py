@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -225,6 +227,50 @@ def test_a_name_that_another_app_takes_over_leads_there_at_once(switch: Switch) 
         stop(server)
         eventually(lambda: switch.rows("ps")[1:] == [])
         assert ask() == "gaierror"
+    client.communicate(timeout=PATIENCE)
+
+
+# For each line of input, the name's address, as often as it says.
+LOOKING_UP = """
+import socket, sys
+for line in sys.stdin:
+    for _ in range(int(line)):
+        found = socket.getaddrinfo("web", 80, type=socket.SOCK_STREAM)
+    print(found[0][4][0], flush=True)
+"""
+
+
+@pytest.mark.parametrize("flags", [["--name", "client"], ["--name", "client", "--no-netns"]], ids=["netns", "no-netns"])
+def test_a_name_that_comes_up_again_is_kept(switch: Switch, flags: list[str]) -> None:
+    """Nobody is asked: the trap handler stands still meanwhile. Who observes has all of them."""
+    switch.spawn("--name", "web", "--ip", "10.9.9.1", PYTHON, "-c", SAYING, "web")
+    switch.wait_for("web:8000")
+    client = switch.spawn(*flags, PYTHON, "-c", LOOKING_UP, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+    def look_up(times: int) -> str:
+        assert client.stdin
+        assert client.stdout
+        client.stdin.write(f"{times}\n")
+        client.stdin.flush()
+        return client.stdout.readline().strip()
+
+    def told() -> int:
+        return sum(each["kind"] == "resolve" and each["query"] == "web" for each in switch.events())
+
+    assert look_up(1) == "10.9.9.1"
+    one = told()
+    assert look_up(3) == "10.9.9.1"
+    switch.server.send_signal(signal.SIGSTOP)
+    waking = threading.Timer(PATIENCE / 2, switch.server.send_signal, [signal.SIGCONT])
+    waking.start()
+    try:
+        began = time.monotonic()
+        assert look_up(1000) == "10.9.9.1"
+        assert time.monotonic() - began < PATIENCE / 2
+    finally:
+        waking.cancel()
+        switch.server.send_signal(signal.SIGCONT)
+    assert told() <= 3 * one  # the second time it was kept
     client.communicate(timeout=PATIENCE)
 
 

@@ -26,7 +26,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
 
     @cache
     def build(name: str, *flags: str, compiler: str = "gcc") -> Path:
-        output = directory / "-".join([name, compiler, *(flag.strip("-") for flag in flags)])
+        output = directory / "-".join([name, compiler, *(flag.strip("-").replace("=", "") for flag in flags)])
         command = [compiler, *CFLAGS, *flags, "-o", str(output), str(PROGRAMS / f"{name}.c")]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
         assert done.returncode == 0, done.stderr
@@ -48,8 +48,9 @@ def run_program(build: Build, switch: Switch) -> RunProgram:
 
     def command(name: str, world: str, plain: bool) -> list[str]:
         slow = ["-DSECONDS=60"] if world == "tcp" else []  # the trap handler is asked for each connection
+        warm = ["-DWARM=1"] if world == "warm" else []
         static = ["-static"] if world in STATIC else []
-        program = str(build(name, *slow, *static, compiler=COMPILERS[world]))
+        program = str(build(name, *slow, *warm, *static, compiler=COMPILERS[world]))
         if plain:  # without AppSwitch, in a namespace with the same addresses
             return [str(build("plain")), program]
         flags = ["--tcp"] if world == "tcp" else []

@@ -16,7 +16,7 @@ SOCKETS = "socket shutdown bind listen connect __connect accept accept4 getsockn
 MESSAGES = "write writev send sendto sendmsg sendmmsg recvfrom recvmsg epoll_ctl syscall chroot"
 EXEC = "execve execv execvp execvpe execveat fexecve execl execlp execle posix_spawn posix_spawnp"
 NAMES = "getaddrinfo gethostbyname gethostbyname2 gethostbyname_r gethostbyname2_r getnameinfo gethostbyaddr"
-INTERFACES = "gethostbyaddr_r getifaddrs freeifaddrs ioctl"
+INTERFACES = "gethostbyaddr_r getifaddrs freeifaddrs ioctl unshare setns"
 HOOKS = {*SOCKETS.split(), *MESSAGES.split(), *EXEC.split(), *NAMES.split(), *INTERFACES.split()}
 
 

@@ -164,7 +164,7 @@ def test_a_text_of_another_size_than_said(size: int) -> None:
 
 def test_another_version_is_told_so() -> None:
     data = frame(lib.AS_LISTEN)
-    with pytest.raises(trap.FrameError, match=r"another version"):
+    with pytest.raises(trap.FrameError, match=r"version 2 of the trap protocol"):
         trap.decode(struct.pack("=I", lib.AS_MAGIC + (1 << 24)) + data[4:])
 
 

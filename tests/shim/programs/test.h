@@ -43,6 +43,10 @@
 #define SECONDS 10 /* that a case may take; the alarm's signal ends it */
 #endif
 
+#ifndef WARM
+#define WARM 0
+#endif
+
 struct test_case {
     const char *name;
     void (*run)(void);
@@ -375,9 +379,18 @@ static int run_case(const struct test_case *each) {
     return status != 0;
 }
 
+/* With WARM, each case begins in a process that has connected by capability, so that its TCP sockets are made as Unix
+ * sockets (shim/fresh.h). */
+static void warm_up(void) {
+    int listener = listening("127.0.0.1", 0);
+    for (int i = 0; i < 4; i++) meet("127.0.0.1", port_of(listener), listener);
+    close(listener);
+}
+
 int main(int argc, char **argv) {
     int failed = 0;
     signal(SIGPIPE, SIG_IGN);
+    if (WARM) warm_up();
     for (struct test_case *each = __start_test_cases; each < __stop_test_cases; each++) {
         int wanted = argc == 1;
         for (int i = 1; i < argc; i++) wanted |= strcmp(argv[i], each->name) == 0;
