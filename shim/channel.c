@@ -110,7 +110,8 @@ static int exchange(int fd, const struct as_request *request, struct as_reply *r
     while (size == -EINTR);
     long header = offsetof(struct as_reply, text);
     int is_reply = size >= header && reply->magic == AS_MAGIC && size == header + reply->text_size;
-    if (message.msg_controllen >= CMSG_LEN(sizeof(int)) && control.header.cmsg_type == SCM_RIGHTS) {
+    /* Of a read that fails, ECONNRESET say, the kernel leaves msg_controllen as it was. */
+    if (size >= 0 && message.msg_controllen >= CMSG_LEN(sizeof(int)) && control.header.cmsg_type == SCM_RIGHTS) {
         passed->count = (int)((control.header.cmsg_len - CMSG_LEN(0)) / sizeof(int));
         memcpy(passed->fd, CMSG_DATA(&control.header), sizeof(int) * (size_t)passed->count);
     }

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, Switch, eventually, stop
+from tests.harness import PATIENCE, Switch, Talker, eventually, running_switch, stop
 from tests.shim.cases import VIP, Build, each_compiler
 
 IPS = {
     "v4": ("10.77.1.1", "10.77.1.2"),
     "v6": ("fd00:77::1", "fd00:77::2"),
 }
-
+SYS_RECVMSG = {"x86_64": 47, "aarch64": 212}[os.uname().machine]
 
 _numbers = itertools.count()
 
@@ -173,3 +175,20 @@ def test_no_trap_handler(switch: Switch, build: Build) -> None:
     done = switch.run("--ip", VIP, "sh", "-c", shell)
     assert set(done.stdout.splitlines()) == {f"errno {errno.ENETDOWN}"}
     assert done.stderr.count("no trap handler answers") == 1
+
+
+def test_a_trap_handler_killed_with_a_request_in_its_queue(build: Build) -> None:
+    """The next read of the channel is ECONNRESET then, not its end (unix(7)), and no descriptors have come by it."""
+    with running_switch() as own:
+        own.spawn("--name", "web", str(build("answer")), "0.0.0.0", "80")
+        own.wait_for("web:80")
+        ip = own.rows("resolve", "web")[0]["ip"]
+        holder = Talker(own, "--name", "holder", str(build("holder")), ip, "80")
+        pid = holder.hear()
+        assert holder.hear() == "holds"
+        own.server.send_signal(signal.SIGSTOP)
+        holder.say("")
+        eventually(lambda: Path(f"/proc/{pid}/syscall").read_text().startswith(f"{SYS_RECVMSG} "))
+        own.kill_server()
+        own.serve()
+        assert holder.hear() == "16 of 16"
