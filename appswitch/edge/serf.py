@@ -319,7 +319,7 @@ class Serf:
     def _agent_settings(self) -> AgentSettings:
         """Of the next agent."""
         settings = self._settings
-        self._started = time.time_ns()
+        self._started = max(time.time_ns(), self._started + 1)  # the clock may have gone back since the last one
         name = agent_name(settings.node, self._started)
         return AgentSettings(settings.program, settings.directory, name, settings.bind, settings.key, self._all_tags())
 

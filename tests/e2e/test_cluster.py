@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
+import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +177,52 @@ def test_a_failed_host_comes_back_with_what_it_has(net: Network) -> None:
     assert ask(b, "later", 81) == "a"
     other.terminate()
     eventually(lambda: served(b) == {("a", "web", 80)})
+
+
+def test_both_halves_go_on_and_agree_again(net: Network) -> None:
+    """What came and what went on either side while they were apart. Serf takes ten seconds to part and to meet."""
+    a, b, c = hosts = net.serve("a", "b", "c")
+    gone_left, gone_right = say(a, "--name", "gone-left"), say(c, "--name", "gone-right")
+    for host in hosts:
+        host.wait_for("gone-left:80", "gone-right:80")
+    a.cut_off()
+    eventually(lambda: only(b.rows("nodes"), name="a", state="suspect"))
+    for each in (gone_left, gone_right):
+        each.terminate()
+        each.wait(PATIENCE)
+    say(a, "--name", "left")
+    say(b, "--name", "right")
+    say(c, "--name", "both")
+    say(a, "--name", "both")
+    a.wait_for("left:80", "both:80")
+    b.wait_for("right:80", "both:80")
+    assert ask(a, "both") == "a"
+    assert ask(b, "both") == "c"
+    a.join_again()
+    expected = {("a", "left", 80), ("b", "right", 80), ("c", "both", 80), ("a", "both", 80)}
+    for host in hosts:
+        eventually(lambda host=host: set(host.tables()) == {"a", "b", "c"})
+        host.command("nodes", "--wait", "--timeout", str(PATIENCE))
+        assert served(host) == expected
+    assert len({frozenset(host.tables().items()) for host in hosts}) == 1
+    assert (ask(b, "left"), ask(a, "right")) == ("a", "b")
+
+
+KNOWN_WITHIN = 5.0  # seconds; 0.7 on a quiet machine
+
+
+def test_a_host_whose_trap_handler_is_stopped(net: Network) -> None:
+    """Who connects to its apps learns soon that it can't; when it goes on, so does all else."""
+    a, b = net.serve("a", "b")
+    say(a)
+    b.wait_for("web:80")
+    a.server.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    done = b.run(PYTHON, "-c", ASK, "web", "80", check=False)
+    assert time.monotonic() - began < KNOWN_WITHIN
+    assert os.strerror(errno.EHOSTUNREACH) in done.stderr
+    a.server.send_signal(signal.SIGCONT)
+    eventually(lambda: b.run(PYTHON, "-c", ASK, "web", "80", check=False).stdout.strip() == "a")
 
 
 ORDERS = list(itertools.permutations(("program", "serve", "host")))
