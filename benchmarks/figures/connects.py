@@ -35,8 +35,8 @@ def take(stage: Stage) -> Taken:
     ]
     taken = stage.in_turns(7, groups)
     for programs in (_wrk, _redis):
-        with programs(stage) as groups:
-            taken |= stage.in_turns(5, groups)
+        with programs(stage) as theirs:
+            taken |= stage.in_turns(5, theirs)
     return taken
 
 
