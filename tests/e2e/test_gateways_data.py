@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,7 @@ class Place:
 
     def __init__(self, made: Scene, host: Host, first: int) -> None:
         self.made, self.host, self.first = made, host, first
+        self.pipes = ExitStack()
 
     def spawn(self, port: int, *command: str) -> tuple[subprocess.Popen[str], str]:
         """And where clients find its port, which is this one."""
@@ -61,6 +63,9 @@ class Place:
         expose = ["--name", name, "--expose", f"{port}:{at}"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         process = self.host.spawn(*expose, *command, **pipes)
+        for each in (process.stdin, process.stdout):
+            assert each
+            self.pipes.callback(each.close)
         eventually(lambda: only(self.made.gateway.rows("services"), name=name, state="up"))
         return process, at
 
@@ -76,8 +81,11 @@ def common() -> Iterator[Scene]:
 
 
 @pytest.fixture(params=["here", "there"])
-def place(request: pytest.FixtureRequest, common: Scene) -> Place:
-    return Place(common, common.gateway, 21_000) if request.param == "here" else Place(common, common.inner, 22_000)
+def place(request: pytest.FixtureRequest, common: Scene) -> Iterator[Place]:
+    host, first = (common.gateway, 21_000) if request.param == "here" else (common.inner, 22_000)
+    made = Place(common, host, first)
+    with made.pipes:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ import pytest
 from tests.e2e.test_gateways_relayed import CLIENT, GATEWAY, NGINX, OTHER
 from tests.e2e.test_gateways_short import asking, go_on
 from tests.harness import PATIENCE, eventually
-from tests.hosts import INTERNET, Namespace, network
+from tests.hosts import INTERNET, INTERNET6, Namespace, network
 
 pytestmark = [pytest.mark.root, pytest.mark.program("nginx", "curl")]
 
 PORT, THIRD = 8080, INTERNET + "3"
+ANOTHER6 = "2001:db8:98::"  # /64
 
 SILENT = """
 import socket, sys
@@ -30,20 +31,39 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as s:
         print("reset")
 """
 
+# One connection from each of these addresses, which all stay: who of them is answered.
+FROM_EACH = """
+import socket, sys
+
+def ask(source):
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5, (source, 0))
+    s.sendall(b"GET / HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    return s, s.recv(99)
+
+kept = []
+for source in sys.argv[3:]:
+    try:
+        kept.append(ask(source))
+        print(source)
+    except OSError:
+        pass
+"""
+
 
 @contextmanager
-def limited(*limits: str) -> Iterator[Namespace]:
-    """What is outside of a gateway with these limits, and an nginx there."""
+def limited(*limits: str, at: str = GATEWAY) -> Iterator[Namespace]:
+    """What is outside of a gateway with these limits, and an nginx there. at: its address."""
     with network() as net:
         gateway = net.add("gw")
         outside = net.internet(gateway)
+        gateway.namespace.run("ip", "-6", "route", "add", ANOTHER6 + "/64", "dev", "eth1")
         flags = [word for limit in limits for word in ("--gateway-limit", limit)]
-        gateway.serve("--gateway", "--gateway-bind", GATEWAY, *flags)
+        gateway.serve("--gateway", "--gateway-bind", at, *flags)
         config = gateway.directory / "nginx.conf"
-        config.write_text(NGINX.format(dir=gateway.directory))
+        config.write_text(NGINX.format(dir=gateway.directory).replace("listen 80 ", "listen [::]:80; listen 80 "))
         gateway.spawn("--name", "web", "--expose", f"80:{PORT}", "nginx", "-c", str(config))
         gateway.wait_for("web:80")
-        eventually(lambda: f"{GATEWAY}:{PORT}" in gateway.namespace.run("ss", "-Htln"))
+        eventually(lambda: f":{PORT} " in gateway.namespace.run("ss", "-Htln"))
         yield outside
 
 
@@ -82,3 +102,13 @@ def test_who_says_nothing() -> None:
         silent = [*outside.enter, sys.executable, "-c", SILENT, GATEWAY, str(PORT)]
         assert subprocess.run(silent, capture_output=True, text=True, check=True).stdout == "reset\n"
         assert go_on(old) == 5
+
+
+def test_the_addresses_of_an_ipv6_network_are_one_source() -> None:
+    """Who has one has all of its /64."""
+    gateway, neighbours, another = INTERNET6 + "101", [f"{INTERNET6}{n}" for n in (21, 22, 23)], ANOTHER6 + "1"
+    with limited("per-source=2", at=gateway) as outside:
+        for address in (*neighbours, another):
+            outside.run("ip", "address", "add", f"{address}/64", "dev", "bridge", "nodad")
+        command = [sys.executable, "-c", FROM_EACH, gateway, str(PORT), *neighbours, another]
+        assert outside.run(*command).split() == [*neighbours[:2], another]
