@@ -67,6 +67,15 @@ def conformance(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Hostile input for all parsers (--minutes N, 10 by default); all small programs with a sanitized shim first."""
+    install(session, "test")
+    session.install("-q", "atheris", success_codes=[0, 1])  # where there is one for this Python
+    session.run("pytest", "-n", "auto", "tests/shim/test_sanitized.py", env={"SANITIZED": "all"})
+    session.run("python", "-m", "tests.fuzz", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md, beside their peers; `hosts`, `gateways`, `traced`: other places."""
     install(session)

@@ -49,6 +49,8 @@ int read_listener_name(const struct sockaddr *name, socklen_t size, struct as_li
 void identify(int fd, struct identity *identity) {
     struct sockaddr_un name;
     socklen_t size = sizeof name;
+    name.sun_family = AF_UNSPEC;
+    ((struct sockaddr_in *)&name)->sin_port = 0;
     identity->role = PLAIN;
     identity->plain_family = identity->plain_port = 0;
     if (sys3(SYS_getsockname, fd, &name, &size) < 0) return;

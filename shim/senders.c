@@ -284,7 +284,9 @@ static long send_by(const struct way *way, const struct msghdr *message, int fla
 /* The source that a control message asks for (ip(7), ipv6(7)); zeros: none. */
 static void read_source(const struct msghdr *message, uint8_t source[16]) {
     memset(source, 0, 16);
-    if (message->msg_controllen > MOST_READ || !can_read(message->msg_control, message->msg_controllen)) return;
+    if (!message->msg_control || message->msg_controllen > MOST_READ ||
+        !can_read(message->msg_control, message->msg_controllen))
+        return;
     const char *at = message->msg_control, *end = at + message->msg_controllen;
     while (end - at >= (long)sizeof(struct cmsghdr)) {
         struct cmsghdr each;

@@ -1,8 +1,8 @@
 """python -m tests.fuzz [--minutes N] [--only TEXT] [--seed N]: all parsers in turn, and a table of what was tried.
 
 Each gets as much time as any other of its kind; those in C get two thirds, for they take inputs a hundred times as
-fast. Where clang is there, libFuzzer has half of the time of those in C; where atheris is, it has half of that of those
-in Python. What a parser fails with ends the run, and the input is kept.
+fast. Where clang is there, libFuzzer is one of the fuzzers in C, valgrind another, for a few inputs; where atheris is,
+it has half of the time of those in Python. What a parser fails with ends the run, and the input is kept.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from tests.fuzz.parsers import PARSERS, Parser
 
 BATCH = 200_000  # inputs of a parser in C, between looks at the clock
 IN_C = 2 / 3  # of the time
+VALGRIND = ["valgrind", "-q", "--error-exitcode=98"]  # it sees reads of what was never written
+UNDER_VALGRIND = 3000  # inputs: it takes fifty times as long
 
 
 @frozen
@@ -54,8 +56,15 @@ def works_in_c(native: Native, directory: Path, seed: int) -> list[Work]:
         found.mkdir()
         return native.run_guided(native.build(directory, by_libfuzzer=True), max(int(seconds), 1), found)
 
-    guided = [Work(native.name, "libFuzzer", by_libfuzzer)] if shutil.which("clang") else []
-    return [Work(native.name, "driver.c", by_chance), *guided]
+    def under_valgrind(_seconds: float) -> int:
+        return native.run(native.build(directory, for_valgrind=True), UNDER_VALGRIND, seed, VALGRIND)
+
+    works = [Work(native.name, "driver.c", by_chance)]
+    if shutil.which("clang"):
+        works.append(Work(native.name, "libFuzzer", by_libfuzzer))
+    if shutil.which("valgrind"):
+        works.append(Work(native.name, "driver.c under valgrind", under_valgrind))
+    return works
 
 
 def works_in_python(parser: Parser, directory: Path, seed: int) -> list[Work]:

@@ -53,11 +53,12 @@ class Native:
         kept = sorted((CORPUS / self.file).glob("*"))
         return [*self.seeds, *(path.read_bytes() for path in kept)]
 
-    def build(self, directory: Path, *, by_libfuzzer: bool = False) -> Path:
-        """Compiles it. by_libfuzzer: with clang."""
-        made = directory / (self.file + ("-guided" if by_libfuzzer else ""))
+    def build(self, directory: Path, *, by_libfuzzer: bool = False, for_valgrind: bool = False) -> Path:
+        """Compiles it. by_libfuzzer: with clang; for_valgrind: without sanitizers."""
+        made = directory / (self.file + "-guided" * by_libfuzzer + "-plain" * for_valgrind)
         kind = ["clang", f"-fsanitize=fuzzer,{SANITIZE}", "-Wno-unknown-warning-option"]
-        kind = kind if by_libfuzzer else ["gcc", f"-fsanitize={SANITIZE}", str(HERE / "driver.c")]
+        if not by_libfuzzer:
+            kind = ["gcc", *([] if for_valgrind else [f"-fsanitize={SANITIZE}"]), str(HERE / "driver.c")]
         play = ["-ffreestanding", "-include", str(HERE / "kernel.h")] if self.played else []
         sources = [str(HERE / f"{self.file}.c"), *(f"shim/{each}" for each in self.sources)]
         command = [*kind, *FLAGS, "-fno-sanitize-recover=all", *self.flags, *play, "-o", str(made), *sources]
@@ -65,10 +66,10 @@ class Native:
         assert done.returncode == 0, done.stderr
         return made
 
-    def run(self, program: Path, count: int, seed: int) -> int:
-        """Feeds `count` inputs of gcc's build: how many there were. CrashError."""
+    def run(self, program: Path, count: int, seed: int, under: Sequence[str] = ()) -> int:
+        """Feeds `count` inputs of gcc's build: how many there were. under: what runs it. CrashError."""
         with self._files() as (directory, files):
-            words = [str(program), str(count), str(seed), str(self.most), *map(str, files)]
+            words = [*under, str(program), str(count), str(seed), str(self.most), *map(str, files)]
             return int(_run(self, words, directory).stdout)
 
     def run_guided(self, program: Path, seconds: int, found: Path) -> int:

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-void __sanitizer_set_death_callback(void (*callback)(void));
+void __sanitizer_set_death_callback(void (*callback)(void)) __attribute__((weak)); /* none under valgrind */
 
 struct input {
     size_t size;
@@ -131,7 +131,7 @@ int main(int count, char **words) {
     state = strtoull(words[2], NULL, 0) * 2 + 1;
     most = strtoul(words[3], NULL, 0);
     for (int i = 4; i < count; i++) read_seed(words[i]);
-    __sanitizer_set_death_callback(keep_input);
+    if (__sanitizer_set_death_callback) __sanitizer_set_death_callback(keep_input);
     signal(SIGABRT, on_signal);
     for (size_t i = 0; i < seed_count; i++) try(seeds[i].data, seeds[i].size);
     uint8_t *data = malloc(most + 64);
