@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.test_leaks import held_by
 from tests.harness import PATIENCE, Switch, Talker, eventually
-from tests.hosts import Network, network
+from tests.hosts import Host, Network, network
 
 ROOT = Path(__file__).parents[2]
 SERVER = "import socket; s = socket.create_server(('', 80))\nwhile True: s.accept()[0].sendall(b'here')"
@@ -37,12 +38,18 @@ def memory_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def neighbour(switch: Switch) -> Talker:
+@contextmanager
+def neighbour(switch: Switch) -> Iterator[Talker]:
     switch.spawn("--name", "web", sys.executable, "-c", SERVER)
     switch.wait_for("web:80")
     client = Talker(switch, sys.executable, "-uc", CLIENT)
     assert client.ask("now") == "here"
-    return client
+    try:
+        yield client
+    finally:
+        for pipe in (client.process.stdin, client.process.stdout):
+            assert pipe is not None
+            pipe.close()
 
 
 def go_on_beside(hostile: subprocess.Popen[str], client: Talker) -> None:
@@ -56,7 +63,11 @@ def go_on_beside(hostile: subprocess.Popen[str], client: Talker) -> None:
 
 
 def test_a_hostile_app(switch: Switch) -> None:
-    client = neighbour(switch)
+    with neighbour(switch) as client:
+        _have_an_app_beside(switch, client)
+
+
+def _have_an_app_beside(switch: Switch, client: Talker) -> None:
     words = ["--name", "hostile", sys.executable, "-m", "tests.fuzz.hostile", "app", str(switch.trap)]
     environment = {**switch.environment, "PYTHONPATH": str(ROOT)}
     left: list[tuple[int, int]] = []
@@ -77,7 +88,11 @@ def test_a_hostile_app(switch: Switch) -> None:
 def test_a_hostile_host(net: Network) -> None:
     """It has the cluster's key, or not."""
     host, other = net.serve("a", "b")
-    client = neighbour(host)
+    with neighbour(host) as client:
+        _have_a_host_beside(net, host, other, client)
+
+
+def _have_a_host_beside(net: Network, host: Host, other: Host, client: Talker) -> None:
     (row,) = [each for each in host.rows("nodes") if each["name"] == "a"]
     words = [host.address, str(row["port"]), str(net.key), "b", "a"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
