@@ -76,6 +76,13 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """A mixed load with faults, for --minutes N (10): nothing may be lost, misdelivered or left over. As root."""
+    install(session, "test")
+    session.run("python", "-m", "tests.soak", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md, beside their peers; `hosts`, `gateways`, `traced`: other places."""
     install(session)

@@ -147,16 +147,13 @@ class Switch:
         """Ends what was started, but for the trap handler."""
         for process in reversed(self._started):
             if process is not self.server:
-                stop(process)
+                _end(process)
         self._started = [self.server]
 
     def close(self) -> None:
         """Ends what was started, the trap handler last."""
         for process in reversed(self._started):
-            stop(process)
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
+            _end(process)
 
     def _as_user(self) -> dict[str, Any]:
         return {} if self.user is None else {"user": self.user, "group": self.user, "extra_groups": []}
@@ -207,6 +204,14 @@ def stop(process: subprocess.Popen[str]) -> None:
             process.wait()
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Stops a process, of which nothing is wanted any more."""
+    stop(process)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 @contextmanager

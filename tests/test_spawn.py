@@ -18,6 +18,7 @@ import pytest
 
 from appswitch.errors import AppSwitchError
 from appswitch.host import namespace
+from appswitch.host.control_client import connect
 from appswitch.host.paths import control_socket, shim_path
 from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
 
@@ -510,6 +511,30 @@ def test_two_spawns_at_once_start_one_server(no_server: Switch) -> None:
     assert sum("starting one" in error for _, error in errors) == 1
     assert [process.returncode for process in several] == [0] * 4
     eventually(lambda: server_has_gone(no_server), within=5)
+
+
+def test_the_restart_of_a_server_is_waited_for(switch: Switch) -> None:
+    """It may belong to a cluster, have a policy, ...: what `spawn` would start has none of that."""
+    switch.server.terminate()
+    switch.server.wait()
+    early = switch.spawn("echo", "hello", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert early.stderr
+    assert "waiting 5 s for another" in early.stderr.readline()
+    switch.serve()
+    assert early.communicate(timeout=PATIENCE) == ("hello\n", "")
+
+
+def test_who_comes_too_late_to_start_a_server_uses_the_one_that_is_there(
+    no_server: Switch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from appswitch.host import background
+
+    answers = iter([False])  # nobody was there when it was looked
+    no_server.serve("--exit-when-idle")
+    with monkeypatch.context() as patch:
+        patch.setattr(background, "connect", lambda trap: connect(trap) if next(answers, True) else None)
+        patch.setattr("subprocess.Popen", lambda *_, **__: None)  # it finds the place taken, and ends
+        background.start_server(no_server.trap).close()
 
 
 def test_a_server_that_can_t_start_says_why(no_server: Switch, tmp_path: Path) -> None:

@@ -52,8 +52,8 @@ class Policing:
         """By which names an address outside was found; first those that `app` has asked for."""
         return self.answers.names_of(ip, trio.current_time(), app.id if app else None)
 
-    def reload(self) -> bool:
-        """Reads the file again; False when it stays as it was."""
+    def _reload(self, apps: Apps) -> bool:
+        """Reads the file again; True: another policy is in force."""
         if self._file is None:
             return False
         try:
@@ -61,7 +61,9 @@ class Policing:
         except AppSwitchError as error:
             log.error("the old policy stays in force", reason=error.message)
             return False
-        log.info("policy", file=str(self._file), rules=len(self.policy.rules), default=self.policy.default.value)
+        apps.services_changed()
+        rules, default = len(self.policy.rules), self.policy.default.value
+        log.info("policy", file=str(self._file), rules=rules, default=default)  # who reads it may rely on it
         return True
 
     async def reload_on_signal(
@@ -76,8 +78,7 @@ class Policing:
             task_status.started()
             async for _ in signals:
                 manager.reloading()
-                if self.reload():
-                    apps.services_changed()
+                if self._reload(apps):
                     await self._cut(apps, snapshot)
                 manager.ready()
 

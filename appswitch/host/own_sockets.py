@@ -20,6 +20,7 @@ from appswitch.host.paths import control_socket, make_directory
 from appswitch.host.succession import Handed, Predecessor, Successor
 
 BACKLOG = 4096
+LASTING = b"lasting\n"
 MODES = {socket.SOCK_SEQPACKET: 0o666, socket.SOCK_STREAM: 0o600}
 """Who may: the trap socket serves the programs of all users (edge/traps.py), the control socket is the owner's."""
 
@@ -34,7 +35,8 @@ def open_own_sockets(
 ) -> Iterator[tuple[socket.socket, socket.socket]]:
     """The trap socket, at `trap`, and the control socket, both listening and non-blocking.
 
-    given: from the service manager; ours to close. patience: seconds to wait for another trap handler to end.
+    given: from the service manager; ours to close. patience: seconds to wait for another trap handler to end; one that
+    has come to stay has none.
     AppSwitchError: there is another one, a socket given isn't one of these, or the place can't be used.
     """
     successor = successor or Successor()
@@ -66,10 +68,11 @@ def _only_one(trap: Path, patience: float, predecessor: Predecessor | None) -> I
     make_directory(trap)
     if predecessor is not None:  # the lock is that of the open file, whoever holds it (flock(2))
         with os.fdopen(predecessor.lock):
+            _say_whether_lasting(predecessor.lock, patience == 0)
             yield predecessor.lock
         return
     try:
-        lock = os.open(trap.with_name(trap.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(_lock_of(trap), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise AppSwitchError(
             "no-directory", f"{trap.parent} can't be used: {error.strerror}", "name another place with --socket"
@@ -83,9 +86,28 @@ def _only_one(trap: Path, patience: float, predecessor: Predecessor | None) -> I
             )
         time.sleep(0.01)
     try:
+        _say_whether_lasting(lock, patience == 0)
         yield lock
     finally:
         os.close(lock)
+
+
+def _say_whether_lasting(lock: int, lasting: bool) -> None:
+    """For `had_lasting`; on a full disk it isn't said."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, LASTING * lasting, 0)
+
+
+def had_lasting(trap: Path) -> bool:
+    """Whether the latest trap handler there was none that goes with its last app: then another one may come soon."""
+    with contextlib.suppress(OSError):
+        return _lock_of(trap).read_bytes() == LASTING
+    return False
+
+
+def _lock_of(trap: Path) -> Path:
+    return trap.with_name(trap.name + ".lock")
 
 
 def _locked(lock: int) -> bool:

@@ -7,7 +7,7 @@ static const int allowed[] = {/* of the program's own */
                               /* of the shim's */
                               SYS_socket, SYS_connect, SYS_bind, SYS_accept4, SYS_getsockname, SYS_getpeername,
                               SYS_getsockopt, SYS_setsockopt, SYS_sendmsg, SYS_recvmsg, SYS_recvfrom, SYS_dup3,
-                              SYS_fcntl, SYS_fstat, SYS_getpid,
+                              SYS_fcntl, SYS_fstat, SYS_getpid, SYS_rt_sigprocmask,
                               /* where calls are trapped by notify; and rt_sigreturn */
                               SYS_gettid,
                               /* and before it has made a call for the program */
