@@ -12,8 +12,8 @@ ROWS = {name: f"{name} there and back" for name in SIZES}
 
 
 def take(stage: Stage) -> Taken:
-    """Medians of many, by the load."""
-    count = str(max(50, int(2000 * stage.scale)))
+    """Medians of many, by the load: `spawn` is still at work during the first milliseconds."""
+    count = str(max(50, int(20_000 * stage.scale)))
     groups = [
         {way.name: ask(stage, way, ROWS[name], median_us, "ping", str(size), count) for way in stage.loads}
         for name, size in SIZES.items()
@@ -27,7 +27,7 @@ FIGURE = Figure(
     title="Request and response",
     wanted="<= 1.05x the plain Unix socket.",
     notes="""\
-One connection, one request at a time, the median of 2,000; both ends share a processor, since what it takes to wake
+One connection, one request at a time, the median of 20,000; both ends share a processor, since what it takes to wake
 another one is more than all the rest. The proxies are where the scheduler puts them.""",
     rows=tuple(Row(ROWS[name], "us", "there and back, us", size, "bytes") for name, size in SIZES.items()),
     take=take,

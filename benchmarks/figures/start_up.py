@@ -15,7 +15,7 @@ from benchmarks.figure import Figure, Goal, Row, Stage, Taken
 
 TRUE, UNSHARE, BWRAP, SPAWN = "`true`", "`unshare -n true`", "`bwrap`", "`spawn true`"
 PYTHON = "`python -c pass`"
-PLAIN, PRELOADED = "alone", "preloaded"
+PLAIN, PRELOADED, REGISTERED = "alone", "preloaded", "preloaded, as an app"
 START, PRELOAD = "a start until its end", "`/bin/true`, until its end"
 BATCH = 10
 """Starts of /bin/true in a row, whose mean is one number: one start is too short."""
@@ -34,7 +34,9 @@ def take(stage: Stage) -> Taken:
     for name in [name for name, command in commands.items() if shutil.which(command[0]) is None]:
         stage.leave_out(f"{name}: no {commands.pop(name)[0]} here")
     plain = stage.bench.environment
-    environments = {PLAIN: plain, PRELOADED: {**plain, "LD_PRELOAD": str(shim_path())}}
+    registered = {**plain, "LD_PRELOAD": str(shim_path())}
+    preloaded = {**registered, "APPSWITCH_SOCKET": "/nowhere/trap.sock"}
+    environments = {PLAIN: plain, PRELOADED: preloaded, REGISTERED: registered}
     true = [shutil.which("true") or "/bin/true"]
     rounds = max(1, int(30 * stage.scale))
     return stage.in_turns(
@@ -65,7 +67,8 @@ FIGURE = Figure(
     notes="""\
 From the start of the command to its end. `bwrap` has a network namespace of its own, too, and the host's files
 (`--unshare-net --dev-bind / /`). Python is what `spawn` is written in. Preloaded is what the library alone adds to a
-program that makes no socket.""",
+program that makes no socket, as to each that an app starts; as an app it is registered first, which takes the trap
+handler's answer.""",
     rows=(Row(START, "ms", "milliseconds of a start"), Row(PRELOAD, "ms")),
     take=take,
     goals=(
