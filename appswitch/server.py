@@ -94,6 +94,8 @@ from appswitch.wire.peer import AskHealths, Leave, LookUp, OpenFlow, OpenOutside
 if TYPE_CHECKING:
     from appswitch.web.serve import Face
 
+REGISTER_WITHIN = 5.0  # seconds; who is making an app can't begin again with our successor; all else goes on meanwhile
+FINISH_WITHIN = 0.5  # seconds; what takes longer, as a connect that waits for room, its caller asks our successor again
 PREDECESSOR_WITHIN = 5.0  # seconds; one that goes just now for want of apps still holds the lock
 LINGER = 1.0  # seconds; a script's next spawn finds the trap handler still there
 FIRST_CALL_WITHIN = 30.0  # seconds; a server started by `spawn` gives up after that
@@ -432,9 +434,11 @@ async def _stop_on_signal(
 
 async def _finish(apps: Apps, control: ControlServer, handler: TrapHandler) -> None:
     """For who takes over: what is under way is done, and nobody is given up meanwhile."""
-    await control.finish()
+    with trio.move_on_after(REGISTER_WITHIN):
+        await control.finish()
     apps.freeze()
-    await handler.finish()
+    with trio.move_on_after(FINISH_WITHIN):
+        await handler.finish()
 
 
 async def _stop_when_idle(apps: Apps, control: ControlServer, scope: trio.CancelScope) -> None:

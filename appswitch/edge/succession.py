@@ -15,8 +15,6 @@ from appswitch.errors import AppSwitchError
 from appswitch.host.succession import GO, Successor
 from appswitch.wire import control, journal
 
-FINISH_WITHIN = 0.5  # seconds; what takes longer, as a connect that waits for room, its caller asks our successor again
-
 log = structlog.get_logger()
 
 
@@ -44,8 +42,7 @@ class Succession:
             return
         self.successor.come(stream.socket.fileno())
         log.info("stopping", reason="another trap handler takes over")
-        with trio.move_on_after(FINISH_WITHIN):
-            await self.finish()
+        await self.finish()
         self.stop()
 
     def _check(self, call: control.TakeOver, uid: int) -> None:

@@ -190,12 +190,12 @@ def test_no_client_notices_an_instance_that_goes_and_comes(switch: Switch) -> No
 
 
 @pytest.mark.program("strace")
-def test_the_trap_handler_is_asked_twice_at_most(switch: Switch) -> None:
+def test_the_trap_handler_is_asked_for_two_connects_and_a_name(switch: Switch) -> None:
     """In the steady state a connect is between the client and the kernel; data is, from the first byte."""
     switch.spawn("--name", "web", PYTHON, "-c", SERVER, "a")
     switch.wait_for("web:7000")
     trace = switch.directory / "trace"
     switch.run("strace", "-f", "-o", str(trace), PYTHON, "-c", CLIENT, "100")
     calls = trace.read_text()
-    assert calls.count("sendmsg(10") == 2, "requests on the channel, whose descriptor is 1000 or so"
+    assert calls.count("sendmsg(10") == 3, "requests on the channel, whose descriptor is 1000 or so"
     assert calls.count('recvfrom(3, "a"') == 100

@@ -78,7 +78,7 @@ class Soak:
         """Of who is named flip-*; None: just now it is one or the other."""
         self._phase = 0
         self._without: dict[str, threading.Lock] = {}
-        """Held while a host has no trap handler: who starts a program then would start another one."""
+        """Held while a host has no trap handler, or has two: who starts a program then may fail."""
         self._outage_began, self._long_until = math.inf, -math.inf
         self._doing = "nothing"
         self.seen: Counter[str] = Counter()
@@ -246,8 +246,9 @@ class Soak:
     def _take_over(self, hosts: list[Host], instances: list[Instance]) -> None:
         host = self._random.choice(hosts)
         before = host.server
-        self._serve(host, "--take-over")
-        before.wait(PATIENCE)
+        with self._without[host.name]:
+            self._serve(host, "--take-over")
+            before.wait(PATIENCE)
 
     # --- the end
 

@@ -2,10 +2,18 @@
  * what is read is within what there is, and what is written within the room that was told. */
 #include "names.h"
 
+#include "fresh.h"
+
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/un.h>
+
+/* Looks at a socket, of which there is none here. */
+int fresh_family(int fd) {
+    (void)fd;
+    return 0;
+}
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     struct as_client_name client;
