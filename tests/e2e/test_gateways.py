@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -219,8 +221,7 @@ def test_apps_of_all_kinds(host: Host, outside: Outside, flags: list[str]) -> No
 def start_postgres(host: Host, port: int, outside: Namespace) -> list[str]:
     """A PostgreSQL there, exposed at that port; how CLIENT asks it."""
     programs = postgres_programs()
-    data = host.directory / "data"
-    data.mkdir()
+    data = Path(tempfile.mkdtemp(dir=host.directory))  # a new one where the test is run again
     os.chown(data, 65534, -1)
     subprocess.run([str(programs / "initdb"), "-D", str(data), "-A", "trust", "--no-sync"], user=65534, check=True,
                    stdout=subprocess.DEVNULL, cwd="/")  # fmt: skip
