@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from benchmarks.figure import Stage
@@ -19,7 +19,10 @@ CONNECTS = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.a
 
 @contextmanager
 def running(bench: Bench, ends: Ends, command: Sequence[str], which: int | Path) -> Iterator[None]:
-    """A server there; which: of its ports is waited for, or the path of its Unix socket."""
+    """A server there; which: of its ports is waited for, or the path of its Unix socket.
+
+    RuntimeError: it doesn't start.
+    """
     log = bench.home / "programs.log"
     with log.open("a") as output:
         server = subprocess.Popen(
@@ -36,6 +39,16 @@ def running(bench: Bench, ends: Ends, command: Sequence[str], which: int | Path)
         raise RuntimeError(f"{command[0]} didn't start: {log.read_text()[-500:]}") from None
     finally:
         stop(server)
+
+
+def started(stage: Stage, stack: ExitStack, ends: Ends, command: Sequence[str], which: int | Path) -> bool:
+    """Whether a server runs there, until the stack's end; else the way is left out. which: as for `running`."""
+    try:
+        stack.enter_context(running(stage.bench, ends, command, which))
+    except RuntimeError as error:
+        stage.leave_out(f"{ends.name}: {error}")
+        return False
+    return True
 
 
 def _succeeds(command: Sequence[str], environment: dict[str, str]) -> bool:

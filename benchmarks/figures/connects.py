@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import web
 from benchmarks.figure import Figure, Goal, Row, Stage, Taken
 from benchmarks.measures import connects
-from benchmarks.programs import ask, count_calls, running
+from benchmarks.programs import ask, count_calls, started
 from benchmarks.ways import APPSWITCH, BRIDGE, LOOPBACK, REDIS, UNIX, WEB, WRAPPER, Ends, Way, run_to_end
 
 CLIENTS = {1: "1 client", 8: "8 clients", 64: "64 clients"}
@@ -42,11 +42,13 @@ def take(stage: Stage) -> Taken:
 
 @contextmanager
 def _wrk(stage: Stage) -> Iterator[Groups]:
-    able = [ends for ends in stage.ends if ends.kind == "tcp" and ends.name != WRAPPER]
     with ExitStack() as stack:
-        for ends in able:
+
+        def serves(ends: Ends) -> bool:
             command = web.nginx(_directory(stage, "web", ends), f"{ends.bind}:{ends.port + WEB}")
-            stack.enter_context(running(stage.bench, ends, command, WEB))
+            return started(stage, stack, ends, command, WEB)
+
+        able = [ends for ends in stage.ends if ends.kind == "tcp" and ends.name != WRAPPER and serves(ends)]
 
         def once(ends: Ends, connection: str) -> dict[str, float]:
             command = web.wrk(ends.address, ends.at + WEB, connection, 1.0)
@@ -64,22 +66,21 @@ def _wrk(stage: Stage) -> Iterator[Groups]:
 
 @contextmanager
 def _redis(stage: Stage) -> Iterator[Groups]:
-    able = [ends for ends in stage.ends if ends.name != WRAPPER]
     asked: dict[str, list[str]] = {}
     with ExitStack() as stack:
-        for ends in able:
+
+        def serves(ends: Ends) -> bool:
             directory = _directory(stage, "redis", ends)
             server = ["redis-server", "--save", "", "--protected-mode", "no", "--dir", str(directory)]
             if ends.kind == "unix":
                 path = directory / "socket"
-                stack.enter_context(
-                    running(stage.bench, ends, [*server, "--port", "0", "--unixsocket", str(path)], path)
-                )
                 asked[ends.name] = ["-s", str(path)]
-            else:
-                at = ["--bind", ends.bind, "--port", str(ends.port + REDIS)]
-                stack.enter_context(running(stage.bench, ends, [*server, *at], REDIS))
-                asked[ends.name] = ["-h", ends.address, "-p", str(ends.at + REDIS)]
+                return started(stage, stack, ends, [*server, "--port", "0", "--unixsocket", str(path)], path)
+            at = ["--bind", ends.bind, "--port", str(ends.port + REDIS)]
+            asked[ends.name] = ["-h", ends.address, "-p", str(ends.at + REDIS)]
+            return started(stage, stack, ends, [*server, *at], REDIS)
+
+        able = [ends for ends in stage.ends if ends.name != WRAPPER and serves(ends)]
 
         def once(ends: Ends, keep: str) -> dict[str, float]:
             count = max(100, int((20000 if keep == "1" else 3000) * stage.scale))

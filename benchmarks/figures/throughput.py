@@ -7,7 +7,7 @@ from functools import partial
 
 from benchmarks.figure import Figure, Goal, Row, Stage, Taken
 from benchmarks.measures import gigabits
-from benchmarks.programs import ask, on_processor, running
+from benchmarks.programs import ask, on_processor, started
 from benchmarks.ways import APPSWITCH, BRIDGE, IPERF, LOOPBACK, UNIX, WRAPPER, Ends, run_to_end
 
 SIZES = {
@@ -39,11 +39,13 @@ def take(stage: Stage) -> Taken:
 
 
 def _iperf(stage: Stage) -> Taken:
-    able = [ends for ends in stage.ends if ends.kind == "tcp" and ends.name != WRAPPER]
     with ExitStack() as stack:
-        for ends in able:
+
+        def serves(ends: Ends) -> bool:
             command = [*on_processor(last=False), "iperf", "-s", "-p", str(ends.port + IPERF)]
-            stack.enter_context(running(stage.bench, ends, command, IPERF))
+            return started(stage, stack, ends, command, IPERF)
+
+        able = [ends for ends in stage.ends if ends.kind == "tcp" and ends.name != WRAPPER and serves(ends)]
 
         def once(name: str, ends: Ends) -> dict[str, float]:
             size = str(SIZES[name])
