@@ -26,6 +26,14 @@ def family(roots: Iterable[int]) -> set[int]:
     return found
 
 
+def is_spawn(pid: int) -> bool:
+    """Whether it is a process of `appswitch spawn` itself, by its command; what has ended isn't."""
+    try:
+        return "spawn" in (PROC / str(pid) / "cmdline").read_text().split("\0")
+    except OSError:
+        return False
+
+
 def processor(pids: Iterable[int]) -> float:
     """Seconds so far, user's and system's, of all their threads that live."""
     nanoseconds = 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import costs, proxies
+from benchmarks import proxies
 from benchmarks.ways import BRIDGED_IPS, HAPROXY, NGINX, PORTS, Bench, Ends
 from tests.hosts import Namespace
 
@@ -33,5 +33,4 @@ def sidecars(bench: Bench, name: str, server: Namespace, client: Namespace) -> E
         directory = home / side
         directory.mkdir(parents=True)
         started.append(where.start(*COMMANDS[name](directory, passes), log=directory / "log").pid)
-    between = tuple(costs.family(started))
-    return Ends(name, tuple(server.enter), tuple(client.enter), port=port, at=port + NEAR, between=between)
+    return Ends(name, tuple(server.enter), tuple(client.enter), port=port, at=port + NEAR, between=tuple(started))

@@ -59,7 +59,7 @@ class Ends:
 class Way:
     """client: what runs a client of the load, up to the load's own arguments.
 
-    pids: of its server, and of what else takes part.
+    pids: of its server, and of what else takes part; so do those that descend from them (costs.family).
     """
 
     name: str

@@ -184,7 +184,7 @@ def _apps(load: Path, count: int) -> dict[str, float]:
         took = time.monotonic() - start
         family = costs.family([switch.server.pid, *(each.pid for each in programs.values())])
         spent = costs.processor(family) - before
-        wrappers = [pid for pid in family if _is_spawn(pid)]
+        wrappers = [pid for pid in family if costs.is_spawn(pid)]
         visit = [sys.executable, "-c", VISIT, str(PORT + 2)]
         said = switch.run("--", *visit, input="\n".join(programs), timeout=120).stdout
         found = {
@@ -199,13 +199,6 @@ def _apps(load: Path, count: int) -> dict[str, float]:
         for each in programs.values():
             each.communicate(timeout=30)
     return found
-
-
-def _is_spawn(pid: int) -> bool:
-    try:
-        return "spawn" in (costs.PROC / str(pid) / "cmdline").read_text().split("\0")
-    except OSError:
-        return False
 
 
 FIGURE = Figure(

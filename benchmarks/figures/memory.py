@@ -46,7 +46,8 @@ def _handler(apps: int, services: int) -> dict[str, float]:
         for each in programs:
             _wait(each)
         with_apps = _settled(pids)
-        wrappers = sum(costs.memory(_wrappers(each)) for each in programs)
+        family = costs.family(each.pid for each in programs)
+        wrappers = costs.memory(pid for pid in family if costs.is_spawn(pid))
         many = switch.spawn("--name", "many", sys.executable, "-c", LISTEN, str(services), **pipes)
         _wait(many)
         with_services = _settled(pids)
@@ -69,15 +70,6 @@ def _wait(program: subprocess.Popen[str]) -> None:
     assert program.stdout
     if program.stdout.readline() != "\n":
         raise RuntimeError("a program under spawn didn't start")
-
-
-def _wrappers(program: subprocess.Popen[str]) -> set[int]:
-    """Those of its processes that are Python: `sh` is the app."""
-    return {pid for pid in costs.family([program.pid]) if "spawn" in _command(pid)}
-
-
-def _command(pid: int) -> str:
-    return (costs.PROC / str(pid) / "cmdline").read_text().replace("\0", " ")
 
 
 def _end(programs: list[subprocess.Popen[str]]) -> None:

@@ -137,11 +137,9 @@ def _received(hosts: Sequence[Host]) -> int:
     return total
 
 
-def _processes(hosts: Sequence[Host]) -> list[int]:
+def _processes(hosts: Sequence[Host]) -> set[int]:
     """The trap handlers and their Serfs."""
-    handlers = [host.server.pid for host in hosts]
-    children = (Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in handlers)
-    return handlers + [int(child) for each in children for child in each]
+    return costs.family(host.server.pid for host in hosts)
 
 
 def _cpu(hosts: Sequence[Host]) -> float:
