@@ -42,8 +42,8 @@ class Row:
 
 @frozen
 class Goal:
-    """What the issue wants of some rows: at_least or at_most, of the median of AppSwitch's number, or of how it stands
-    `beside` another way. limit: a way that nobody can be better than; shown beside a goal that is missed.
+    """What the issue wants of some rows: at_least or at_most, of the median of the number of `way`, or of how it stands
+    `beside` another way.
     """
 
     wanted: str
@@ -129,7 +129,7 @@ class Stage:
 @frozen
 class Figure:
     """title, wanted: for the page, wanted in the issue's words; notes: how it is measured, Markdown;
-    goals: what is wanted, of these rows; needs: programs; seconds: that it may take, or so.
+    goals: what is wanted, of these rows; needs: programs, else none of it is taken; seconds: that it may take, or so.
     """
 
     number: int

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -25,8 +24,9 @@ from attrs import frozen
 from benchmarks import measures, proxies, web
 from benchmarks.command import keep, new_parser
 from benchmarks.figure import Numbers
+from benchmarks.machine import describe, version
 from benchmarks.markdown import spread, table, yes
-from benchmarks.measures import Measure, Wanted
+from benchmarks.measures import Measure, duration
 from benchmarks.report import ratios
 from benchmarks.ways import APPSWITCH, Bench, compile_load, served
 from tests.harness import eventually
@@ -115,21 +115,19 @@ def rows(scale: float) -> list[Row]:
     seconds, pings, connects = str(1.0 * scale), str(int(3000 * scale)), str(int(2000 * scale))
     kept, closed = ("wrk", web.KEPT, str(2 * scale)), ("wrk", web.CLOSED, str(2 * scale))
 
-    def of(place: str, much: float, connects_wanted: float) -> list[Row]:
-        streams = Wanted(HAPROXY, much)
-        others = Wanted(HAPROXY, connects_wanted)
+    def of(place: str, much: float, others: float) -> list[Row]:
         many = ("connect", "8", connects)
         found = [
-            Measure("writes of 128 KiB", "Gbit/s", ("stream", "131072", seconds), measures.gigabits, wanted=streams),
-            Measure("1 B there and back", "us", ("ping", "1", pings), measures.median_us, more_is_better=False),
+            Measure("writes of 128 KiB", "Gbit/s", ("stream", "131072", seconds), measures.gigabits, wanted=much),
+            duration("1 B there and back", ("ping", "1", pings)),
             Measure("connects, 1 client", "1/s", ("connect", "1", connects), measures.connects, wanted=others),
             Measure("connects, 8 clients", "1/s", many, measures.connects, wanted=others),
-            Measure("a connect to its end, 8 clients", "us", many, measures.median_us, more_is_better=False),
+            duration("a connect to its end, 8 clients", many),
             Measure("requests, connections kept", "1/s", kept, _requests),
-            Measure("a request, connections kept, median", "us", kept, _of_wrk("median"), more_is_better=False),
-            Measure("a request, connections kept, p99", "us", kept, _of_wrk("p99"), more_is_better=False),
+            duration("a request, connections kept, median", kept, _of_wrk("median")),
+            duration("a request, connections kept, p99", kept, _of_wrk("p99")),
             Measure("requests, a connection each", "1/s", closed, _requests),
-            Measure("a request, a connection each, p99", "us", closed, _of_wrk("p99"), more_is_better=False),
+            duration("a request, a connection each, p99", closed, _of_wrk("p99")),
         ]
         return [Row(place, measure) for measure in found]
 
@@ -181,7 +179,7 @@ def as_json(results: list[tuple[Row, Numbers]]) -> list[Kept]:
             "name": f"{row.measure.name}, {row.measure.unit}",
             "numbers": numbers,
             "ratios": {way: ratios(row.measure, numbers, way) for way in numbers if way != APPSWITCH},
-            "wanted": row.measure.wanted.ratio if row.measure.wanted else None,
+            "wanted": row.measure.wanted,
         }
         for row, numbers in results
     ]
@@ -223,10 +221,9 @@ def main() -> None:
         parser.error("only root can make hosts of network namespaces")
     kept: Kept = {
         "machine": {
-            "kernel": platform.release(),
-            "cpus": os.cpu_count(),
-            "haproxy": _version("haproxy", "-v"),
-            "nginx": _version("nginx", "-v"),
+            **describe(),
+            "haproxy": f"HAProxy {version('haproxy', '-v')}",
+            "nginx": f"nginx {version('nginx', '-v')}",
         },
         "load": os.getloadavg(),
         "rounds": arguments.rounds,
@@ -235,11 +232,6 @@ def main() -> None:
         kept["rows"] = as_json(take(arguments.rounds, 0.1 if arguments.quick else 1.0, Path(home), arguments.only))
     print(markdown(kept))
     keep(kept, arguments.results, "gateways")
-
-
-def _version(*command: str) -> str:
-    said = subprocess.run(command, capture_output=True, text=True, check=True)
-    return " ".join((said.stdout or said.stderr).splitlines()[0].split()[:3])
 
 
 if __name__ == "__main__":

@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 from attrs import frozen
 
-from benchmarks.ways import Bench, Way
-
-
-@frozen
-class Wanted:
-    """AppSwitch is to be at least this good beside that way."""
-
-    than: str
-    ratio: float
-
 
 @frozen
 class Measure:
-    """A row of the table. number: from the client's JSON; more_is_better: else less is, and ratios turn round."""
+    """A row of the table.
+
+    number: from the client's JSON; more_is_better: else less is, and ratios turn round; wanted: how many times as good
+    AppSwitch is to be at least, beside the way that the table judges by.
+    """
 
     name: str
     unit: str
     arguments: tuple[str, ...]
     number: Callable[[dict[str, float]], float]
     more_is_better: bool = True
-    wanted: Wanted | None = None
-
-    def take(self, bench: Bench, way: Way) -> float:
-        """Measures once."""
-        return self.number(json.loads(way.ask(bench.environment, *self.arguments)))
+    wanted: float | None = None
 
 
 def gigabits(result: dict[str, float]) -> float:
@@ -52,3 +41,8 @@ def p99_us(result: dict[str, float]) -> float:
 
 def connects(result: dict[str, float]) -> float:
     return result["connects"] / result["seconds"]
+
+
+def duration(name: str, arguments: tuple[str, ...], number: Callable[[dict[str, float]], float] = median_us) -> Measure:
+    """A row in microseconds: less is better."""
+    return Measure(name, "us", arguments, number, more_is_better=False)

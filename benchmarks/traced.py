@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -26,8 +25,9 @@ from appswitch.host import tracer
 from benchmarks import measures, ways
 from benchmarks.command import keep, new_parser
 from benchmarks.figure import Numbers
+from benchmarks.machine import describe
 from benchmarks.markdown import spread, table, yes
-from benchmarks.measures import Measure
+from benchmarks.measures import Measure, duration
 from benchmarks.report import ratios
 from benchmarks.ways import APPSWITCH, Bench, Way
 
@@ -58,41 +58,16 @@ def rows(seconds: float, count: int) -> list[Row]:
         for arguments in [("connect", str(clients), str(count))]
         for row in (
             Row(Measure(f"connects, {name}", "1/s", arguments, measures.connects), CONNECTS_AT_MOST),
-            Row(Measure(f"a connect, {name}: median", "us", arguments, measures.median_us, more_is_better=False)),
-            Row(Measure(f"a connect, {name}: 99th of 100", "us", arguments, measures.p99_us, more_is_better=False)),
+            Row(duration(f"a connect, {name}: median", arguments)),
+            Row(duration(f"a connect, {name}: 99th of 100", arguments, measures.p99_us)),
         )
     ]
     return [
         *streams,
-        Row(
-            Measure(
-                "1 B there and back",
-                "us",
-                ("ping", "1", str(count)),
-                measures.median_us,
-                more_is_better=False,
-            ),
-            data,
-        ),
-        Row(
-            Measure(
-                "getsockname",
-                "us",
-                ("name", "10", str(count // 10)),
-                measures.median_us,
-                more_is_better=False,
-            )
-        ),
+        Row(duration("1 B there and back", ("ping", "1", str(count))), data),
+        Row(duration("getsockname", ("name", "10", str(count // 10)))),
         *connects,
-        Row(
-            Measure(
-                "fork, exec, end",
-                "us",
-                ("start", "1", str(count // 20)),
-                measures.median_us,
-                more_is_better=False,
-            )
-        ),
+        Row(duration("fork, exec, end", ("start", "1", str(count // 20)))),
     ]
 
 
@@ -207,7 +182,7 @@ def main() -> None:
     load = os.getloadavg()
     taken = take(wanted, arguments.rounds)
     kept = {
-        "machine": {"kernel": platform.release(), "cpus": os.cpu_count()},
+        "machine": describe(),
         "load": load,
         "rounds": arguments.rounds,
         "traps": traps(int(20000 * scale), arguments.rounds),

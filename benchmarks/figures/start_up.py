@@ -76,6 +76,5 @@ handler's answer.""",
         Goal("preloaded: <= 1 ms", (PRELOAD,), PLAIN, "more than", at_most=1.0, way=PRELOADED),
     ),
     seconds=30,
-    needs=("unshare", "bwrap"),
     has_ways=False,
 )

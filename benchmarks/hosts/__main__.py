@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from attrs import asdict
 
 from benchmarks.command import keep, new_parser
 from benchmarks.hosts import cluster, failover, report, traffic
+from benchmarks.machine import describe
 
 PARTS = ("traffic", "cluster", "failover")
 
@@ -36,7 +36,7 @@ def main() -> None:
 def _measure(arguments: argparse.Namespace, parts: list[str] | tuple[str, ...]) -> report.Kept:
     scale, rounds = (0.1 if arguments.quick else 1.0), arguments.rounds
     kept: report.Kept = {
-        "machine": {"kernel": platform.release(), "cpus": os.cpu_count(), "python": platform.python_version()},
+        "machine": describe(),
         "load": os.getloadavg(),
         "rounds": rounds,
     }

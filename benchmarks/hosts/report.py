@@ -27,7 +27,7 @@ def traffic_as_json(results: Sequence[tuple[Measure, Numbers]]) -> list[Kept]:
             "unit": measure.unit,
             "numbers": numbers,
             "ratios": {way: ratios(measure, numbers, way) for way in numbers if way != APPSWITCH},
-            "wanted": measure.wanted.ratio if measure.wanted else None,
+            "wanted": measure.wanted,
         }
         for measure, numbers in results
     ]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks import measures, proxies
 from benchmarks.figure import Numbers
-from benchmarks.measures import Measure, Wanted
+from benchmarks.measures import Measure, duration
 from benchmarks.ways import APPSWITCH, Bench, Way, compile_load, served
 from tests.harness import eventually, stop
 from tests.hosts import Host, network
@@ -69,21 +69,11 @@ def rows_of(scale: float) -> dict[str, list[Measure]]:
     seconds, pings, connects = str(0.5 * scale), str(int(3000 * scale)), int(400 * scale)
     return {
         "tcp": [
-            Measure(
-                "writes of 1 KiB",
-                "MB/s",
-                ("stream", "1024", seconds),
-                measures.megabytes,
-                wanted=Wanted(PLAIN, 0.98),
+            *(
+                Measure(f"writes of {name}", "MB/s", ("stream", size, seconds), measures.megabytes, wanted=0.98)
+                for name, size in (("1 KiB", "1024"), ("128 KiB", "131072"))
             ),
-            Measure(
-                "writes of 128 KiB",
-                "MB/s",
-                ("stream", "131072", seconds),
-                measures.megabytes,
-                wanted=Wanted(PLAIN, 0.98),
-            ),
-            Measure("1 B there and back", "us", ("ping", "1", pings), measures.median_us, more_is_better=False),
+            duration("1 B there and back", ("ping", "1", pings)),
             *(
                 row
                 for clients in (1, 8)
@@ -91,40 +81,16 @@ def rows_of(scale: float) -> dict[str, list[Measure]]:
                 for name in [f"{clients} client{'s' * (clients > 1)}"]
                 for row in (
                     Measure(f"connects, {name}", "1/s", arguments, measures.connects),
-                    Measure(
-                        f"a connect to its end, {name}, median",
-                        "us",
-                        arguments,
-                        measures.median_us,
-                        more_is_better=False,
-                    ),
-                    Measure(
-                        f"a connect to its end, {name}, p99",
-                        "us",
-                        arguments,
-                        measures.p99_us,
-                        more_is_better=False,
-                    ),
+                    duration(f"a connect to its end, {name}, median", arguments),
+                    duration(f"a connect to its end, {name}, p99", arguments, measures.p99_us),
                 )
             ),
         ],
         "udp": [
             Measure("datagrams of 64 B that arrive", "1/s", ("stream", "64", seconds), _datagrams),
             Measure("datagrams of 1400 B that arrive", "1/s", ("stream", "1400", seconds), _datagrams),
-            Measure(
-                "64 B there and back by UDP, median",
-                "us",
-                ("ping", "64", pings),
-                measures.median_us,
-                more_is_better=False,
-            ),
-            Measure(
-                "64 B there and back by UDP, p99",
-                "us",
-                ("ping", "64", pings),
-                measures.p99_us,
-                more_is_better=False,
-            ),
+            duration("64 B there and back by UDP, median", ("ping", "64", pings)),
+            duration("64 B there and back by UDP, p99", ("ping", "64", pings), measures.p99_us),
         ],
     }
 
