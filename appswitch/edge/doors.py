@@ -143,6 +143,7 @@ class Doors:
             if scope.cancelled_caught and not any(each.used for each in door.lanes.values()):
                 break  # nobody comes
         self.leave(listening)
+        await trio.lowlevel.checkpoint_if_cancelled()  # then it is closed
         keep_urgent(listening, False)
         return None
 

@@ -197,6 +197,13 @@ static bool stand(struct dial *dial) {
     return true;
 }
 
+/* Whether the other host says so: what has come before its reset can be read still. */
+static bool is_refused(const struct dial *dial) {
+    uint8_t begin[AS_REFUSAL];
+    return recv(dial->inner, begin, sizeof begin, MSG_PEEK | MSG_DONTWAIT) == sizeof begin &&
+           same_mac(begin, dial->refusal);
+}
+
 static void on_inner(struct watched *watched, uint32_t events) {
     struct dial *dial = watched->owner;
     if (dial->dead || dial->inner < 0) return;
@@ -205,6 +212,7 @@ static void on_inner(struct watched *watched, uint32_t events) {
         int error = 0;
         socklen_t size = sizeof error;
         if (events & (EPOLLERR | EPOLLHUP)) getsockopt(dial->inner, SOL_SOCKET, SO_ERROR, &error, &size);
+        if (error && is_refused(dial)) return turn_back(&dialling, dial, ECONNREFUSED);
         if (error) return give_up(dial, error == ECONNREFUSED ? EHOSTUNREACH : error);
         if (!(events & EPOLLOUT)) return;
         if (!stand(dial)) return turn_back(&dialling, dial, EHOSTUNREACH);

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import errno
+import math
 import select
 import socket
+import subprocess
 import threading
+import unittest.mock
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from ipaddress import ip_address
+from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import trio
 from appswitch._lanes import ffi, lib
+from trio.testing import wait_all_tasks_blocked
 
 from appswitch.edge.arrivals import RESET
-from appswitch.edge.doors import keep_urgent
+from appswitch.edge.doors import Doors, Lane, keep_urgent
 from appswitch.edge.relay import Relay
+from appswitch.model import Exposure
 from appswitch.wire import lanes, socknames
 from appswitch.wire.lanes import Report
 from tests.edge.test_relay import receive
+from tests.harness import eventually
 from tests.wire.test_lanes import refusal
 
 PATIENCE = 20.0
@@ -134,6 +142,25 @@ async def test_who_is_refused_comes_back_with_all_that_was_said(world: World) ->
     assert receive(back, 8) == b"question"
     back.sendall(b"answer")
     assert receive(client, 6) == b"answer"
+
+
+@pytest.mark.program("strace")
+async def test_who_is_refused_while_the_relay_is_busy_comes_back_as_well(world: World) -> None:
+    """The refusal, the reset that follows since words went with the record, and that it stands: all at one look."""
+    pid = (await world.relay.tally()).pid
+    client = world.client(b"question")
+    strace = ["strace", "-qq", "-o", "/dev/null", "-p", str(pid), "-e", "inject=sendto:delay_exit=100000"]
+    with subprocess.Popen(strace) as delays:  # noqa: ASYNC220 - it only starts it
+        eventually(lambda: "TracerPid:\t0\n" not in Path(f"/proc/{pid}/status").read_text())
+        world.open()
+        record, server = world.arrival()
+        server.sendall(refusal(record, KEY))
+        server.close()
+        report, (back,) = world.hear()
+        delays.terminate()
+    assert report.error == errno.ECONNREFUSED
+    assert back.getpeername() == client.getsockname()
+    assert receive(back, 8) == b"question"
 
 
 async def test_who_finds_nobody_comes_back(world: World) -> None:
@@ -322,3 +349,21 @@ async def test_the_idle_are_reset(world: World) -> None:
     world.arrival()
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+
+
+async def test_a_port_that_is_closed_as_its_door_is_stirred() -> None:
+    """One change of the table may do both: the door's task is awake already, so it isn't told that it is cancelled."""
+    with socket.create_server(("127.0.0.1", 0)) as port:
+        doors = Doors(*[MagicMock()] * 7)
+        async with trio.open_nursery() as nursery:
+            with unittest.mock.patch.object(Doors, "_settle", side_effect=[True, False]):
+                exposure = Exposure(ip_address("10.1.1.1"), 80, port.getsockname()[1])
+                door = doors._new(port, exposure)
+                assert door is not None
+                door.lanes[1] = Lane(1, 1, MagicMock(), 0.0, math.inf)
+                nursery.start_soon(doors.hand_over, port, exposure)
+                await wait_all_tasks_blocked()
+                door.stir()
+                nursery.cancel_scope.cancel()
+                port.close()
+                await trio.lowlevel.cancel_shielded_checkpoint()
