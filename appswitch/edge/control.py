@@ -61,15 +61,20 @@ class ControlServer:
     connections: int = 0
     """How many are open."""
     _tickets: set[str] = field(factory=set)
+    _opening: int = 0
+    """Apps whose ports are being opened."""
+    _accepting: trio.CancelScope = field(factory=trio.CancelScope)
 
     @property
     def table(self) -> ServiceTable:
         return self.apps.table
 
     async def serve(self, listening: socket.socket) -> None:
-        """Accepts connections for ever. listening: a Unix stream socket."""
+        """Accepts connections, until `finish`. listening: a Unix stream socket."""
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
-        await trio.serve_listeners(self._serve_connection, [listener])
+        async with trio.open_nursery() as nursery:
+            with self._accepting:
+                await trio.serve_listeners(self._serve_connection, [listener], handler_nursery=nursery)
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         self.connections += 1
@@ -132,9 +137,12 @@ class ControlServer:
             await stream.send_all(answer)
 
     async def finish(self) -> None:
-        """Until all who are about to make an app have made it."""
-        while self._tickets:
-            await self.apps.changed()
+        """Until all who are about to make an app have made it; who calls after that is our successor's."""
+        try:
+            while self._tickets or self._opening:
+                await self.apps.changed()
+        finally:  # when it takes too long, too
+            self._accepting.cancel()
 
     async def _answer(self, call: control.Call, stream: trio.SocketStream) -> object:
         match call:
@@ -251,7 +259,11 @@ class ControlServer:
                 stack.callback(namespace.close)
                 app, token = self._new_app(stream.socket, call)
                 with self.apps.hold(app):
-                    exposed = await self.exposing.open(app) if app.exposes else []
+                    self._opening += 1
+                    try:
+                        exposed = await self.exposing.open(app) if app.exposes else []
+                    finally:
+                        self._opening -= 1
             except AppSwitchError as error:
                 await stream.send_all(control.encode_error(error))
                 return
