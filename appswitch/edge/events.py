@@ -27,6 +27,7 @@ RECENT = 1000  # events
 ROOM = 4096  # events that wait for a subscriber
 UNLOGGED = {Kind.CONNECT, Kind.RESOLVE}  # too many
 LOGGED_AT_ONCE, LOGGED_A_SECOND = 100, 10  # of one app
+LOG_ROOMS = 4096  # apps, whose latest event is young; of those of other hosts nobody tells the end
 UNTOLD = ("time", "kind", "node")  # the log line says it by itself
 
 log = structlog.get_logger()
@@ -137,11 +138,13 @@ class Events:
         app, facts = event.app, {}
         if app is not None:
             now = time.monotonic()
-            room = self._log_rooms.get(app.id) or self._log_rooms.setdefault(app.id, LogRoom(now))
-            if event.kind is Kind.APP_END:
-                del self._log_rooms[app.id]
-            elif not room.takes(now):
-                return
+            room = self._log_rooms.pop(app.id, None) or LogRoom(now)
+            if event.kind is not Kind.APP_END:
+                self._log_rooms[app.id] = room  # the last one is that of the latest event
+                if len(self._log_rooms) > LOG_ROOMS:
+                    del self._log_rooms[next(iter(self._log_rooms))]
+                if not room.takes(now):
+                    return
             if room.unlogged:
                 facts["unlogged"] = room.unlogged  # before this one
                 room.unlogged = 0
