@@ -298,13 +298,17 @@ class Apps:
 
     def sweep(self) -> None:
         """Drops closed listeners and apps that nothing is left of. Other nodes look after theirs."""
-        for number in [app.id for app in self.table.own_apps()]:
-            self._sweep_one(number)
+        for _ in self._sweep([app.id for app in self.table.own_apps()]):
+            pass
 
-    def _sweep_one(self, app_id: int) -> None:
-        for listener in self._own_listeners(app_id):
-            self._look_after(listener)
-        self._give_up(app_id)
+    def _sweep(self, app_ids: Iterable[int]) -> Iterator[None]:
+        """Looks after a listener or an app at a time."""
+        for number in app_ids:
+            for listener in self._own_listeners(number):
+                self._look_after(listener)
+                yield
+            self._give_up(number)
+            yield
 
     def _own_listeners(self, app_id: int) -> list[Listener]:
         app = self.table.apps.get(app_id)
@@ -365,23 +369,14 @@ class Apps:
                     await self._wake.wait()
                     self._wake = trio.Event()
                     left, self._left = self._left, set()
-                    for number in left:
-                        if len(self._own_listeners(number)) <= AT_ONCE:  # else it comes with all
-                            self._sweep_one(number)
+                    for _ in self._sweep(each for each in left if len(self._own_listeners(each)) <= AT_ONCE):
+                        pass  # who has more comes with all
             began = time.thread_time()
             await self._sweep_all()
             pause = max(SWEEP_EVERY, (time.thread_time() - began) / SWEEP_SHARE)
 
     async def _sweep_all(self) -> None:
         """In pieces: where there are many, it is programs' turn, too."""
-        count = 0
-        for number in [app.id for app in self.table.own_apps()]:
-            for listener in self._own_listeners(number):
-                self._look_after(listener)
-                count += 1
-                if count % AT_ONCE == 0:
-                    await trio.lowlevel.checkpoint()
-            self._give_up(number)
-            count += 1
+        for count, _ in enumerate(self._sweep([app.id for app in self.table.own_apps()]), 1):
             if count % AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()

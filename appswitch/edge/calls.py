@@ -343,11 +343,12 @@ class Calls(Answers):
                 found = await self.look_up(name)
                 if found is not None:
                     self.policing.learn(app.id, found)
+            ip = self.apps.table.resolve(name)  # an app may have come meanwhile
         if not request.told:
             answer = {"answer": (str(ip),)} if ip is not None else {"reason": "no app has this name"}
             self.apps.events.publish(Kind.RESOLVE, app, query=request.name, **answer)
         epoch = NEVER if self.apps.events.watched(Kind.RESOLVE) else self.apps.epoch.now
-        text = trap.encode_answer(epoch, self.apps.table.resolve(name), TTL, has_epoch=request.want_epoch)
+        text = trap.encode_answer(epoch, ip, TTL, has_epoch=request.want_epoch)
         return Answer(trap.encode_reply(text=text), shared=[self.apps.epoch.fd] if request.want_epoch else [])
 
     def _reverse(self, request: trap.Reverse) -> Answer:

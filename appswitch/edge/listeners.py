@@ -1,4 +1,4 @@
-"""The Unix sockets that stand for listeners: made here, handed to the app, reachable through us alone.
+"""The Unix sockets that stand for listeners: made here, handed to the app, reachable by what we give out alone.
 
 Each is bound in a directory that only we can enter, and opened with O_PATH. Connecting goes through that descriptor,
 `/proc/self/fd/N`; or, for an app that may connect by itself, through a *link*, which costs half as much: the socket

@@ -105,28 +105,27 @@ class TrapHandler:
     async def _converse(
         self, channel: socket.socket, caller: Credentials, key: Key, containers: Containers | None
     ) -> None:
-        with channel:
-            app: App | None = None
-            try:
-                while app is None:
-                    request = await self._receive(channel, key)
-                    if request is None:
-                        return
-                    token, first = request
-                    app, answer = await self._identify(caller, token, first, containers)
-                    if answer is not None:
-                        await self._send(channel, answer)
-                with self.apps.hold(app):  # from its first request on, which may take its time
-                    if answer is None:
-                        await self._send(channel, await self.calls.answer(app, first, channel))
-                    while (request := await self._receive(channel, key)) is not None:
-                        await self._send(channel, await self.calls.answer(self.apps.now(app), request[1], channel))
-            except FrameError as error:
-                log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
-            except OSError as error:
-                log.debug("channel broke", pid=caller.pid, error=str(error))
-            except Exception:  # a fault of ours: this caller's channel ends, the others go on
-                log.exception("trap failed", pid=caller.pid)
+        app: App | None = None
+        try:
+            while app is None:
+                request = await self._receive(channel, key)
+                if request is None:
+                    return
+                token, first = request
+                app, answer = await self._identify(caller, token, first, containers)
+                if answer is not None:
+                    await self._send(channel, answer)
+            with self.apps.hold(app):  # from its first request on, which may take its time
+                if answer is None:
+                    await self._send(channel, await self.calls.answer(app, first, channel))
+                while (request := await self._receive(channel, key)) is not None:
+                    await self._send(channel, await self.calls.answer(self.apps.now(app), request[1], channel))
+        except FrameError as error:
+            log.warning("malformed frame", pid=caller.pid, uid=caller.uid, reason=str(error))
+        except OSError as error:
+            log.debug("channel broke", pid=caller.pid, error=str(error))
+        except Exception:  # a fault of ours: this caller's channel ends, the others go on
+            log.exception("trap failed", pid=caller.pid)
 
     async def _receive(self, channel: socket.socket, key: Key) -> tuple[bytes, trap.Request] | None:
         """The next request; None at the end."""

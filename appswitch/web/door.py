@@ -21,12 +21,11 @@ log = structlog.get_logger()
 class Door:
     """Stands from when it is made until it is closed."""
 
-    def __init__(self, text: str, state_dir: Path, handed: Handed | None = None) -> None:
+    def __init__(self, text: str, state_dir: Path, handed: Handed) -> None:
         """text: ADDR:PORT. AppSwitchError: it can't be read, or had, or there is no token to ask for."""
         ip, port = parse_place(text)
         shown = token.read_or_make(state_dir) if needs_token(ip) else None
-        former = handed.take(socket.SOCK_STREAM, (str(ip), port)) if handed else None
-        self.listening = former or open_listening(ip, port)
+        self.listening = handed.take(socket.SOCK_STREAM, (str(ip), port)) or open_listening(ip, port)
         self.ip: Address = ip
         self.port: int = self.listening.getsockname()[1]
         self.access = Access(shown, cookie=f"appswitch_{self.port}")

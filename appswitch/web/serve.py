@@ -29,13 +29,10 @@ LOOK_EVERY = 1.0  # seconds; at the counters, for rates to be right
 class Face:
     """One host's. The port is there from the beginning, since it may be taken."""
 
-    def __init__(
-        self, place: str, state_dir: Path, handed: Handed | None = None, successor: Successor | None = None
-    ) -> None:
+    def __init__(self, place: str, state_dir: Path, handed: Handed, successor: Successor) -> None:
         """place: ADDR:PORT. AppSwitchError: it can't be had."""
         self._door = Door(place, state_dir, handed)
-        if successor is not None:
-            successor.offered.append(self._door.listening.fileno())
+        successor.offered.append(self._door.listening.fileno())
 
     def begin(
         self, questions: Questions, handler: TrapHandler, calls: Calls, obstacle: Callable[[], str | None]
