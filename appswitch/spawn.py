@@ -147,9 +147,8 @@ def _trappable(command: list[str]) -> list[str]:
     if obstacle and tracer.reaches(obstacle):
         tracer.way()
         return tracer.traced(command)
-    why = elf.why_untrapped(command[0])
-    if why:
-        tell(f"appswitch: warning: {why}: its sockets can't be trapped, it has no network")
+    if obstacle and obstacle.reason not in elf.NOT_RUN:
+        tell(f"appswitch: warning: {obstacle.message}: its sockets can't be trapped, it has no network")
     return command
 
 

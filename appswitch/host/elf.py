@@ -18,6 +18,8 @@ _SCRIPT_DEPTH = 4  # interpreters of interpreters; the kernel's own limit
 _MACHINES = {"x86_64": 62, "aarch64": 183}  # e_machine
 _LOADERS = ("ld-linux", "ld-musl")  # of the C libraries that libappswitch.so works with
 _GO_NOTE = rb"(?s)\x04\0\0\0....\x04\0\0\0Go\0\0"  # go's build id (cmd/internal/buildid)
+NOT_RUN = ("not-found", "not-executable")
+"""Reasons of what can't be run at all."""
 _OTHER_BUILD = "run another build of it, if there is one"
 
 
@@ -39,14 +41,10 @@ class _Segment:
         self.size = size
 
 
-def why_untrapped(command: str, path: str | None = None) -> str | None:
-    """Why LD_PRELOAD can't work in `command` (a name to look for in PATH, or a path); None: it can, or who knows."""
-    found = find_obstacle(command, path)
-    return found.message if found and found.reason not in ("not-found", "not-executable") else None
-
-
 def find_obstacle(command: str, path: str | None = None) -> Obstacle | None:
-    """As why_untrapped; that it can't be run at all is one, too."""
+    """What keeps LD_PRELOAD from working in `command` (a name to look for in PATH, or a path), or it from being run
+    at all; None: nothing, or who knows.
+    """
     found = _find(command, path)
     for _ in range(_SCRIPT_DEPTH):
         if isinstance(found, Obstacle):

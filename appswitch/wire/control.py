@@ -16,6 +16,7 @@ import msgspec
 from appswitch.errors import AppSwitchError
 from appswitch.model import DOMAIN, Address, App, AppState, Connection, Event, Health, Kind, Listener, Node, Protocol
 from appswitch.wire.addresses import place
+from appswitch.wire.records import UNREADABLE
 
 MAX_LINE = 1 << 20  # bytes
 
@@ -163,7 +164,7 @@ def decode(line: bytes) -> Call:
     """A request. AppSwitchError `bad-request` says what is wrong with it."""
     try:
         return _decoder.decode(line)
-    except (ValueError, RecursionError) as error:  # msgspec's, text that is no UTF-8; nested without end
+    except UNREADABLE as error:
         raise AppSwitchError("bad-request", f"the control request can't be read: {error}") from None
 
 

@@ -12,6 +12,7 @@ import msgspec
 from attrs import define, field, frozen
 
 from appswitch.model import App, Bypass, Expose, Listener, Protocol
+from appswitch.wire.records import UNREADABLE
 
 VERSION = 1
 
@@ -135,7 +136,7 @@ def read(text: bytes, node: str) -> Past:
 def _read_line(line: bytes, number: int) -> Line:
     try:
         return _decoder.decode(line)
-    except (ValueError, RecursionError) as error:  # msgspec's, text that is no UTF-8; nested without end
+    except UNREADABLE as error:
         raise JournalError(f"line {number}: {error}") from None
 
 

@@ -85,7 +85,7 @@ class _Delta(msgspec.Struct, array_like=True):
     whole: bool
 
 
-_UNREADABLE = (ValueError, RecursionError)  # msgspec's, text that is no UTF-8; nested without end
+UNREADABLE = (ValueError, RecursionError)  # msgspec's, text that is no UTF-8; nested without end
 
 _encoder = msgspec.msgpack.Encoder()
 _app_decoder = msgspec.msgpack.Decoder(_App)
@@ -118,7 +118,7 @@ def decode(node: str, key: str, value: bytes) -> Record:
         if listener is None:
             return _app(node, app, _app_decoder.decode(value))
         return _listener(listener, _listener_decoder.decode(value))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _bad(node, f"entry {key} can't be read: {error}") from None
 
 
@@ -126,7 +126,7 @@ def decode_gateway(node: str, value: bytes) -> GatewayRecord:
     """What `node`, a gateway, has opened. AppSwitchError `bad-record`."""
     try:
         return _gateway(_gateway_decoder.decode(value))
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _bad(node, f"what a gateway has opened can't be read: {error}") from None
 
 
@@ -206,7 +206,7 @@ def decode_delta(data: bytes) -> Delta:
     """AppSwitchError `bad-record` when it is none."""
     try:
         said = _delta_decoder.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise AppSwitchError("bad-record", f"a delta can't be read: {error}") from None
     if not said.whole and said.seq - said.after != len(said.changes):
         raise _bad(said.owner, f"a delta has {len(said.changes)} changes of {said.seq - said.after}")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from appswitch.host.elf import find_obstacle, why_untrapped
+from appswitch.host.elf import NOT_RUN, find_obstacle
 
 MACHINE = {"x86_64": 62, "aarch64": 183}[os.uname().machine]
 GO_NOTE = struct.pack("<III", 4, 3, 4) + b"Go\0\0abc\0"
@@ -39,6 +39,11 @@ def program(directory: Path, content: bytes, name: str = "program", mode: int = 
     path.write_bytes(content)
     path.chmod(mode)
     return str(path)
+
+
+def why_untrapped(command: str, path: str | None = None) -> str | None:
+    found = find_obstacle(command, path)
+    return found.message if found and found.reason not in NOT_RUN else None
 
 
 def test_a_real_program_can_be_trapped() -> None:
