@@ -81,6 +81,7 @@ class Soak:
         """Held while a host has no trap handler, or has two: who starts a program then may fail."""
         self._outage_began, self._long_until = math.inf, -math.inf
         self._doing = "nothing"
+        self._instances: list[Instance] = []
         self.seen: Counter[str] = Counter()
         self.violations: list[str] = []
         self._lock = threading.Lock()
@@ -96,11 +97,11 @@ class Soak:
         for host in hosts:
             host.command("nodes", "--wait", "--timeout", str(TABLES_AGREE))
         at_rest = {host.name: held_by(host.server.pid) for host in hosts}
-        instances = [Instance(host, name, number) for number, name in enumerate(SERVICES) for host in hosts]
+        self._instances = [Instance(host, name, number) for number, name in enumerate(SERVICES) for host in hosts]
         for host, name in zip(hosts, KEPT, strict=True):
             Instance(host, name, 0)
         threads = [threading.Thread(target=self._guarded, args=[each]) for each in self._clients(hosts)]
-        threads.append(threading.Thread(target=self._guarded, args=[lambda: self._disturb(hosts, instances)]))
+        threads.append(threading.Thread(target=self._guarded, args=[self._disturb]))
         for thread in threads:
             thread.start()
         self._stop.wait(seconds)
@@ -197,37 +198,37 @@ class Soak:
 
     # --- what happens meanwhile
 
-    def _disturb(self, hosts: list[Host], instances: list[Instance]) -> None:
+    def _disturb(self) -> None:
         what = [self._move, self._flip, self._restart, self._kill, self._take_over]
         while not self._stop.wait(self._random.uniform(0.5, 2)):
             act = self._random.choice(what)
             self._doing = act.__name__.lstrip("_")
-            act(hosts, instances)
+            act()
             self.seen[self._doing] += 1
             self._doing = f"after {self._doing}"
 
-    def _move(self, hosts: list[Host], instances: list[Instance]) -> None:
-        """The new one is there before the old one goes, on whichever host."""
-        old = instances.pop(self._random.randrange(len(instances)))
-        instances.append(Instance(old.host, old.name, self.seen["move"] + 100))
+    def _move(self) -> None:
+        """The new one is there before the old one goes."""
+        old = self._instances.pop(self._random.randrange(len(self._instances)))
+        self._instances.append(Instance(old.host, old.name, self.seen["move"] + 100))
         old.drain_and_stop()
 
-    def _flip(self, hosts: list[Host], instances: list[Instance]) -> None:
+    def _flip(self) -> None:
         denied = not self._denied
         self._denied, self._phase = None, self._phase + 1
-        for host in hosts:
+        for host in self._net.hosts:
             reload(host, self._policies[host.name], RULE if denied else "", "policy ")
         self._denied, self._phase = denied, self._phase + 1
 
-    def _restart(self, hosts: list[Host], instances: list[Instance]) -> None:
-        host = self._random.choice(hosts)
+    def _restart(self) -> None:
+        host = self._random.choice(self._net.hosts)
         with self._outage(host):
             host.server.terminate()
             host.server.wait(PATIENCE)
             self._serve(host)
 
-    def _kill(self, hosts: list[Host], instances: list[Instance]) -> None:
-        host = self._random.choice(hosts)
+    def _kill(self) -> None:
+        host = self._random.choice(self._net.hosts)
         with self._outage(host):
             host.kill_server()
             self._serve(host)
@@ -243,8 +244,8 @@ class Soak:
         self._outage_began = math.inf
         self.seen["longest outage, ms"] = max(self.seen["longest outage, ms"], round(1000 * (ended - began)))
 
-    def _take_over(self, hosts: list[Host], instances: list[Instance]) -> None:
-        host = self._random.choice(hosts)
+    def _take_over(self) -> None:
+        host = self._random.choice(self._net.hosts)
         before = host.server
         with self._without[host.name]:
             self._serve(host, "--take-over")
