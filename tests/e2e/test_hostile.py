@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_leaks import held_by
+from tests.e2e.test_leaks import held_by, holds_no_more
 from tests.harness import PATIENCE, Switch, Talker, eventually
 from tests.hosts import Host, Network, network
 
@@ -75,7 +75,7 @@ def _have_an_app_beside(switch: Switch, client: Talker) -> None:
     for _ in range(2):
         go_on_beside(switch.spawn(*words, env=environment), client)
         eventually(lambda: len(switch.rows("ps")) == 2)
-        eventually(lambda: not left or held_by(switch.server.pid) <= left[0])
+        eventually(lambda: not left or holds_no_more(switch.server.pid, left[0]))
         left.append(held_by(switch.server.pid))
         memory.append(memory_of(switch.server.pid))
     assert memory[1] - memory[0] < GROWTH
@@ -104,7 +104,7 @@ def _have_a_host_beside(net: Network, host: Host, other: Host, client: Talker) -
             go_on_beside(hostile, client)
             assert hostile.stdout is not None
             assert int(hostile.stdout.read()) > 1000
-        eventually(lambda: not left or held_by(host.server.pid) <= left[0], PATIENCE)
+        eventually(lambda: not left or holds_no_more(host.server.pid, left[0]), PATIENCE)
         left.append(held_by(host.server.pid))
         memory.append(memory_of(host.server.pid))
     assert memory[1] - memory[0] < GROWTH

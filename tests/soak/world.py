@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.test_leaks import held_by
+from tests.e2e.test_leaks import held_by, holds_no_more
 from tests.harness import PATIENCE, Talker, eventually, reload, stop
 from tests.hosts import Host, Network, only
 from tests.soak.programs import CLIENT, SERVER
@@ -265,7 +265,7 @@ class Soak:
                 raise ViolationError(f"{host.name} still has services: {left}")
             listeners = host.trap.with_name("trap.sock.state") / "listeners"
             eventually(lambda listeners=listeners: not list(listeners.iterdir()))
-            eventually(lambda host=host: held_by(host.server.pid) <= at_rest[host.name])
+            eventually(lambda host=host: holds_no_more(host.server.pid, at_rest[host.name]))
             memory = _memory(host.server.pid)
             self.seen[f"MiB of {host.name}"] = memory
             if memory > MOST_MEMORY:
