@@ -69,7 +69,10 @@ class Predecessor:
         self._connection = connection
 
     def release(self) -> None:
-        """Has it finish, and go. AppSwitchError: it doesn't; then nobody has been taken over from."""
+        """Has it finish, and go; what nobody has taken of it is closed.
+
+        AppSwitchError: it doesn't; then nobody has been taken over from.
+        """
         connection = self._connection
         connection.settimeout(ENDS_WITHIN)
         try:
@@ -90,6 +93,7 @@ class Predecessor:
         except OSError:
             pass
         self.handed.is_released = True
+        self.close()
 
     def close(self) -> None:
         """What is left of it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -15,8 +16,9 @@ from appswitch.host.paths import control_socket
 from appswitch.host.succession import ask
 from appswitch.wire.journal import VERSION
 from tests.e2e.test_failover import nginx
+from tests.e2e.test_leaks import held_by, holds_no_more
 from tests.e2e.test_restart import ASKER, DIALLER, ECHO, HELLO, rows
-from tests.harness import PATIENCE, Switch, Talker, eventually, free_port
+from tests.harness import PATIENCE, Switch, Talker, eventually, free_port, idle_switch
 from tests.hosts import network
 
 PYTHON = sys.executable
@@ -127,17 +129,14 @@ def test_its_sockets_go_with_the_last_one(switch: Switch) -> None:
     assert not control_socket(switch.trap).exists()
 
 
-def test_where_nobody_serves_it_just_starts(tmp_path: Path) -> None:
-    switch = Switch(tmp_path)
-    try:
+def test_where_nobody_serves_it_just_starts() -> None:
+    with idle_switch() as switch:
         switch.serve("--take-over")
         assert switch.rows("ps") == []
-    finally:
-        switch.close()
 
 
 def test_the_map_s_port_and_the_containers_socket(switch: Switch) -> None:
-    """None of them is ever closed."""
+    """None of them is ever closed, as long as it is wanted."""
     place, directory = f"127.0.0.1:{free_port()}", switch.directory / "its" / "containers"
     directory.parent.mkdir(mode=0o700)
     flags = ["--http", place, "--containers", str(directory)]
@@ -149,6 +148,18 @@ def test_the_map_s_port_and_the_containers_socket(switch: Switch) -> None:
     with socket.create_connection((host, int(port)), PATIENCE) as client:
         client.sendall(f"GET /healthz HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n\r\n".encode())
         assert client.makefile().readline().startswith("HTTP/1.1 200")
+    take_over(switch)  # by one that has neither
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((host, int(port)), PATIENCE)
+
+
+def test_the_newer_one_holds_no_more_than_the_older_one(switch: Switch) -> None:
+    # that of --ready-fd may be closing
+    listing = ["ls", "-l", f"/proc/{switch.server.pid}/fd"]
+    eventually(lambda: "pipe:" not in subprocess.run(listing, capture_output=True, text=True, check=False).stdout)
+    before = held_by(switch.server.pid)
+    take_over(switch)
+    eventually(lambda: holds_no_more(switch.server.pid, before))
 
 
 @pytest.mark.parametrize(
