@@ -132,23 +132,28 @@ static int sooner(int one, int other) {
     return one < 0 || (other >= 0 && other < one) ? other : one;
 }
 
-static void run(void) {
+/* most: milliseconds to wait for something to happen; -1: for as long as nothing is to be done. */
+static void a_round(int most) {
     struct epoll_event events[EVENTS];
+    bool may = may_take();
+    let_in(may);
+    watch_channel(channel_open && may);
+    int wait = sooner(most, sooner(next_round_in(), next_doors_round_in()));
+    if (channel_open && !channel_watched) wait = sooner(wait, LOOK_AGAIN);
+    int count = epoll_wait(epoll, events, EVENTS, wait);
+    begin_round();
+    for (int i = 0; i < count; i++) {
+        struct watched *each = events[i].data.ptr;
+        each->on_event(each, events[i].events);
+    }
+    end_round();
+    end_doors_round();
+}
+
+static void run(void) {
     while (channel_open || pairs_open() || dials_open()) {
         if (channel_open && !have_room(MOST_FDS) && pairs_open()) hand_on();
-        bool may = may_take();
-        let_in(may);
-        watch_channel(channel_open && may);
-        int wait = sooner(next_round_in(), next_doors_round_in());
-        if (channel_open && !channel_watched) wait = sooner(wait, LOOK_AGAIN);
-        int count = epoll_wait(epoll, events, EVENTS, wait);
-        begin_round();
-        for (int i = 0; i < count; i++) {
-            struct watched *each = events[i].data.ptr;
-            each->on_event(each, events[i].events);
-        }
-        end_round();
-        end_doors_round();
+        a_round(-1);
     }
 }
 

@@ -46,20 +46,6 @@ static void tell(int channel, const uint8_t *data, size_t size, const int *fds, 
     sendmsg(channel, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
-/* As run() has it; nothing is waited for. */
-static void a_round(void) {
-    struct epoll_event events[EVENTS];
-    bool may = may_take();
-    let_in(may);
-    watch_channel(channel_open && may);
-    int count = epoll_wait(epoll, events, EVENTS, 0);
-    begin_round();
-    for (int i = 0; i < count; i++)
-        ((struct watched *)events[i].data.ptr)->on_event(events[i].data.ptr, events[i].events);
-    end_round();
-    end_doors_round();
-}
-
 /* Where the next descriptor would go; the pipes that are kept for the next time don't count. */
 static int lowest_free(void) {
     while (kept_count) close_pipe(&kept[--kept_count]);
@@ -95,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (length > size - 4) length = size - 4;
         if (length || count) tell(data[0] % 2 && doors >= 0 ? doors : control, data + 4, length, fds, count);
         for (int i = 0; i < count; i++) close(fds[i]);
-        a_round();
+        a_round(0);
         data += 4 + length;
         size -= 4 + length;
     }
@@ -106,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         shutdown(listeners[--listener_count], SHUT_RDWR);
         close(listeners[listener_count]);
     }
-    for (int i = 0; i < 100 && (pairs_open() || dials_open()); i++) a_round();
+    for (int i = 0; i < 100 && (pairs_open() || dials_open()); i++) a_round(0);
     char drop[256];
     while (recv(control, drop, sizeof drop, MSG_DONTWAIT) > 0) continue;
     if (!channel_open || pairs_open() || lowest_free() != before || descriptors != known) abort();
