@@ -12,12 +12,12 @@ import atheris
 
 with atheris.instrument_imports(include=["appswitch", "dns", "yaml", "tomllib", "h11"], enable_loader_override=False):
     from tests.fuzz.feed import check
-    from tests.fuzz.parsers import PARSERS
+    from tests.fuzz.parsers import PARSERS, named
 
 
 def main() -> None:
     name, seconds, directory = sys.argv[1:]
-    parser = next(each for each in PARSERS if each.name == name)
+    parser = named(name)
     corpus = Path(directory) / f"guided-{PARSERS.index(parser)}"
     corpus.mkdir()
     for number, data in enumerate((*parser.seeds, *parser.hostile)):

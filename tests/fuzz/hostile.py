@@ -21,7 +21,7 @@ from appswitch.model import Summary
 from appswitch.wire import peer, trap
 from appswitch.wire.peer_channel import HEAD_SIZE, MOST_FRAME, Opener, Sealer, Session, asks_key, rest_of
 from tests.fuzz.mutate import inputs
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.parsers import named
 
 ROUNDS = 150
 SEVERAL = 100  # at the same time
@@ -30,8 +30,7 @@ LARGEST = 200_000  # bytes of a message, about what SO_SNDBUF takes by default
 
 def inputs_of(name: str, count: int) -> list[bytes]:
     """Of the parser of this name, changed by chance."""
-    parser = next(each for each in PARSERS if each.name == name)
-    return list(islice(inputs(parser.seeds, random.Random(5)), count))
+    return list(islice(inputs(named(name).seeds, random.Random(5)), count))
 
 
 # --- an app, at the trap socket

@@ -21,11 +21,10 @@ from appswitch._lanes import lib as lanes_lib
 from attrs import frozen
 
 from appswitch.wire import lanes, relay
-from tests.fuzz.parsers import PARSERS
+from tests.fuzz.parsers import named
 
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent / "native"
-CORPUS = Path(__file__).parent / "corpus"
 FLAGS = ["-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-iquote", "shim", "-pthread"]
 SANITIZE = "address,undefined"
 ENVIRONMENT = {"ASAN_OPTIONS": "detect_leaks=1:handle_abort=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
@@ -46,12 +45,6 @@ class Native:
     seeds: tuple[bytes, ...]
     played: bool = False
     most: int = 512
-    flags: tuple[str, ...] = ()
-
-    def inputs(self) -> list[bytes]:
-        """The seeds, and what has been found to matter."""
-        kept = sorted((CORPUS / self.file).glob("*"))
-        return [*self.seeds, *(path.read_bytes() for path in kept)]
 
     def build(self, directory: Path, *, by_libfuzzer: bool = False, for_valgrind: bool = False) -> Path:
         """Compiles it. by_libfuzzer: with clang; for_valgrind: without sanitizers."""
@@ -61,7 +54,7 @@ class Native:
             kind = ["gcc", *([] if for_valgrind else [f"-fsanitize={SANITIZE}"]), str(HERE / "driver.c")]
         play = ["-ffreestanding", "-include", str(HERE / "kernel.h")] if self.played else []
         sources = [str(HERE / f"{self.file}.c"), *(f"shim/{each}" for each in self.sources)]
-        command = [*kind, *FLAGS, "-fno-sanitize-recover=all", *self.flags, *play, "-o", str(made), *sources]
+        command = [*kind, *FLAGS, "-fno-sanitize-recover=all", *play, "-o", str(made), *sources]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return made
@@ -83,8 +76,8 @@ class Native:
     @contextlib.contextmanager
     def _files(self) -> Iterator[tuple[Path, list[Path]]]:
         with tempfile.TemporaryDirectory(prefix="as-fuzz-") as name:
-            files = [Path(name) / str(number) for number in range(len(self.inputs()))]
-            for path, data in zip(files, self.inputs(), strict=True):
+            files = [Path(name) / str(number) for number in range(len(self.seeds))]
+            for path, data in zip(files, self.seeds, strict=True):
                 path.write_bytes(data)
             yield Path(name), files
 
@@ -103,11 +96,6 @@ def _run(native: Native, words: Sequence[str], directory: Path) -> subprocess.Co
             kept = str(shutil.copy(path, Path(tempfile.gettempdir()) / f"{native.file}-{path.name}"))
         raise CrashError(f"{' '.join(words[:4])}: {kept}\n{done.stderr[-6000:]}")
     return done
-
-
-def _python(name: str) -> tuple[bytes, ...]:
-    """The seeds of the same bytes' parser in Python."""
-    return next(each for each in PARSERS if each.name == name).seeds
 
 
 def _records() -> Iterator[bytes]:
@@ -153,15 +141,15 @@ _RELAY = tuple(f"relay/{path.name}" for path in sorted((ROOT / "shim" / "relay")
 
 NATIVES = [
     Native("names of sockets, and addresses of programs (shim)", "names", ("names.c",),
-           tuple(b"\1\0" + each for each in _python("names of sockets")) + _SOCKADDRS, most=140),
+           tuple(b"\1\0" + each for each in named("names of sockets").seeds) + _SOCKADDRS, most=140),
     Native("a trap handler's replies, and what the kernel says (shim)", "reply", _LIBRARY,
            (bytes(range(200)), bytes(400)), played=True),
     Native("the environment (shim)", "settings", ("sys.c",), _ENVIRONMENT, played=True, most=2048),
-    Native("programs, ELF (shim)", "elf", ("elf.c",), _python("programs (ELF)"), played=True, most=2048),
+    Native("programs, ELF (shim)", "elf", ("elf.c",), named("programs (ELF)").seeds, played=True, most=2048),
     Native("records of lanes", "record", ("lane/record.c", "lane/siphash.c", "lane/window.c"), tuple(_records())),
     Native("the peer port's thread", "lanes_in",
            ("lane/record.c", "lane/siphash.c", "lane/window.c", "gateway/deliver.c"),
-           tuple(_records()) + _python("peer openings")),
+           tuple(_records()) + named("peer openings").seeds),
     Native("addresses of clients outside", "comer", ("gateway/comer.c",), _SOCKADDRS, most=300),
     Native("orders to the relay", "relay",
            (*_RELAY, "lane/record.c", "lane/siphash.c", "gateway/comer.c"),

@@ -542,3 +542,7 @@ PARSERS = [
     Parser("resolv.conf", (b"nameserver 10.0.0.1\nsearch a.example b.\n",), _resolv),
     Parser("HTTP", _HTTP, _http),
 ]  # fmt: skip
+
+
+def named(name: str) -> Parser:
+    return next(each for each in PARSERS if each.name == name)
