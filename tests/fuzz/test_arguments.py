@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, running_switch
-from tests.shim.cases import PROGRAMS, VIP
+from tests.harness import running_switch
+from tests.shim.cases import PROGRAMS, VIP, compile_c
 
 CALLS = 3000
 SEEDS = (1, 2)
@@ -45,16 +45,11 @@ def outcomes(output: str) -> dict[str, tuple[str, str]]:
     return found
 
 
-def compile_c(source: Path, program: Path) -> Path:
-    command = ["gcc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-Wall", "-Wextra", "-o", str(program), str(source)]
-    subprocess.run(command, check=True, timeout=PATIENCE)
-    return program
-
-
 @pytest.mark.program("gcc")
 def test_what_is_wrong_is_the_kernels_error_and_no_crash(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    program, plainly = compile_c(HERE / "arguments.c", tmp_path / "arguments"), tmp_path / "plain"
+    program, plainly = tmp_path / "arguments", tmp_path / "plain"
+    compile_c(HERE / "arguments.c", program)
     compile_c(PROGRAMS / "plain.c", plainly)
     with running_switch() as switch:
         for seed in SEEDS:

@@ -12,12 +12,15 @@ hooked in them, and musl's accept4, setsockopt and execvp have ways of their own
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import frozen
+
+from tests.harness import PATIENCE
 
 PROGRAMS = Path(__file__).parent / "programs"
 VIP = "10.77.0.1"
@@ -39,10 +42,18 @@ UNTRACED = {
 }  # fmt: skip
 # What only a read tells (docs/compatibility.md).
 UNWARMED = ("receiving_on_what_is_not_connected",)
+CFLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-pthread"]
 _CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 
 Build = Callable[..., Path]
 """build("NAME", *FLAGS, compiler="gcc") compiles programs/NAME.c once a session and returns the program's path."""
+
+
+def compile_c(source: Path, program: Path, *flags: str, compiler: str = "gcc") -> None:
+    """AssertionError: with what the compiler says."""
+    command = [compiler, *CFLAGS, *flags, "-o", str(program), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr
 
 
 @frozen

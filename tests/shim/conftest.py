@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE, Switch, running_switch
-from tests.shim.cases import COMPILERS, PROGRAMS, STATIC, VIP, Build, Outcome, plain_world, split_cases
-
-CFLAGS = ["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-pthread"]
+from tests.harness import Switch, running_switch
+from tests.shim.cases import COMPILERS, PROGRAMS, STATIC, VIP, Build, Outcome, compile_c, plain_world, split_cases
 
 RunProgram = Callable[[str, str, bool], dict[str, str]]
 
@@ -27,9 +25,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
     @cache
     def build(name: str, *flags: str, compiler: str = "gcc") -> Path:
         output = directory / "-".join([name, compiler, *(flag.strip("-").replace("=", "") for flag in flags)])
-        command = [compiler, *CFLAGS, *flags, "-o", str(output), str(PROGRAMS / f"{name}.c")]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
-        assert done.returncode == 0, done.stderr
+        compile_c(PROGRAMS / f"{name}.c", output, *flags, compiler=compiler)
         return output
 
     return build

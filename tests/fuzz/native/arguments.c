@@ -4,7 +4,6 @@
  * Pointers lead nowhere, to what can't be read or written, or to the last bytes before that. Whatever is right in an
  * address is of this namespace, so nothing else is ever dialled. Each call has a socket of its own.
  */
-#define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
