@@ -18,9 +18,9 @@ from typing import Literal, TypedDict
 from attrs import frozen
 
 from appswitch.host.tracer import VARIABLE
-from tests.harness import APPSWITCH as COMMAND
 from tests.harness import eventually
 from tests.hosts import Namespace
+from tests.zygote import MODULE as COMMAND
 
 APPSWITCH, UNIX, LOOPBACK, BRIDGE = "AppSwitch", "Unix socket", "TCP loopback", "TCP bridge"
 HAPROXY, NGINX, WRAPPER = "HAProxy sidecars", "nginx sidecars", "socket_wrapper"

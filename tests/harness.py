@@ -20,7 +20,6 @@ from typing import Any
 from appswitch.host.control_client import ControlClient
 from tests.zygote import Copy
 
-APPSWITCH = [sys.executable, "-m", "appswitch"]
 PATIENCE = 30.0  # seconds that anything may take before a test fails
 
 

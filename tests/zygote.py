@@ -201,10 +201,10 @@ def end(status: int) -> None:
     os._exit(status)
 
 
-COMMANDS = ("serve", "spawn", "show", "observe", "why", "drain", "external", "compose", "doctor")
-
 if __name__ == "__main__":
-    for each in ("appswitch.server", "appswitch.spawn", *(f"appswitch.cli.{name}" for name in COMMANDS)):
+    from appswitch.cli.group import COMMANDS  # what only copies need is imported here
+
+    for each in ("appswitch.server", "appswitch.spawn", *(f"appswitch.cli.{name}" for name in COMMANDS.values())):
         importlib.import_module(each)
     gc.freeze()
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)  # pytest's

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from appswitch.host.paths import shim_path
-from tests.harness import APPSWITCH, Switch, free_port
+from tests.harness import Switch, free_port
+from tests.zygote import MODULE
 
 COMMANDS = [
     "serve",
@@ -276,6 +277,6 @@ def test_spawn_takes_the_programs_flags_for_its_own_alone(switch: Switch) -> Non
 @pytest.mark.parametrize("arguments", [("drain", "db", "--timeout"), ("spawn", "--wait-for", "db:1", "--wait-timeout")])
 @pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
 def test_what_is_no_time_to_wait(arguments: tuple[str, ...], seconds: str) -> None:
-    done = subprocess.run([*APPSWITCH, *arguments, seconds, "true"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*MODULE, *arguments, seconds, "true"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert f"Invalid value for '{arguments[-1]}'" in done.stderr

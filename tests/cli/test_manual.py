@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from appswitch.cli.manual import ENVIRONMENT, INTERNAL, pages, write
-from tests.harness import APPSWITCH
+from tests.zygote import MODULE
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -53,7 +53,7 @@ def test_the_date_can_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_every_option_of_help_is_there() -> None:
     for page in pages():
-        shown = subprocess.run([*APPSWITCH, *page.words[1:], "--help"], capture_output=True, text=True, check=True)
+        shown = subprocess.run([*MODULE, *page.words[1:], "--help"], capture_output=True, text=True, check=True)
         names = re.findall(r"^  (?:-\w, )?(--?[\w-]+)", shown.stdout.partition("\nOptions:")[2], flags=re.MULTILINE)
         assert set(names) - {"--help"} == {each.names[-1] for each in page.flags}, page.words
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import APPSWITCH
+from tests.zygote import MODULE
 
 SCRIPT = """
 set -eu
@@ -46,15 +46,15 @@ LISTED = f"""
 import socket, subprocess
 kept = socket.create_connection(("192.0.2.7", 8000))
 print(kept.getsockname()[1])
-subprocess.run([*{APPSWITCH}, "connections", "--json"], check=True)
+subprocess.run([*{MODULE}, "connections", "--json"], check=True)
 kept.close()
-subprocess.run([*{APPSWITCH}, "connections", "--json"], check=True)
+subprocess.run([*{MODULE}, "connections", "--json"], check=True)
 """
 
 
 def run(directory: Path, flags: str, client: str = CLIENT) -> list[str]:
     (directory / "client.py").write_text(client)
-    script = SCRIPT.format(appswitch=" ".join(APPSWITCH), python=sys.executable, flags=flags)
+    script = SCRIPT.format(appswitch=" ".join(MODULE), python=sys.executable, flags=flags)
     command = ["unshare", "-n", "sh", "-c", script]
     done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{done.stderr}\n{(directory / 'serve.log').read_text()}"
