@@ -64,6 +64,13 @@ def kill(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
+def stop_and_fill(switch: Switch, server: subprocess.Popen[str]) -> None:
+    """Has it accept nothing any more, until SIGCONT; its queue is full."""
+    os.killpg(server.pid, signal.SIGSTOP)
+    filling = switch.spawn(PYTHON, "-c", FILL, str(SOMAXCONN + 1))
+    eventually(lambda: "full" in filling.log.read_text())  # type: ignore[attr-defined]
+
+
 @pytest.mark.root
 @pytest.mark.program("nginx", "wrk")
 @pytest.mark.parametrize("flags", [[], ["-H", "Connection: close"]], ids=["kept", "a connection a request"])
@@ -86,9 +93,7 @@ def test_killed_and_started_again_under_wrk(switch: Switch, flags: list[str]) ->
 def test_one_that_is_stopped_and_full_is_gone_past(switch: Switch) -> None:
     stuck = switch.spawn("--name", "web", PYTHON, "-c", SERVER, "a")
     switch.wait_for("web:7000")
-    os.killpg(stuck.pid, signal.SIGSTOP)
-    filling = switch.spawn(PYTHON, "-c", FILL, str(SOMAXCONN + 1))
-    eventually(lambda: "full" in filling.log.read_text())  # type: ignore[attr-defined]
+    stop_and_fill(switch, stuck)
     switch.spawn("--name", "web", PYTHON, "-c", SERVER, "b")
     eventually(lambda: len(switch.rows("services")) == 2)
     for times in ("1", "1", "200"):
@@ -118,9 +123,7 @@ socket.create_connection(where)
 def test_nobody_dials_for_a_client_that_has_gone(switch: Switch) -> None:
     server = switch.spawn("--name", "web", PYTHON, "-c", COUNTING)
     switch.wait_for("web:7000")
-    os.killpg(server.pid, signal.SIGSTOP)
-    filling = switch.spawn(PYTHON, "-c", FILL, str(SOMAXCONN + 1))
-    eventually(lambda: "full" in filling.log.read_text())  # type: ignore[attr-defined]
+    stop_and_fill(switch, server)
     waiting = switch.spawn("--name", "waiting", PYTHON, "-c", WAITING)
     eventually(lambda: waiting.log.read_text().endswith("\n"))  # type: ignore[attr-defined]
     pid = int(waiting.log.read_text())  # type: ignore[attr-defined]
@@ -136,9 +139,7 @@ def test_a_connect_that_waits_holds_up_nobody_else(switch: Switch) -> None:
     """Its queue is full; the calls of other apps, and those of its own other threads, are answered meanwhile."""
     server = switch.spawn("--name", "web", PYTHON, "-c", COUNTING)
     switch.wait_for("web:7000")
-    os.killpg(server.pid, signal.SIGSTOP)
-    filling = switch.spawn(PYTHON, "-c", FILL, str(SOMAXCONN + 1))
-    eventually(lambda: "full" in filling.log.read_text())  # type: ignore[attr-defined]
+    stop_and_fill(switch, server)
     other = SERVER.replace("7000", "7001")
     threads = (
         "import socket, threading\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -17,7 +16,7 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from tests.harness import PATIENCE, Switch, eventually, free_port, running_switch, stop
+from tests.harness import PATIENCE, Switch, Talker, eventually, free_port, running_switch, stop
 
 PYTHON = sys.executable
 
@@ -209,25 +208,16 @@ SAYING = (
 
 def test_a_name_that_another_app_takes_over_leads_there_at_once(switch: Switch) -> None:
     """Also for a program that has connected to the one before, by capability at last."""
-    client = switch.spawn(PYTHON, "-c", ASKING, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def ask() -> str:
-        assert client.stdin
-        assert client.stdout
-        client.stdin.write("web\n")
-        client.stdin.flush()
-        return client.stdout.readline().strip()
-
-    assert ask() == "gaierror"
+    client = Talker(switch, PYTHON, "-c", ASKING)
+    assert client.ask("web") == "gaierror"
     for ip in (["--ip", "10.9.9.1"], ["--ip", "10.9.9.2"], []):
         server = switch.spawn("--name", "web", *ip, PYTHON, "-c", SAYING, ip[-1] if ip else "derived")
         switch.wait_for("web:8000")
         (row,) = switch.rows("resolve", "web")
-        assert [ask() for _ in range(4)] == [f"{row['ip']} {ip[-1] if ip else 'derived'}"] * 4
+        assert [client.ask("web") for _ in range(4)] == [f"{row['ip']} {ip[-1] if ip else 'derived'}"] * 4
         stop(server)
         eventually(lambda: switch.rows("ps")[1:] == [])
-        assert ask() == "gaierror"
-    client.communicate(timeout=PATIENCE)
+        assert client.ask("web") == "gaierror"
 
 
 # For each line of input, the name's address, as often as it says.
@@ -245,33 +235,25 @@ def test_a_name_that_comes_up_again_is_kept(switch: Switch, flags: list[str]) ->
     """Nobody is asked: the trap handler stands still meanwhile. Who observes has all of them."""
     switch.spawn("--name", "web", "--ip", "10.9.9.1", PYTHON, "-c", SAYING, "web")
     switch.wait_for("web:8000")
-    client = switch.spawn(*flags, PYTHON, "-c", LOOKING_UP, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-
-    def look_up(times: int) -> str:
-        assert client.stdin
-        assert client.stdout
-        client.stdin.write(f"{times}\n")
-        client.stdin.flush()
-        return client.stdout.readline().strip()
+    client = Talker(switch, *flags, PYTHON, "-c", LOOKING_UP)
 
     def told() -> int:
         return sum(each["kind"] == "resolve" and each["query"] == "web" for each in switch.events())
 
-    assert look_up(1) == "10.9.9.1"
+    assert client.ask("1") == "10.9.9.1"
     one = told()
-    assert look_up(3) == "10.9.9.1"
+    assert client.ask("3") == "10.9.9.1"
     switch.server.send_signal(signal.SIGSTOP)
     waking = threading.Timer(PATIENCE / 2, switch.server.send_signal, [signal.SIGCONT])
     waking.start()
     try:
         began = time.monotonic()
-        assert look_up(1000) == "10.9.9.1"
+        assert client.ask("1000") == "10.9.9.1"
         assert time.monotonic() - began < PATIENCE / 2
     finally:
         waking.cancel()
         switch.server.send_signal(signal.SIGCONT)
     assert told() <= 3 * one  # the second time it was kept
-    client.communicate(timeout=PATIENCE)
 
 
 def test_one_name_is_one_service_whoever_bears_it(switch: Switch) -> None:
