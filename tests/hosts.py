@@ -55,6 +55,15 @@ class Namespace:
         self._started.append(process)
         return process
 
+    def processes(self) -> dict[int, str]:
+        """Those in there, and their names."""
+        there, found = Path(f"/proc/{self.pid}/ns/net").readlink(), dict[int, str]()
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has just ended
+                if (process / "ns/net").readlink() == there:
+                    found[int(process.name)] = (process / "comm").read_text().strip()
+        return found
+
     def close(self) -> None:
         for process in reversed(self._started):
             stop(process)

@@ -9,7 +9,7 @@ import signal
 import subprocess
 from ast import literal_eval
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -420,9 +420,8 @@ def test_a_gateway_that_dies_under_load(own_world: World, how: str) -> None:
         eventually(lambda: so_far() >= 20)
         if how == "killed":  # the trap handler, and what it has left to itself, as when the host is switched off
             world.g1.kill()
-            relays = relays_of(world.g1)
-            assert len(relays) == 1
-            os.kill(relays[0], signal.SIGKILL)
+            (relay,) = (pid for pid, name in world.g1.namespace.processes().items() if name == "appswitch-relay")
+            os.kill(relay, signal.SIGKILL)
         else:
             world.g1.cut_off()
         before = so_far()
@@ -433,17 +432,6 @@ def test_a_gateway_that_dies_under_load(own_world: World, how: str) -> None:
         out, _ = flood.communicate()
         failed = out.split()[1:]
         assert len(failed) <= 4, "each thread had one connection"
-
-
-def relays_of(host: Host) -> list[int]:
-    """The processes that relay there."""
-    there, found = Path(f"/proc/{host.namespace.pid}/ns/net").readlink(), list[int]()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # it has just ended
-            name = (process / "comm").read_text().strip()
-            if name == "appswitch-relay" and (process / "ns/net").readlink() == there:
-                found.append(int(process.name))
-    return found
 
 
 def test_connections_go_on_without_the_trap_handlers(own_world: World) -> None:

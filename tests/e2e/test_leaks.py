@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
 from appswitch.edge.namespaces import SPARE
-from tests.harness import Switch, eventually
+from tests.harness import PATIENCE, Switch, Talker, eventually
 
 CLIENTS = """
 import os, socket
@@ -24,6 +23,13 @@ for _ in range(20):
     os.wait()
 """
 
+SERVER = "import socket; s = socket.create_server(('', 80))\nwhile True: s.accept()[0].sendall(b'here')"
+CLIENT = """
+import socket
+while input():
+    print(socket.create_connection(("web", 80)).recv(9).decode(), flush=True)
+"""
+
 
 def held_by(pid: int) -> tuple[int, int]:
     """How many threads and descriptors."""
@@ -34,6 +40,11 @@ def held_by(pid: int) -> tuple[int, int]:
 def holds_no_more(pid: int, before: tuple[int, int]) -> bool:
     """Than before, of either. (Of tuples `<=` looks at the second part only where the first ones are equal.)"""
     return all(now <= then for now, then in zip(held_by(pid), before, strict=True))
+
+
+def memory_of(pid: int) -> int:
+    """Bytes of it that are in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 def test_nothing_is_left_of_apps(switch: Switch) -> None:
@@ -59,23 +70,17 @@ def test_an_app_takes_few_descriptors(switch: Switch) -> None:
 
 def test_descriptors_run_out_for_new_apps_first(switch: Switch) -> None:
     """Who starts one is told; those that run go on, and there is room again when one of them has ended."""
-    server = "import socket; s = socket.create_server(('', 80))\nwhile True: s.accept()[0].sendall(b'here')"
-    switch.spawn("--name", "web", sys.executable, "-c", server)
+    switch.spawn("--name", "web", sys.executable, "-c", SERVER)
     switch.wait_for("web:80")
     _, used = held_by(switch.server.pid)
     resource.prlimit(switch.server.pid, resource.RLIMIT_NOFILE, (used + SPARE + 8, used + SPARE + 8))
-    client = "import socket\nwhile input(): print(socket.create_connection(('web', 80)).recv(9).decode(), flush=True)"
-    running = switch.spawn(sys.executable, "-uc", client, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert running.stdin is not None
-    assert running.stdout is not None
+    running = Talker(switch, sys.executable, "-uc", CLIENT)
     eventually(lambda: len(switch.rows("ps")) == 2)
     refused = switch.run("true", check=False)
     assert refused.returncode == 125
     assert "no room for another app" in refused.stderr
     assert "hint: " in refused.stderr
-    print("again", file=running.stdin, flush=True)
-    assert running.stdout.readline() == "here\n"
-    running.stdin.close()
-    running.wait()
+    assert running.ask("again") == "here"
+    running.process.communicate(timeout=PATIENCE)
     eventually(lambda: len(switch.rows("ps")) == 1)
     switch.run("true")

@@ -22,11 +22,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.test_leaks import held_by, holds_no_more
+from tests.e2e.test_leaks import held_by, holds_no_more, memory_of
 from tests.harness import PATIENCE, Talker, eventually, reload, stop
 from tests.hosts import Host, Network, only
 from tests.soak.programs import CLIENT, SERVER
@@ -266,7 +266,7 @@ class Soak:
             listeners = host.trap.with_name("trap.sock.state") / "listeners"
             eventually(lambda listeners=listeners: not list(listeners.iterdir()))
             eventually(lambda host=host: holds_no_more(host.server.pid, at_rest[host.name]))
-            memory = _memory(host.server.pid)
+            memory = memory_of(host.server.pid) >> 20
             self.seen[f"MiB of {host.name}"] = memory
             if memory > MOST_MEMORY:
                 raise ViolationError(f"the trap handler of {host.name} has grown to {memory} MiB")
@@ -274,26 +274,9 @@ class Soak:
             host.server.terminate()
         for host in hosts:
             host.server.wait(PATIENCE)
-            eventually(lambda host=host: _processes_in(host) == {host.namespace.pid})
+            eventually(lambda host=host: host.namespace.processes().keys() == {host.namespace.pid})
             if str(host.directory) in Path("/proc/self/mountinfo").read_text():
                 raise ViolationError(f"something is mounted in {host.directory}")
-
-
-def _memory(pid: int) -> int:
-    """MiB in memory (proc_pid_status(5))."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("VmRSS:")[1].split()[0]) // 1024
-
-
-def _processes_in(host: Host) -> set[int]:
-    """Whose network namespace is that of the host."""
-    namespace = Path(f"/proc/{host.namespace.pid}/ns/net").readlink()
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if (process / "ns/net").readlink() == namespace:
-                found.add(int(process.name))
-    return found
 
 
 def say(soak: Soak, began: float) -> str:
