@@ -53,9 +53,7 @@ static struct route routes[ROUTES];
 static uint32_t last_port; /* 0: not yet chosen */
 
 static struct route *place_of(const struct as_addr *remote) {
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (size_t i = 0; i < sizeof *remote; i++) hash = (hash ^ ((const uint8_t *)remote)[i]) * 16777619u;
-    return &routes[(hash ^ hash >> 16) % ROUTES];
+    return &routes[hash_of(remote, sizeof *remote) % ROUTES];
 }
 
 /* Latches the place of `remote` if it is this destination's and intact. In a vfork child, too, which has what its

@@ -103,7 +103,7 @@ long do_execveat(int directory, const char *path, char *const argv[], char *cons
 static const char *search_path(void) {
     char *const *env = current_environment();
     for (; env && *env; env++)
-        if (memcmp(*env, "PATH=", 5) == 0) return *env + 5;
+        if (starts_with(*env, "PATH=")) return *env + 5;
     return "/bin:/usr/bin";
 }
 

@@ -129,7 +129,7 @@ int needs_tracer(const char *path) {
 
 /* /proc/self/exe is the tracer, once that is executed. */
 int open_for_tracer(int directory, const char *path, int flags) {
-    if (!path || (directory == AT_FDCWD && memcmp(path, "/proc/", 6))) return -1;
+    if (!path || (directory == AT_FDCWD && !starts_with(path, "/proc/"))) return -1;
     long fd = open_program(directory, path, flags);
     if (fd < 0) return -1;
     if (is_wanted_for(kind_of_file((int)fd)) && sys3(SYS_fcntl, fd, F_SETFD, 0) == 0) return (int)fd;

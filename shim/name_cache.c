@@ -23,11 +23,9 @@ static struct place places[PLACES];
 /* Latches the place of `name`, and tells whether it is this name's; 0: somebody else has it, or the name is too long.
  */
 static struct place *latch_place(const char *name, int *is_its) {
-    uint32_t hash = 2166136261u; /* FNV-1a */
     size_t size = as_strlen(name);
     int pid = memory_pid();
-    for (size_t i = 0; i < size; i++) hash = (hash ^ (uint8_t)name[i]) * 16777619u;
-    struct place *place = &places[(hash ^ hash >> 16) % PLACES];
+    struct place *place = &places[hash_of(name, size) % PLACES];
     enum latched latched = size < NAME_SIZE && pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) return 0;
     if (latched == LATCHED_BROKEN) memset(place->name, 0, sizeof place->name);

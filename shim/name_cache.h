@@ -1,5 +1,6 @@
 /* What names of apps stand for, as long as it holds: until the time to live of the answer is over (RFC 1035 3.2.1), or
- * the epoch (epoch.h). That there is no such app isn't kept. */
+ * the epoch (epoch.h). That there is no such app only keeps it from being asked for again, after libc has
+ * answered, until the epoch is over. */
 #ifndef APPSWITCH_NAME_CACHE_H
 #define APPSWITCH_NAME_CACHE_H
 

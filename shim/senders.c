@@ -80,9 +80,7 @@ static uint32_t ways(void) {
 }
 
 static struct place *place_of(const struct key *key) {
-    uint32_t hash = 2166136261u; /* FNV-1a */
-    for (size_t i = 0; i < sizeof *key; i++) hash = (hash ^ ((const uint8_t *)key)[i]) * 16777619u;
-    return &places[(hash ^ hash >> 16) % ways()];
+    return &places[hash_of(key, sizeof *key) % ways()];
 }
 
 static int is_sender(const struct way *way) {
@@ -114,7 +112,7 @@ static int move_away(int fd) {
 /* True: `way` is how it goes, as far as we know. */
 static int recall(const struct key *key, struct way *way) {
     struct place *place = place_of(key);
-    int pid = own_pid();
+    int pid = memory_pid();
     enum latched latched = pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) return 0;
     if (latched == LATCHED_BROKEN) memset(&place->key, 0, sizeof place->key);
@@ -201,7 +199,7 @@ static void renew_options(int fd, const struct key *key, struct way *way) {
     carry_options(fd, way->fd);
     way->options = now;
     struct place *place = place_of(key);
-    int pid = own_pid();
+    int pid = memory_pid();
     if (!pid || try_latch(&place->latch, pid) == NOT_LATCHED) return;
     if (memcmp(&place->key, key, sizeof *key) == 0 && place->way.sender == way->sender) place->way = *way;
     unlatch(&place->latch);

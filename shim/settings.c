@@ -15,10 +15,6 @@ static size_t described_size;
 static struct settings settings;
 static int ready;
 
-static int starts_with(const char *text, const char *prefix) {
-    return memcmp(text, prefix, as_strlen(prefix)) == 0;
-}
-
 static char *append(char *at, const char *end, const char *text) {
     while (*text && at < end - 1) *at++ = *text++;
     *at = 0;

@@ -47,6 +47,16 @@ size_t as_strlen(const char *text) {
     return size;
 }
 
+int starts_with(const char *text, const char *prefix) {
+    return memcmp(text, prefix, as_strlen(prefix)) == 0;
+}
+
+uint32_t hash_of(const void *key, size_t size) {
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < size; i++) hash = (hash ^ ((const uint8_t *)key)[i]) * 16777619u;
+    return hash ^ hash >> 16;
+}
+
 char *write_number(char *at, unsigned number) {
     char digits[10];
     int count = 0;

@@ -75,6 +75,12 @@ int memcmp(const void *a, const void *b, size_t size);
 
 size_t as_strlen(const char *text);
 
+/* Whether `text` begins so; nothing is read behind its end. */
+int starts_with(const char *text, const char *prefix);
+
+/* FNV-1a: which place of a table is that of `key`, whose padding is zero. */
+uint32_t hash_of(const void *key, size_t size);
+
 /* Writes `number` in decimal, and a NUL; returns where that is. `at` needs room for 11 bytes. */
 char *write_number(char *at, unsigned number);
 

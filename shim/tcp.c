@@ -27,7 +27,7 @@ static struct place places[PLACES];
 
 static struct place *latch_place(uint64_t cookie) {
     struct place *place = &places[(cookie * 0x9e3779b97f4a7c15u >> 32) % PLACES];
-    int pid = own_pid();
+    int pid = memory_pid();
     enum latched latched = cookie && pid ? try_latch(&place->latch, pid) : NOT_LATCHED;
     if (latched == NOT_LATCHED) return 0;
     if (latched == LATCHED_BROKEN) place->cookie = 0;
