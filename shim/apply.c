@@ -15,9 +15,12 @@
 
 enum { MPTCP = 262 };
 
-void identify_settled(int fd, struct identity *identity) {
+long identify_settled(int fd, struct identity *identity) {
     identify(fd, identity);
-    if (identity->role == FRESH && settle(fd) == 0) identify(fd, identity);
+    if (identity->role != FRESH) return 0;
+    long error = settle(fd);
+    if (!error) identify(fd, identity);
+    return error;
 }
 
 int unused_tcp_family(int fd, const struct identity *identity) {

@@ -7,8 +7,8 @@
 #include "names.h"
 #include "wire.h"
 
-/* identify(), once what is fresh (fresh.h) has become TCP's own. */
-void identify_settled(int fd, struct identity *identity);
+/* identify(), once what is fresh (fresh.h) has become TCP's own. 0 or -errno: it can't. */
+long identify_settled(int fd, struct identity *identity);
 
 /* A TCP socket of the app's that is neither bound nor connected: then its family, else 0. */
 int unused_tcp_family(int fd, const struct identity *identity);

@@ -14,18 +14,11 @@
 #include "channel.h"
 #include "datagrams.h"
 #include "fresh.h"
-#include "memory.h"
 #include "names.h"
 #include "ops.h"
 #include "options.h"
 #include "replace.h"
 #include "sys.h"
-
-/* connect(AF_UNSPEC) dissolves the association: a fresh TCP socket takes the place. */
-static long disconnect(int fd, int family, int status) {
-    long fresh = sys3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    return fresh < 0 ? fresh : replace(fd, (int)fresh, status);
-}
 
 /* A TCP socket of another namespace would connect from there the next time. */
 static int is_foreign_tcp(int fd, const struct identity *identity) {
@@ -47,8 +40,8 @@ static uint32_t send_timeout(int fd) {
 
 enum { NOT_CONNECTED = 1 };
 
-/* 0 or -EINPROGRESS; NOT_CONNECTED: by asking, then, and `fd` isn't fresh any more. */
-static long connect_fresh(int fd, const struct sockaddr *addr, socklen_t size) {
+/* 0, -EINPROGRESS or -errno; NOT_CONNECTED: `fd` isn't fresh any more; *tried: and it is no use to try again. */
+static long connect_fresh(int fd, const struct sockaddr *addr, socklen_t size, int *tried) {
     struct as_addr remote;
     long error = NOT_CONNECTED;
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL);
@@ -56,9 +49,10 @@ static long connect_fresh(int fd, const struct sockaddr *addr, socklen_t size) {
         any_is_loopback(&remote);
         error = connect_fresh_by_capability(fd, &remote, status);
     }
+    *tried = error == -EAGAIN;
     if (error) {
-        settle(fd);
-        return NOT_CONNECTED;
+        error = settle(fd);
+        return error ? error : NOT_CONNECTED;
     }
     forget_fresh(fd);
     note_connect_by_capability();
@@ -72,24 +66,26 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     struct as_request request;
     struct sockaddr_storage copy;
     const struct sockaddr *inet = copy_inet(addr, size, &copy);
+    int tried = 0;
     if (!inet) return sys3(SYS_connect, fd, addr, size);
     addr = inet;
     if (believed_fresh(fd)) {
-        long done = connect_fresh(fd, addr, size);
+        long done = connect_fresh(fd, addr, size, &tried);
         if (done != NOT_CONNECTED) return done;
     }
-    identify_settled(fd, &identity);
+    long error = identify_settled(fd, &identity);
+    if (error) return error;
     int status = (int)sys2(SYS_fcntl, fd, F_GETFL), family, kind = AS_NO_FD;
     if (identity.role == PLAIN) {
         if ((family = udp_family(fd, &identity))) return connect_udp(fd, family, addr, size);
         family = unused_tcp_family(fd, &identity);
         if (addr->sa_family == AF_UNSPEC && is_foreign_tcp(fd, &identity))
-            return disconnect(fd, identity.plain_family, status);
+            return replace_by_tcp(fd, identity.plain_family, status); /* the association is dissolved */
         if (!family || addr->sa_family == AF_UNSPEC) return sys3(SYS_connect, fd, addr, size);
     } else {
         if (addr->sa_family == AF_UNSPEC) {
             int only_bound = identity.role == LISTENER && !int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
-            return only_bound ? 0 : disconnect(fd, family_of(&identity), status);
+            return only_bound ? 0 : replace_by_tcp(fd, family_of(&identity), status);
         }
         if (identity.role != LISTENER || int_option(fd, SOL_SOCKET, SO_ACCEPTCONN)) return -EISCONN;
         family = family_of(&identity);
@@ -97,7 +93,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     new_request(&request, AS_CONNECT);
     if (family == AF_INET6 && size < SIN6_LEN_RFC2133) return -EINVAL; /* looked at before the family */
     if (addr->sa_family != family) return -EAFNOSUPPORT;
-    long error = read_sockaddr(addr, size, &request.remote);
+    error = read_sockaddr(addr, size, &request.remote);
     if (error) return error;
     any_is_loopback(&request.remote);
     if (identity.role == LISTENER) {
@@ -106,7 +102,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
         request.local.family = request.remote.family;
         request.flags = AS_BOUND;
     } else {
-        int client = connect_by_capability(&request.remote);
+        int client = tried ? -1 : connect_by_capability(&request.remote);
         if (client >= 0) {
             note_connect_by_capability();
             error = replace(fd, client, status);
@@ -121,7 +117,7 @@ long do_connect(int fd, const struct sockaddr *addr, socklen_t size) {
     error = ask_and_replace(fd, &request, status, &kind);
     if (error) return error == -ETIMEDOUT && request.patience ? -EINPROGRESS : error;
     if (kind == AS_KERNEL) { /* the DNS socket in the namespace; dig binds before it connects */
-        if (identity.role == LISTENER && (error = disconnect(fd, family, status))) return error;
+        if (identity.role == LISTENER && (error = replace_by_tcp(fd, family, status))) return error;
         return sys3(SYS_connect, fd, addr, size);
     }
     if (status & O_NONBLOCK) return -EINPROGRESS; /* some programs mishandle an immediate 0 */

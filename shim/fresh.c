@@ -24,7 +24,7 @@
 #include "sys.h"
 
 enum {
-    NUMBERS = 4096,
+    NUMBERS = 65536,
     MOST_CREDIT = 8,
     SETTLED = 4, /* connects that make up for one that was settled */
     SIZES = 2,
@@ -37,7 +37,7 @@ static const int sizes[SIZES] = {AS_SNDBUF - 272, 212992 - 272};
 static uint8_t family_at[NUMBERS]; /* AF_INET, AF_INET6 or 0 */
 static int credit;                 /* above 0: it pays */
 static int marking;                /* which of the sizes works here; SIZES: none does */
-static int is_proven;              /* that one does */
+static int proven;                 /* of `how` in mark(): with this one it does */
 static int is_over;
 
 int believed_fresh(int fd) {
@@ -88,14 +88,16 @@ static int is_at_home(int fd) {
 /* Gives it the send buffer that tells what it is. */
 static int mark(int fd, int family) {
     for (int i = __atomic_load_n(&marking, __ATOMIC_RELAXED); i < SIZES; i++) {
-        set_sndbuf(fd, sizes[i] + family);
-        if (__atomic_load_n(&is_proven, __ATOMIC_RELAXED)) return 1;
+        /* Who gives up CAP_NET_ADMIN is held to net.core.wmem_max from then on. */
+        int how = 1 + 2 * i + set_sndbuf(fd, sizes[i] + family);
+        if (__atomic_load_n(&proven, __ATOMIC_RELAXED) == how) return 1;
         if (fresh_family(fd) == family) {
-            __atomic_store_n(&is_proven, 1, __ATOMIC_RELAXED);
+            __atomic_store_n(&proven, how, __ATOMIC_RELAXED);
             return 1;
         }
         __atomic_store_n(&marking, i + 1, __ATOMIC_RELAXED);
     }
+    make_no_fresh();
     return 0;
 }
 
@@ -123,11 +125,13 @@ static int is_unconnected_client(int fd, const struct identity *identity) {
 
 long settle(int fd) {
     struct identity identity;
-    forget_fresh(fd);
     identify(fd, &identity);
     int family = fresh_family(fd);
-    if (!family || (identity.role != FRESH && !is_unconnected_client(fd, &identity))) return 0;
-    __atomic_store_n(&credit, __atomic_load_n(&credit, __ATOMIC_RELAXED) - SETTLED, __ATOMIC_RELAXED);
-    long tcp = sys3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    return tcp < 0 ? tcp : replace(fd, (int)tcp, (int)sys2(SYS_fcntl, fd, F_GETFL));
+    if (family && (identity.role == FRESH || is_unconnected_client(fd, &identity))) {
+        long error = replace_by_tcp(fd, family, (int)sys2(SYS_fcntl, fd, F_GETFL));
+        if (error) return error; /* it stays one */
+        __atomic_store_n(&credit, __atomic_load_n(&credit, __ATOMIC_RELAXED) - SETTLED, __ATOMIC_RELAXED);
+    }
+    forget_fresh(fd);
+    return 0;
 }

@@ -1,6 +1,7 @@
-/* How it works. A TCP socket stays the kernel's own until bind, listen or connect: then the trap handler's answer is a
- * Unix socket (or, towards the outside, a TCP socket of the host) that takes its place under the same number. From
- * there on its names tell everything (names.h), so accept, getsockname and getpeername are the raw call and a parse.
+/* How it works. A TCP socket that isn't fresh (fresh.h) stays the kernel's own until bind, listen or connect: then the
+ * trap handler's answer is a Unix socket (or, towards the outside, a TCP socket of the host) that takes its place under
+ * the same number. From there on its names tell everything (names.h), so getsockname and getpeername are the raw call
+ * and a parse, as accept is (accept.c).
  */
 #define _GNU_SOURCE
 #include "ops.h"
@@ -68,9 +69,10 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     struct sockaddr_storage copy;
     const struct sockaddr *inet = copy_inet(addr, size, &copy);
     int family = 0, udp = 0;
+    long error = 0;
     if (inet) {
         addr = inet;
-        identify_settled(fd, &identity);
+        if ((error = identify_settled(fd, &identity))) return error;
         udp = udp_family(fd, &identity);
         family = udp ? udp : unused_tcp_family(fd, &identity);
     }
@@ -78,26 +80,26 @@ long do_bind(int fd, const struct sockaddr *addr, socklen_t size) {
     if (!family || (addr->sa_family != family && !(family == AF_INET && is_inet_any(addr, size))))
         return sys3(SYS_bind, fd, addr, size);
     if (udp) return bind_udp(fd, family, addr, size);
-    long error = read_sockaddr(addr, size, &local);
+    error = read_sockaddr(addr, size, &local);
     return error ? error : bind_to(fd, family, &local);
 }
 
 long do_listen(int fd, int backlog) {
     struct identity identity;
-    identify_settled(fd, &identity);
+    long error = identify_settled(fd, &identity);
+    if (error) return error;
     if (identity.role == PLAIN) {
         int family = unused_tcp_family(fd, &identity);
         if (!family) return sys2(SYS_listen, fd, backlog);
         /* listen without bind: any address, a port of the system's choice (listen(2) in tcp(7)) */
         struct as_addr any = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}, 0, 4, 0};
         if (family == AF_INET6) memset(any.ip, 0, sizeof any.ip);
-        long error = bind_to(fd, family, &any);
-        if (error) return error;
+        if ((error = bind_to(fd, family, &any))) return error;
         identify(fd, &identity);
     }
     if (identity.role != LISTENER) return sys2(SYS_listen, fd, backlog);
     int was = int_option(fd, SOL_SOCKET, SO_ACCEPTCONN);
-    long error = sys2(SYS_listen, fd, backlog > AS_BACKLOG ? backlog : AS_BACKLOG);
+    error = sys2(SYS_listen, fd, backlog > AS_BACKLOG ? backlog : AS_BACKLOG);
     if (error < 0 || was) return error;
     struct as_request request;
     struct as_reply reply;
@@ -312,8 +314,7 @@ long do_sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags) {
 /* A TCP socket gives no address with its data (recvfrom(2)); a Unix stream socket gives its peer's name. */
 long do_recvfrom(int fd, void *data, size_t count, int flags, struct sockaddr *addr, socklen_t *size) {
     settle_if_fresh(fd);
-    if (addr && size && is_ours(fd) && can_read(size, sizeof *size) && (int)*size >= 0 &&
-        can_write(fd, size, sizeof *size)) {
+    if (addr && size && is_ours(fd) && can_write(fd, size, sizeof *size) && (int)*size >= 0) {
         long received = sys6(SYS_recvfrom, fd, SYS_ARG_(data), SYS_ARG_(count), flags, 0, 0);
         if (received >= 0) *size = 0;
         return received;

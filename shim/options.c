@@ -136,9 +136,10 @@ static struct record *take_record_of(int socket, const struct identity *identity
     return take_record(key_of(cookie, identity), cookie, fd);
 }
 
-void set_sndbuf(int fd, int bytes) {
-    if (sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) < 0)
-        sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+int set_sndbuf(int fd, int bytes) {
+    if (sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof bytes) >= 0) return 1;
+    sys5(SYS_setsockopt, fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+    return 0;
 }
 
 void raise_sndbuf(int fd) {
@@ -321,7 +322,7 @@ static const struct record *find_set(int fd, const struct identity *identity, ui
 }
 
 long get_tcp_option(int fd, const struct identity *identity, int level, int name, void *value, socklen_t *size) {
-    if (!can_read(size, sizeof *size) || !can_write(fd, size, sizeof *size)) return -EFAULT;
+    if (!can_write(fd, size, sizeof *size)) return -EFAULT;
     if (level == SOL_SOCKET && (name == SO_DOMAIN || name == SO_PROTOCOL)) {
         int number = name == SO_DOMAIN ? family_of(identity) : IPPROTO_TCP;
         return give(fd, &number, sizeof number, value, size);

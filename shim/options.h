@@ -18,8 +18,8 @@ void inherit_options(int fd, uint64_t listener, int accepted, int is_tcp);
 /* Gives an end of a Unix connection AS_SNDBUF, or what net.core.wmem_max allows. */
 void raise_sndbuf(int fd);
 
-/* The same for so many bytes. */
-void set_sndbuf(int fd, int bytes);
+/* The same for so many bytes. True: it has them, whatever net.core.wmem_max is. */
+int set_sndbuf(int fd, int bytes);
 
 /* Told of each new socket and of each setsockopt, so that a socket without options set needs none carried. */
 void note_new_socket(int fd);

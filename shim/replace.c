@@ -130,3 +130,8 @@ long replace(int fd, int target, int status) {
     sys1(SYS_close, target);
     return error < 0 ? error : 0;
 }
+
+long replace_by_tcp(int fd, int family, int status) {
+    long tcp = sys3(SYS_socket, family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    return tcp < 0 ? tcp : replace(fd, (int)tcp, status);
+}

@@ -57,7 +57,7 @@ static int may_be_app(const char *name) {
         dots += name[i] == '.';
     }
     return size &&
-           (!dots || (size > sizeof domain && !memcmp(name + size - sizeof domain + 1, domain, sizeof domain - 1)));
+           (!dots || (size >= sizeof domain && !memcmp(name + size - sizeof domain + 1, domain, sizeof domain - 1)));
 }
 
 /* Whether an address in the place of the name has the same result. */

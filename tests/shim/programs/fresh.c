@@ -1,6 +1,7 @@
 /* Sockets that are Unix sockets before they connect (shim/fresh.h), in the world "warm"; TCP's own in the others. */
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "test.h"
@@ -192,4 +193,22 @@ CASE(in_a_child_with_a_namespace_of_its_own) {
     CHECK(stack != MAP_FAILED);
     pid_t child = clone(elsewhere, stack + (1 << 20), CLONE_NEWNET | SIGCHLD, 0);
     if (child >= 0) end_well(child);
+}
+
+/* To become TCP's own it takes a descriptor for a moment. */
+CASE(without_a_descriptor) {
+    int fd = tcp("127.0.0.1");
+    struct rlimit limit, none;
+    OK(getrlimit(RLIMIT_NOFILE, &limit));
+    none = (struct rlimit){(rlim_t)fd + 1, limit.rlim_max};
+    for (int i = 0; i < fd; i++)
+        if (fcntl(i, F_GETFD) < 0) OK(dup2(fd, i)); /* each below it is in use */
+    OK(setrlimit(RLIMIT_NOFILE, &none));
+    for (int i = 0; i < 2; i++) {
+        CHECK(CONNECT(fd, "127.0.0.1", 9) < 0);
+        CHECK(errno == ECONNREFUSED || errno == EMFILE);
+    }
+    OK(setrlimit(RLIMIT_NOFILE, &limit));
+    CHECK(CONNECT(fd, "127.0.0.1", 9) < 0);
+    SAME(errno, ECONNREFUSED);
 }
