@@ -34,8 +34,9 @@ HEAD = """\
 <!-- Made by `python -m benchmarks.page` of docs/performance/numbers.json; don't change it by hand. -->
 # Performance
 
-`./dev bench` measures all of this in one run, of {minutes:.0f} minutes, and makes this page of it. Each figure has
-AppSwitch beside what else there is, in the same run: all ways in turns, each round another one first. Numbers are
+`./dev bench` measures all of this in one run, of {minutes:.0f} minutes, and makes this page of it; `--only N
+--page` takes a figure anew, and each says when it was taken. Each has AppSwitch beside what else there is, in the same
+run: all ways in turns, each round another one first. Numbers are
 medians, in brackets the quartiles; ratios are of one round each, where both sides had the same weather.
 
 {machine}

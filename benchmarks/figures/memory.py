@@ -96,11 +96,12 @@ FIGURE = Figure(
     title="Memory, and a large table",
     wanted="<= 60 MB server at rest, lookups flat to 100,000 services.",
     notes="""\
-Memory is PSS: what processes share counts in parts. An app is a shell that waits; the wrappers are the processes of
-`spawn` that stay beside it. A service is a listener of one app. The large tables are in a process that has the trap
-handler's modules loaded and the services of ten other nodes in the real table (benchmarks/table.py): starting 100,000
-servers takes minutes. Lookups are of addresses and names in random order, by the code that the trap handler decides
-with, and then of the same hundred at each size, which the processor's caches keep; *flat* is up to 1.25 times.""",
+Memory is PSS: what processes share counts in parts, so that each more Python process makes the trap handler's less.
+An app is a shell that waits; the wrappers are the processes of `spawn` that stay beside it. A service is a listener
+of one app. The large tables are in a process that has the trap handler's modules loaded and the services of ten other
+nodes in the real table (benchmarks/table.py): starting 100,000 servers takes minutes. Lookups are of addresses and
+names in random order, by the code that the trap handler decides with, and then of the same hundred at each size,
+which the processor's caches keep; *flat* is up to 1.25 times.""",
     rows=(
         Row(REST, "MB"),
         Row(WITH_APPS, "kB"),

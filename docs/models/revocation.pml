@@ -5,7 +5,7 @@
  * What is modelled: the epoch's page (appswitch/edge/epoch.py, shim/epoch.c: one word, read by others in one load), a
  * reload of the policy (edge/policing.py), the end of the trap handler and its successor, whose policy may be another
  * (host/last_word.py), a client that connects by a capability whenever it likes, since a hostile one heeds no epoch
- * (shim/capability.c), and the server's accept (shim/ops.c: accept_verified, shim/verify.c). A connection in the
+ * (shim/capability.c), and the server's accept (shim/accept.c: accept_verified, shim/verify.c). A connection in the
  * listener's queue carries who made it: the kernel's word, which nobody forges.
  */
 #define LIVES 2

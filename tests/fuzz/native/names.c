@@ -26,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     read_client_name((struct sockaddr *)&name, told, &client);
     read_listener_name((struct sockaddr *)&name, told, &listener);
 
-    struct sockaddr_storage copy = {0}; /* as ops.c has it */
+    struct sockaddr_storage copy = {0}; /* as apply.c has it */
     memcpy(&copy, data, size < sizeof copy ? size : sizeof copy);
     if (read_sockaddr((struct sockaddr *)&copy, (socklen_t)size, &read) == 0) {
         any_is_loopback(&read);
