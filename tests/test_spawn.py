@@ -20,7 +20,7 @@ from appswitch.errors import AppSwitchError
 from appswitch.host import namespace
 from appswitch.host.control_client import connect
 from appswitch.host.paths import control_socket, shim_path
-from tests.harness import PATIENCE, Switch, eventually, running_switch, stop
+from tests.harness import PATIENCE, Switch, eventually, has_ended, running_switch, stop
 
 NOBODY = 65534
 BOTH = pytest.mark.parametrize("netns", [[], ["--no-netns"]], ids=["netns", "no netns"])
@@ -56,13 +56,6 @@ def keeper_of(process: subprocess.Popen[str]) -> int:
 def child_of(process: subprocess.Popen[str]) -> int:
     """The program: the keeper's child."""
     return first_child(keeper_of(process))
-
-
-def lives(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 # --- exit statuses
@@ -117,7 +110,7 @@ def test_a_killed_keeper_takes_the_program_along(switch: Switch) -> None:
     keeper, program = keeper_of(process), child_of(process)
     os.kill(keeper, signal.SIGKILL)
     assert end_of(process)[1] == 128 + 9
-    eventually(lambda: not lives(program), within=1)
+    eventually(lambda: has_ended(program), within=1)
 
 
 def test_signals_to_the_keeper_reach_the_program(switch: Switch) -> None:
@@ -224,10 +217,10 @@ def test_no_descriptor_of_ours_reaches_the_program(switch: Switch) -> None:
 def test_a_killed_wrapper_takes_the_program_down(switch: Switch, netns: list[str]) -> None:
     process = shell(switch, "echo ready; exec sleep 99", *netns, "--name", "web")
     program = child_of(process)
-    assert lives(program)
+    assert not has_ended(program)
     process.kill()
     assert end_of(process)[1] == -9
-    eventually(lambda: not lives(program), within=1)
+    eventually(lambda: has_ended(program), within=1)
     eventually(lambda: switch.rows("ps") == [], within=1.5)  # a second, and the command's own start
 
 
@@ -239,9 +232,9 @@ def test_a_killed_wrapper_takes_all_of_it_down(switch: Switch, netns: list[str])
     said = {output(process).readline().strip() for _ in range(3)}
     workers = [int(pid) for pid in said - {"ready"}]
     assert len(workers) == 2
-    assert all(lives(pid) for pid in workers)
+    assert not any(has_ended(pid) for pid in workers)
     process.kill()
-    eventually(lambda: not any(lives(pid) for pid in workers))
+    eventually(lambda: all(has_ended(pid) for pid in workers))
     eventually(lambda: switch.rows("ps") == [])
 
 
@@ -334,7 +327,7 @@ def test_a_program_of_another_user_is_trapped_and_dies_with_its_wrapper(switch: 
     program = child_of(process)
     process.kill()
     end_of(process)
-    eventually(lambda: not lives(program), within=1)
+    eventually(lambda: has_ended(program), within=1)
 
 
 # --- namespaces in the namespace
