@@ -4,6 +4,7 @@ once.
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -70,9 +71,10 @@ def go_on(clients: subprocess.Popen[str]) -> int:
 
 
 def limit(pid: int, more: int) -> None:
-    """It may have so many descriptors more than it has."""
-    has = len(list(Path(f"/proc/{pid}/fd").iterdir()))
-    subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={has + more}:"], check=True)
+    """It may have so many descriptors more than it has: what is limited is their numbers (getrlimit(2))."""
+    taken = {int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in taken)
+    subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={next(itertools.islice(free, more, None))}:"], check=True)
 
 
 @pytest.fixture(scope="module")
